@@ -1,0 +1,184 @@
+//! Where a frame goes. Both hooks ask the same function.
+
+use crate::{
+    counters::DropReason,
+    fdb::{FdbEntry, FdbKey, REFRESH_INTERVAL},
+    frame::{ETHERNET_HEADER, Ethernet, VLAN_TAG},
+    port::{Ingress, Port, flag},
+};
+
+/// A device's state, as the kernel holds it at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Has a carrier. A tap has one while a reader is attached to it.
+    pub carrier: bool,
+}
+
+/// What the decision needs to know of the bridge.
+pub trait Tables {
+    /// The learned entry of an address, expired or not.
+    fn learned(&self, key: &FdbKey) -> Option<FdbEntry>;
+    /// The static entry of an address.
+    fn static_entry(&self, key: &FdbKey) -> Option<FdbEntry>;
+    /// The port in a slot; `None` past the last slot.
+    fn port(&self, slot: u32) -> Option<Port>;
+    /// The state of the device in a slot; `None` if the device is gone.
+    fn device(&self, slot: u32) -> Option<Device>;
+    /// The MTU of the device in a slot, in octets of payload; `None` if the device is gone.
+    fn mtu(&self, slot: u32) -> Option<u32>;
+}
+
+/// What a hook knows of a frame before the tables are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The port that the frame came in by.
+    pub ingress: Ingress,
+    /// The frame's header; `None` if the frame ends before its header does.
+    pub ethernet: Option<Ethernet>,
+    /// Octets of the frame without its outermost VLAN tag.
+    pub untagged_length: u32,
+    /// Whether the frame carries several segments that are cut later.
+    pub gso: bool,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// To one port.
+    Forward {
+        /// The port's slot.
+        slot: u32,
+        /// The port.
+        port: Port,
+    },
+    /// To every other port that is up.
+    Flood,
+    /// Nowhere.
+    Drop(DropReason),
+}
+
+/// What the frame teaches about its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lesson {
+    /// Nothing new, or nothing to be trusted.
+    Nothing,
+    /// The address is still where it was: renew its time.
+    Refresh,
+    /// The address is new.
+    Learn,
+    /// The address was on another port.
+    Move,
+}
+
+/// The answer of [`decide`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Where the frame goes.
+    pub verdict: Verdict,
+    /// What to do with its source address.
+    pub lesson: Lesson,
+}
+
+/// The longest frame that a device takes, in octets: as `is_skb_forwardable` and `xdp_ok_fwd_dev` reckon, which leave
+/// room for one VLAN tag whether there is one or not.
+#[inline(always)]
+pub const fn longest_frame(mtu: u32) -> u32 {
+    mtu.saturating_add(ETHERNET_HEADER + VLAN_TAG)
+}
+
+/// The smallest MTU that an Ethernet device can have (`ETH_MIN_MTU`): shorter frames always fit.
+const SMALLEST_MTU: u32 = 68;
+
+/// Decides where a frame goes and what its source teaches.
+///
+/// `now` is `CLOCK_MONOTONIC_COARSE` and `ageing` the ageing time, both in ns.
+#[inline(always)]
+pub fn decide(tables: &impl Tables, received: &Received, now: u64, ageing: u64) -> Decision {
+    let unlearned = |reason| Decision {
+        verdict: Verdict::Drop(reason),
+        lesson: Lesson::Nothing,
+    };
+    let Some(ethernet) = &received.ethernet else {
+        return unlearned(DropReason::TooShort);
+    };
+    if !ethernet.source.is_station() {
+        return unlearned(DropReason::InvalidSource);
+    }
+    if ethernet.destination.is_link_local() {
+        return unlearned(DropReason::LinkLocalGroup);
+    }
+    Decision {
+        verdict: destination(tables, received, ethernet, now, ageing),
+        lesson: source(tables, received.ingress, ethernet, now, ageing),
+    }
+}
+
+#[inline(always)]
+fn source(tables: &impl Tables, ingress: Ingress, ethernet: &Ethernet, now: u64, ageing: u64) -> Lesson {
+    let key = ethernet.source_key();
+    match tables.learned(&key) {
+        Some(entry) if u32::from(entry.slot) == ingress.slot && entry.generation == ingress.generation => {
+            if entry.is_expired(now, REFRESH_INTERVAL) {
+                Lesson::Refresh
+            } else {
+                Lesson::Nothing
+            }
+        }
+        // A static address stays where the administrator put it.
+        _ if tables.static_entry(&key).is_some() => Lesson::Nothing,
+        Some(entry) if !entry.is_expired(now, ageing) => Lesson::Move,
+        _ => Lesson::Learn,
+    }
+}
+
+#[inline(always)]
+fn destination(
+    tables: &impl Tables,
+    received: &Received,
+    ethernet: &Ethernet,
+    now: u64,
+    ageing: u64,
+) -> Verdict {
+    if ethernet.destination.is_group() {
+        return Verdict::Flood;
+    }
+    let key = ethernet.destination_key();
+    let entry = match tables.learned(&key) {
+        Some(entry) if !entry.is_expired(now, ageing) => entry,
+        _ => match tables.static_entry(&key) {
+            Some(entry) => entry,
+            None => return Verdict::Flood,
+        },
+    };
+    let slot = u32::from(entry.slot);
+    let Some(port) = tables.port(slot) else {
+        return Verdict::Flood;
+    };
+    if port.generation != entry.generation || !port.has(flag::ACTIVE) {
+        return Verdict::Flood;
+    }
+    if slot == received.ingress.slot {
+        return Verdict::Drop(DropReason::SamePort);
+    }
+    let Some(device) = tables.device(slot) else {
+        return Verdict::Flood;
+    };
+    if !device.up {
+        return Verdict::Drop(DropReason::EgressDown);
+    }
+    if !device.carrier {
+        return Verdict::Drop(DropReason::EgressNoCarrier);
+    }
+    if !received.gso && received.untagged_length > longest_frame(SMALLEST_MTU) {
+        match tables.mtu(slot) {
+            None => return Verdict::Flood,
+            Some(mtu) if received.untagged_length > longest_frame(mtu) => {
+                return Verdict::Drop(DropReason::EgressMtu);
+            }
+            Some(_) => {}
+        }
+    }
+    Verdict::Forward { slot, port }
+}

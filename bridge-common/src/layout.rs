@@ -1,0 +1,103 @@
+//! The names, sizes and versions that the object file and its loader agree on.
+
+/// Version of everything pinned: maps, their types, their meaning. A bridge pinned by another version is refused.
+pub const VERSION: u32 = 1;
+
+/// The most ports that a bridge can be created for.
+pub const MAX_PORTS_LIMIT: u32 = 1024;
+/// Ports that a bridge is created for unless told otherwise. The path counters take `max_ports² × 32` octets per CPU.
+pub const DEFAULT_MAX_PORTS: u32 = 64;
+/// Learned addresses that a bridge holds; past that the least recently used make room.
+pub const MAX_LEARNED: u32 = 65_536;
+/// Static addresses that a bridge holds.
+pub const MAX_STATIC: u32 = 16_384;
+
+/// Settings that the programs read on every frame: the map `CONFIG`, one element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// How long a learned address lives without a frame from it, in ns.
+    pub ageing: u64,
+    /// One more than the highest slot in use: how far a flood looks.
+    pub slots_in_use: u32,
+    /// Non-zero while somebody reads the log: changes of the FDB are written to it.
+    pub log: u32,
+}
+
+/// What the user side must know of a pinned bridge: the map `BRIDGE`, one element, written last when a bridge is made.
+///
+/// `version` stays the first field in every version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Bridge {
+    /// [`VERSION`] of the loader that pinned the bridge; 0 in one whose making was interrupted.
+    pub version: u32,
+    /// Slots for ports.
+    pub max_ports: u32,
+    /// Inode of the network namespace whose ifindexes the maps hold.
+    pub network_namespace: u64,
+    /// The next port's generation.
+    pub next_generation: u32,
+    /// Keeps the struct free of padding.
+    pub reserved: u32,
+}
+
+/// Offsets in the running kernel's structures, from its BTF: the global `KERNEL`, set when the programs are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Kernel {
+    /// `xdp_buff.rxq`
+    pub xdp_buff_rxq: u64,
+    /// `xdp_rxq_info.dev`
+    pub xdp_rxq_info_dev: u64,
+    /// `net_device._rx`
+    pub net_device_rx: u64,
+    /// `net_device.flags`
+    pub net_device_flags: u64,
+    /// `net_device.state`
+    pub net_device_state: u64,
+    /// `net_device.mtu`
+    pub net_device_mtu: u64,
+    /// `netdev_rx_queue.xdp_rxq`
+    pub netdev_rx_queue_xdp_rxq: u64,
+    /// Size of `netdev_rx_queue`.
+    pub netdev_rx_queue_size: u64,
+    /// From `bpf_dtab_netdev.val`, which a map lookup answers with, back to `bpf_dtab_netdev.dev`.
+    pub devmap_value_to_dev: u64,
+}
+
+/// Names of the programs in the object file.
+pub mod program {
+    /// The fast path.
+    pub const XDP: &str = "tapbridge_xdp";
+    /// The switch.
+    pub const TCX: &str = "tapbridge_tcx";
+}
+
+/// Names of the maps in the object file.
+pub mod map {
+    /// Array of one [`super::Bridge`].
+    pub const BRIDGE: &str = "BRIDGE";
+    /// Array of one [`super::Config`].
+    pub const CONFIG: &str = "CONFIG";
+    /// Hash of ifindex to [`crate::port::Ingress`].
+    pub const INGRESS: &str = "INGRESS";
+    /// Array of slot to [`crate::port::Port`].
+    pub const PORTS: &str = "PORTS";
+    /// Devmap of slot to device, by [`crate::Hook`]: a devmap belongs to the first type of program that uses it
+    /// (`__bpf_prog_map_compatible`), so each hook has its own. The kernel takes a device out when the device goes.
+    pub const DEVICES: [&str; 2] = ["DEVICES_XDP", "DEVICES_TCX"];
+    /// LRU hash of [`crate::fdb::FdbKey`] to [`crate::fdb::FdbEntry`]: learned addresses.
+    pub const LEARNED: &str = "LEARNED";
+    /// Hash of [`crate::fdb::FdbKey`] to [`crate::fdb::FdbEntry`]: static addresses.
+    pub const STATIC: &str = "STATIC";
+    /// Per-CPU array of slot to [`crate::counters::PortCounters`].
+    pub const PORT_COUNTERS: &str = "PORT_COUNTERS";
+    /// Per-CPU array of `from * max_ports + to` to [`crate::counters::PathCounters`].
+    pub const PATHS: &str = "PATHS";
+}
+
+/// Name of the global that holds [`Kernel`].
+pub const KERNEL: &str = "KERNEL";
+/// Name of the global that holds the bridge's number of slots (`u32`).
+pub const MAX_PORTS: &str = "MAX_PORTS";

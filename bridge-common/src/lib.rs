@@ -1,0 +1,78 @@
+//! What both sides of `tapbridge` share: the types that live in maps, and the switch's logic as pure functions.
+//!
+//! A frame's way, read top to bottom: [`frame`] reads its Ethernet header, [`decision`] says where it goes,
+//! [`checksum`] says what native XDP must do to its checksum before it can leave by XDP. None of these calls the
+//! kernel: what they need to know reaches them through the traits [`frame::Frame`] and [`decision::Tables`], so the
+//! same code runs in both hooks and in tests on the host.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod checksum;
+pub mod counters;
+pub mod decision;
+pub mod fdb;
+pub mod frame;
+pub mod layout;
+pub mod mac;
+pub mod port;
+
+/// Where the switch saw a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Hook {
+    /// Native XDP: the fast path.
+    Xdp = 0,
+    /// tcx ingress: the complete switch.
+    Tcx = 1,
+}
+
+impl Hook {
+    /// Both hooks, in the order of their counters.
+    pub const ALL: [Self; 2] = [Self::Xdp, Self::Tcx];
+
+    /// The name in JSON and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+        }
+    }
+}
+
+/// Marks the types that aya may copy in and out of maps.
+#[cfg(feature = "user")]
+mod plain {
+    macro_rules! plain {
+        ($($shared:ty),* $(,)?) => {
+            $(
+                // SAFETY: `repr(C)`, made of integers only, without padding (asserted below).
+                unsafe impl aya::Pod for $shared {}
+            )*
+        };
+    }
+
+    plain!(
+        crate::counters::PathCounters,
+        crate::counters::PortCounters,
+        crate::fdb::FdbEntry,
+        crate::fdb::FdbKey,
+        crate::layout::Bridge,
+        crate::layout::Config,
+        crate::layout::Kernel,
+        crate::port::Ingress,
+        crate::port::Port,
+    );
+}
+
+/// No padding: the verifier refuses uninitialised bytes on their way into a map.
+const _: () = {
+    assert!(size_of::<counters::PathCounters>() == 4 * 8);
+    assert!(size_of::<counters::PortCounters>() == (6 + 6 + counters::DropReason::COUNT) * 8);
+    assert!(size_of::<fdb::FdbEntry>() == 8 + 4 + 2 + 2);
+    assert!(size_of::<fdb::FdbKey>() == 6 + 2);
+    assert!(size_of::<layout::Bridge>() == 4 + 4 + 8 + 4 + 4);
+    assert!(size_of::<layout::Config>() == 8 + 4 + 4);
+    assert!(size_of::<layout::Kernel>() == 9 * 8);
+    assert!(size_of::<port::Ingress>() == 4 + 4);
+    assert!(size_of::<port::Port>() == 4 * 4 + 8 + port::INTERFACE_NAME);
+};

@@ -1,0 +1,113 @@
+//! MAC addresses.
+
+use core::fmt;
+
+/// A 48-bit MAC address in transmission order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Whether the group bit is set: multicast or broadcast.
+    #[inline(always)]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// Whether a station can send from this address: neither a group nor all zeroes, as the Linux bridge demands
+    /// (`is_valid_ether_addr` in `br_handle_frame`).
+    #[inline(always)]
+    pub const fn is_station(self) -> bool {
+        !self.is_group() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
+
+    /// Whether this is one of 01:80:C2:00:00:00–0F, which no bridge forwards (IEEE 802.1Q-2022, table 8-1).
+    #[inline(always)]
+    pub const fn is_link_local(self) -> bool {
+        matches!(self.0, [0x01, 0x80, 0xc2, 0x00, 0x00, last] if last <= 0x0f)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, octet) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ":" };
+            write!(formatter, "{separator}{octet:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A text that is not a MAC address of the form `aa:bb:cc:dd:ee:ff`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAMac;
+
+impl fmt::Display for NotAMac {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("not a MAC address; write it as 52:54:00:12:34:56")
+    }
+}
+
+impl core::error::Error for NotAMac {}
+
+impl core::str::FromStr for Mac {
+    type Err = NotAMac;
+
+    fn from_str(text: &str) -> Result<Self, NotAMac> {
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts.next().ok_or(NotAMac)?;
+            if part.len() != 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return Err(NotAMac);
+            }
+            *octet = u8::from_str_radix(part, 16).map_err(|_| NotAMac)?;
+        }
+        if parts.next().is_some() {
+            Err(NotAMac)
+        } else {
+            Ok(Self(octets))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sixteen_group_addresses_are_link_local() {
+        for last in 0..=u8::MAX {
+            assert_eq!(
+                Mac([0x01, 0x80, 0xc2, 0, 0, last]).is_link_local(),
+                last < 16,
+                "{last:#x}"
+            );
+        }
+        assert!(!Mac([0x01, 0x80, 0xc2, 0, 1, 0]).is_link_local());
+    }
+
+    #[test]
+    fn groups_and_zero_are_not_stations() {
+        assert!(!Mac([0xff; 6]).is_station());
+        assert!(!Mac([0; 6]).is_station());
+        assert!(!Mac([0x33, 0x33, 0, 0, 0, 1]).is_station());
+        assert!(Mac([0x52, 0x54, 0, 0, 0, 1]).is_station());
+    }
+
+    #[test]
+    fn text_and_address_are_each_other() {
+        let mac: Mac = "52:54:00:aB:cd:0e".parse().unwrap();
+        assert_eq!(mac.to_string(), "52:54:00:ab:cd:0e");
+        for wrong in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "52:54:00:12:34:5",
+            "52:54:00:12:34:+5",
+            "52-54-00-12-34-56",
+        ] {
+            assert_eq!(wrong.parse::<Mac>(), Err(NotAMac), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Ports: a slot with a generation, holding one device.
+
+/// Length of an interface name with its terminating zero (`IFNAMSIZ`).
+pub const INTERFACE_NAME: usize = 16;
+
+/// Flags of [`Port::flags`].
+pub mod flag {
+    /// The slot holds a port that takes part in forwarding.
+    pub const ACTIVE: u32 = 1 << 0;
+    /// The device accepts frames from native XDP (`ndo_xdp_xmit`).
+    pub const NATIVE_TARGET: u32 = 1 << 1;
+    /// The XDP program is attached, beside tcx.
+    pub const XDP: u32 = 1 << 2;
+    /// attach or detach has begun and not finished; whoever takes the lock next undoes it.
+    pub const UNFINISHED: u32 = 1 << 3;
+    /// `disable_ipv6` was 0 before attach: detach sets it back.
+    pub const RESTORE_IPV6: u32 = 1 << 4;
+    /// The device was not promiscuous before attach: detach sets it back.
+    pub const RESTORE_PROMISCUOUS: u32 = 1 << 5;
+}
+
+/// A port as it lies in the map `PORTS`, indexed by slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Port {
+    /// The device, 0 for an empty slot.
+    pub ifindex: u32,
+    /// Grows with every attach in the bridge, so that what was learned for an earlier port in this slot is void.
+    pub generation: u32,
+    /// See [`flag`].
+    pub flags: u32,
+    /// Keeps the struct free of padding.
+    pub reserved: u32,
+    /// The device's `tx_dropped` when it was attached: later growth is the port's own.
+    pub tx_dropped_at_attach: u64,
+    /// The device's name when it was attached, zero-terminated; it names a port whose device is gone.
+    pub name: [u8; INTERFACE_NAME],
+}
+
+impl Port {
+    /// An empty slot.
+    pub const EMPTY: Self = Self {
+        ifindex: 0,
+        generation: 0,
+        flags: 0,
+        reserved: 0,
+        tx_dropped_at_attach: 0,
+        name: [0; INTERFACE_NAME],
+    };
+
+    /// Whether all of the given flags are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u32) -> bool {
+        self.flags & flags == flags
+    }
+}
+
+/// The port that a frame came in by, as it lies in the map `INGRESS`, keyed by ifindex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ingress {
+    /// See [`Port::generation`].
+    pub generation: u32,
+    /// Index into `PORTS`.
+    pub slot: u32,
+}

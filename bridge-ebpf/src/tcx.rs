@@ -1,0 +1,146 @@
+//! The complete switch: every frame that a port receives and XDP did not take ends here.
+
+use core::ffi::{c_long, c_void};
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT},
+    helpers::generated::{bpf_clone_redirect, bpf_ktime_get_coarse_ns, bpf_loop, bpf_redirect},
+    macros::classifier,
+    programs::TcContext,
+};
+use bridge_common::{
+    Hook,
+    counters::DropReason,
+    decision::{self, Device, Received, Tables as _, Verdict},
+    frame::{Ethernet, VLAN_TAG},
+    layout::Config,
+    port::{Ingress, flag},
+};
+
+use crate::{
+    account, learn,
+    maps::{self, DEVICES_TCX, Maps},
+    packet::Skb,
+};
+
+const MAPS: Maps = Maps {
+    devices: &DEVICES_TCX,
+};
+
+/// Nothing goes on to the host's network stack: whatever was not redirected ends with `TC_ACT_SHOT`.
+#[classifier]
+pub fn tapbridge_tcx(context: TcContext) -> i32 {
+    let skb = Skb::new(context.skb.skb);
+    match (maps::ingress(skb.ifindex()), maps::config()) {
+        (Some(ingress), Some(config)) => switch(&skb, ingress, config),
+        _ => TC_ACT_SHOT,
+    }
+}
+
+#[inline(always)]
+fn switch(skb: &Skb, ingress: Ingress, config: &Config) -> i32 {
+    let tag = skb.metadata_tag();
+    let bytes = skb.length() + if tag.is_some() { VLAN_TAG } else { 0 };
+    let received = Received {
+        ingress,
+        ethernet: Ethernet::read(skb, tag),
+        untagged_length: skb.length(),
+        gso: skb.is_gso(),
+    };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let decision = decision::decide(&MAPS, &received, now, config.ageing);
+    if let Some(ethernet) = &received.ethernet {
+        learn::apply(&skb.tc_context(), decision.lesson, ethernet, ingress, now, config);
+    }
+    if received.gso {
+        account::port(ingress.slot, |counters| counters.gso += 1);
+    }
+    match decision.verdict {
+        Verdict::Forward { slot, port } => {
+            account::port(ingress.slot, |counters| counters.received.count(bytes));
+            account::forwarded(ingress.slot, slot, Hook::Tcx, bytes);
+            // SAFETY: the helper only notes the target.
+            unsafe { bpf_redirect(port.ifindex, 0) as i32 }
+        }
+        Verdict::Flood => {
+            if flood(skb, ingress, config, bytes) {
+                account::port(ingress.slot, |counters| {
+                    counters.received.count(bytes);
+                    counters.flooded.count(bytes);
+                });
+            } else {
+                account::dropped(ingress.slot, bytes, DropReason::NoOtherPort);
+            }
+            TC_ACT_SHOT
+        }
+        Verdict::Drop(reason) => {
+            account::dropped(ingress.slot, bytes, reason);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// A flood in progress.
+struct Flood {
+    skb: *mut __sk_buff,
+    ingress: u32,
+    bytes: u32,
+    /// A flag and not a number: the verifier follows every value that a loop can give to it.
+    sent: bool,
+}
+
+/// Sends a copy to every other port that is up; says whether there was one.
+#[inline(always)]
+fn flood(skb: &Skb, ingress: Ingress, config: &Config, bytes: u32) -> bool {
+    let mut flood = Flood {
+        skb: skb.context(),
+        ingress: ingress.slot,
+        bytes,
+        sent: false,
+    };
+    // SAFETY: the callback has the signature that the helper calls, and the context outlives the loop.
+    unsafe {
+        bpf_loop(
+            config.slots_in_use,
+            flood_to as *mut c_void,
+            (&raw mut flood).cast(),
+            0,
+        );
+    }
+    flood.sent
+}
+
+/// One step of the loop: 0 goes on.
+extern "C" fn flood_to(slot: u32, flood: *mut Flood) -> c_long {
+    // SAFETY: `flood` passes its own, and nothing else refers to it meanwhile.
+    let flood = unsafe { &mut *flood };
+    if slot == flood.ingress {
+        return 0;
+    }
+    // One after the other: the verifier refuses a port that is carried past its own absence.
+    let Some(port) = MAPS.port(slot) else {
+        return 0;
+    };
+    if !port.has(flag::ACTIVE) {
+        return 0;
+    }
+    let Some(Device {
+        up: true,
+        carrier: true,
+    }) = MAPS.device(slot)
+    else {
+        return 0;
+    };
+    flood.sent = true;
+    // SAFETY: the context is the program's own.
+    let result = unsafe { bpf_clone_redirect(flood.skb, port.ifindex, 0) };
+    account::port(slot, |counters| {
+        if result < 0 {
+            counters.flood_errors += 1;
+        } else {
+            counters.flood_copies.count(flood.bytes);
+        }
+    });
+    0
+}

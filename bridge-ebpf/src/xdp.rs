@@ -1,0 +1,106 @@
+//! The fast path: known unicast that a native redirect carries whole. All else goes up to tcx.
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    macros::xdp,
+    programs::XdpContext,
+};
+use bridge_common::{
+    Hook,
+    checksum::{self, Plan},
+    counters::DropReason,
+    decision::{self, Received, Verdict},
+    frame::{ETHERNET_HEADER, Ethernet},
+    port::{Ingress, flag},
+};
+
+use crate::{
+    account, kernel, learn,
+    maps::{self, DEVICES_XDP, Maps},
+    packet::XdpFrame,
+};
+
+#[xdp]
+pub fn tapbridge_xdp(context: XdpContext) -> u32 {
+    let Some(ingress) = maps::ingress(context.ingress_ifindex() as u32) else {
+        return XDP_PASS;
+    };
+    match switch(&context, ingress) {
+        Outcome::Redirected => XDP_REDIRECT,
+        Outcome::Dropped => XDP_DROP,
+        Outcome::LeftToTcx => {
+            account::port(ingress.slot, |counters| counters.passed_up += 1);
+            XDP_PASS
+        }
+    }
+}
+
+enum Outcome {
+    Redirected,
+    Dropped,
+    LeftToTcx,
+}
+
+#[inline(always)]
+fn switch(context: &XdpContext, ingress: Ingress) -> Outcome {
+    // An skb keeps its GSO and checksum metadata only in tcx.
+    let Some(device) = kernel::native_device(context.ctx) else {
+        return Outcome::LeftToTcx;
+    };
+    let (Some(up), Some(config)) = (device.is_up(), maps::config()) else {
+        return Outcome::LeftToTcx;
+    };
+    let mut frame = XdpFrame::new(context.ctx);
+    let length = frame.length();
+    // The tap driver looks at this only after XDP, and would count nothing.
+    if !up {
+        account::dropped(ingress.slot, length, DropReason::IngressDown);
+        return Outcome::Dropped;
+    }
+    let ethernet = Ethernet::read(&frame, None);
+    let tag = match &ethernet {
+        Some(ethernet) => ethernet.payload - ETHERNET_HEADER,
+        None => 0,
+    };
+    let received = Received {
+        ingress,
+        ethernet,
+        untagged_length: length - tag,
+        gso: false,
+    };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let decision = decision::decide(
+        &Maps {
+            devices: &DEVICES_XDP,
+        },
+        &received,
+        now,
+        config.ageing,
+    );
+    let (Verdict::Forward { slot, port }, Some(ethernet)) = (decision.verdict, &received.ethernet) else {
+        return Outcome::LeftToTcx;
+    };
+    if !port.has(flag::NATIVE_TARGET) {
+        return Outcome::LeftToTcx;
+    }
+    let plan = checksum::plan(&frame, ethernet, length);
+    if plan == Plan::LeaveToTcx || DEVICES_XDP.redirect(slot, 0).is_err() {
+        return Outcome::LeftToTcx;
+    }
+    let mut completed = 0;
+    if let Plan::Store { offset, checksum } = plan {
+        if frame.write(offset, checksum).is_none() {
+            return Outcome::LeftToTcx;
+        }
+        completed = 1;
+    }
+    learn::apply(context, decision.lesson, ethernet, ingress, now, config);
+    account::port(ingress.slot, |counters| {
+        counters.received.count(length);
+        counters.checksums_completed += completed;
+    });
+    account::forwarded(ingress.slot, slot, Hook::Xdp, length);
+    Outcome::Redirected
+}
