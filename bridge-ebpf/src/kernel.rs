@@ -75,9 +75,16 @@ impl NetDevice {
     /// Whether the device is up and has a carrier.
     #[inline(always)]
     pub fn state(self) -> Option<Device> {
-        let state: u64 = self.0.read(offset!(net_device_state))?;
+        let place = offset!(net_device_state);
+        // Neighbours on recent kernels, where one read gets both; the verifier drops the branch that isn't the kernel's.
+        let (state, flags) = if offset!(net_device_flags) == place + 8 {
+            let [state, flags]: [u64; 2] = self.0.read(place)?;
+            (state, flags as u32)
+        } else {
+            (self.0.read(place)?, self.0.read(offset!(net_device_flags))?)
+        };
         Some(Device {
-            up: self.is_up()?,
+            up: flags & UP != 0,
             carrier: state & NO_CARRIER == 0,
         })
     }

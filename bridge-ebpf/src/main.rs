@@ -3,6 +3,15 @@
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::needless_pass_by_value,
+        reason = "the kernel's helpers and contexts speak in registers, whatever the values' width is"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod account;

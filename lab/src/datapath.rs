@@ -1,0 +1,71 @@
+//! Datapaths: what may connect the guests' taps.
+
+mod linux_bridge;
+mod tapbridge;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use lab::Namespace;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::settings::Settings;
+
+pub use tapbridge::{Hook, detach_all, is_pinned};
+
+/// A way to connect taps.
+pub trait Datapath {
+    /// Connects the taps, which are up, in the host's namespace.
+    fn attach<'host>(&self, host: &'host Namespace, taps: &[String]) -> Result<Box<dyn Attachment + 'host>>;
+}
+
+/// Taps that are connected. Dropping it disconnects them.
+pub trait Attachment {
+    /// What the datapath has counted, if it counts.
+    fn stats(&self) -> Result<Option<Stats>>;
+
+    /// Disconnects the taps; unlike a drop it tells what went wrong.
+    fn detach(self: Box<Self>) -> Result<()>;
+}
+
+/// The same counters for programs and for people.
+#[derive(Debug)]
+pub struct Stats {
+    pub json: Value,
+    pub text: String,
+}
+
+/// The datapaths there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// This project's switch
+    Tapbridge,
+    /// The kernel's bridge, without STP and netfilter
+    LinuxBridge,
+}
+
+impl Kind {
+    /// The name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tapbridge => "tapbridge",
+            Self::LinuxBridge => "linux-bridge",
+        }
+    }
+
+    /// The datapath, configured.
+    pub fn datapath(self, settings: &Settings) -> Result<Box<dyn Datapath>> {
+        Ok(match self {
+            Self::Tapbridge => {
+                let program = settings.tapbridge.clone();
+                let program = program.context("the datapath tapbridge needs --tapbridge PATH")?;
+                Box::new(tapbridge::Tapbridge {
+                    program,
+                    hook: settings.hook,
+                })
+            }
+            Self::LinuxBridge => Box::new(linux_bridge::LinuxBridge),
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! This project's switch, by its command line.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use lab::Namespace;
+use serde::Serialize;
+
+use super::{Attachment, Datapath, Stats};
+use crate::{plan, process};
+
+/// Where the switch pins its bridges, one folder each, unless the environment says otherwise.
+const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";
+
+/// Where the switch's programs sit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// In XDP, with tcx for what XDP passes up
+    Xdp,
+    /// In tcx alone
+    Tcx,
+}
+
+pub struct Tapbridge {
+    pub program: PathBuf,
+    /// The program's own default unless told.
+    pub hook: Option<Hook>,
+}
+
+impl Datapath for Tapbridge {
+    fn attach<'host>(&self, host: &'host Namespace, taps: &[String]) -> Result<Box<dyn Attachment + 'host>> {
+        let bridge = plan::bridge(std::process::id());
+        // Before the first step, which may leave half a bridge.
+        let attached = Attached {
+            program: self.program.clone(),
+            bridge,
+            host,
+            there: true,
+        };
+        let mut attach = attached.command("attach")?;
+        attach.args(taps);
+        match self.hook {
+            Some(Hook::Xdp) => drop(attach.args(["--hook", "xdp"])),
+            Some(Hook::Tcx) => drop(attach.args(["--hook", "tcx"])),
+            None => {}
+        }
+        process::call(attach)?;
+        Ok(Box::new(attached))
+    }
+}
+
+struct Attached<'host> {
+    program: PathBuf,
+    bridge: String,
+    host: &'host Namespace,
+    there: bool,
+}
+
+impl Attached<'_> {
+    fn command(&self, verb: &str) -> Result<Command> {
+        let mut command = self.host.command(&self.program)?;
+        command.args([verb, "--bridge", &self.bridge]);
+        Ok(command)
+    }
+}
+
+impl Attachment for Attached<'_> {
+    fn stats(&self) -> Result<Option<Stats>> {
+        let mut json = self.command("stats")?;
+        json.arg("-j");
+        let json = process::call(json)?;
+        let json = serde_json::from_str(&json).with_context(|| format!("tapbridge stats -j: {json}"))?;
+        let text = process::call(self.command("stats")?)?;
+        Ok(Some(Stats { json, text }))
+    }
+
+    fn detach(mut self: Box<Self>) -> Result<()> {
+        self.there = false;
+        detach_all(&self.program, self.host, &self.bridge)
+    }
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        if self.there
+            && let Err(error) = detach_all(&self.program, self.host, &self.bridge)
+        {
+            eprintln!("taking the bridge {} apart: {error:#}", self.bridge);
+        }
+    }
+}
+
+/// Takes a bridge apart, whatever is left of it.
+pub fn detach_all(program: &Path, host: &Namespace, bridge: &str) -> Result<()> {
+    let mut detach = host.command(program)?;
+    detach.args(["detach", "--all", "--bridge", bridge]);
+    process::call(detach).map(drop)
+}
+
+/// Whether the kernel still has a bridge's state.
+pub fn is_pinned(bridge: &str) -> bool {
+    let state = env::var_os("TAPBRIDGE_STATE").map_or_else(|| DEFAULT_STATE.into(), PathBuf::from);
+    state.join(bridge).exists()
+}

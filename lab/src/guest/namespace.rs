@@ -1,0 +1,134 @@
+//! A guest that is a network namespace. Its card is the tap `g0`; a frame pump stands in for its VMM.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use lab::{Namespace, Offloads, pump};
+
+use super::{Guest, Hardware};
+use crate::{
+    job::{self, Job},
+    plan::{self, IPV4_PREFIX, IPV6_PREFIX, Seat},
+    process::{self, Process},
+    pump_command,
+};
+
+const CARD: &str = pump_command::GUEST_TAP;
+const BOOT_LIMIT: Duration = Duration::from_secs(5);
+const PROBE_LIMIT: Duration = Duration::from_millis(200);
+/// A port that nobody listens on, so that the answer comes from the peer's kernel.
+const CLOSED_PORT: u16 = 1;
+
+pub struct NamespaceGuest {
+    seat: Seat,
+    /// Before the namespace, so that it goes first.
+    pump: Process,
+    namespace: Namespace,
+}
+
+impl NamespaceGuest {
+    pub fn boot(host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Self> {
+        let namespace = Namespace::create(&plan::own_namespace(&seat.name()))?;
+        let mut pump = start_pump(host, &namespace, seat, hardware)?;
+        job::has_printed(&mut pump, pump_command::READY, BOOT_LIMIT)?;
+        let guest = Self {
+            seat,
+            pump,
+            namespace,
+        };
+        guest.ip(&["link", "set", "dev", CARD, "address", &seat.mac()])?;
+        let ipv4 = format!("{}/{IPV4_PREFIX}", seat.ipv4());
+        let ipv6 = format!("{}/{IPV6_PREFIX}", seat.ipv6());
+        guest.ip(&["address", "add", &ipv4, "dev", CARD])?;
+        guest.ip(&["address", "add", &ipv6, "dev", CARD, "nodad"])?;
+        Ok(guest)
+    }
+
+    fn ip(&self, words: &[&str]) -> Result<()> {
+        let mut ip = self.namespace.command("ip")?;
+        ip.args(words);
+        process::call(ip).map(drop)
+    }
+}
+
+fn start_pump(host: &Namespace, guest: &Namespace, seat: Seat, hardware: Hardware) -> Result<Process> {
+    let own = std::env::current_exe().context("finding this program's own file")?;
+    let path = |namespace: &Namespace| namespace.path().context("the lab's namespaces have names");
+    let mut command = Command::new(own);
+    command.args([
+        "pump",
+        "--host-tap",
+        &seat.tap(),
+        "--mtu",
+        &hardware.mtu.to_string(),
+    ]);
+    command
+        .arg("--host-netns")
+        .arg(path(host)?)
+        .arg("--guest-netns")
+        .arg(path(guest)?);
+    command.args([
+        "--offloads",
+        if hardware.offloads == Offloads::All {
+            "on"
+        } else {
+            "off"
+        },
+    ]);
+    Process::start(format!("pump of {}", seat.name()), command)
+}
+
+impl Guest for NamespaceGuest {
+    fn seat(&self) -> Seat {
+        self.seat
+    }
+
+    fn start(&self, words: &[&str]) -> Result<Box<dyn Job>> {
+        let [program, arguments @ ..] = words else {
+            anyhow::bail!("no program to start")
+        };
+        let mut command = self.namespace.command(program)?;
+        command.args(arguments);
+        Ok(Box::new(Process::start(
+            format!("{program} in {}", self.seat.name()),
+            command,
+        )?))
+    }
+
+    /// By TCP and by UDP: the two have different checksums, and a switch may spoil one of them.
+    fn reaches(&self, address: IpAddr) -> Result<bool> {
+        let peer = SocketAddr::new(address, CLOSED_PORT);
+        Ok(self.namespace.run(|| tcp_answers(peer) && udp_answers(peer)))
+    }
+
+    fn stop(self: Box<Self>) -> Result<pump::Report> {
+        let output = self.pump.stop()?;
+        serde_json::from_str(&output).with_context(|| format!("the pump's report: {output}"))
+    }
+}
+
+/// A reset is an answer too.
+fn tcp_answers(peer: SocketAddr) -> bool {
+    match TcpStream::connect_timeout(&peer, PROBE_LIMIT) {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::ConnectionRefused,
+    }
+}
+
+/// A connected socket receives the peer's "port unreachable" as an error.
+fn udp_answers(peer: SocketAddr) -> bool {
+    let local = if peer.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let probe = || {
+        let socket = UdpSocket::bind(local)?;
+        socket.connect(peer)?;
+        socket.set_read_timeout(Some(PROBE_LIMIT))?;
+        socket.send(b"probe")?;
+        socket.recv(&mut [0; 8])
+    };
+    probe().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,95 @@
+//! What the figures were measured on, and whether the machine has what the lab needs.
+
+use std::{fs, path::Path, process::Command, thread};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+use serde::Serialize;
+
+use crate::{datapath::Kind, process, settings::Settings};
+
+/// Facts that a figure means nothing without.
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    /// The kernel's release.
+    kernel: String,
+    architecture: &'static str,
+    cpu_model: Option<String>,
+    /// CPUs that this process may use.
+    cpus: usize,
+    /// Whether the machine is itself a virtual one.
+    virtualised: bool,
+    /// Runnable tasks, averaged over the minute before the first measurement.
+    load: Option<f64>,
+    iperf3: String,
+    sockperf: String,
+    /// "None" when the datapath is not measured.
+    tapbridge: Option<String>,
+}
+
+/// Looks at the machine; an error says what it lacks and how to mend that.
+pub fn inspect(settings: &Settings) -> Result<Machine> {
+    if !geteuid().is_root() {
+        bail!("the lab makes network namespaces and taps: run it as root");
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        bail!("/dev/net/tun is missing: 'modprobe tun' loads the driver");
+    }
+    first_line("ip", "-V").context("needs iproute2: 'apt-get install iproute2'")?;
+    let iperf3 = first_line("iperf3", "--version").context("needs iperf3: 'apt-get install iperf3'")?;
+    let sockperf =
+        first_line("sockperf", "--version").context("needs sockperf: 'apt-get install sockperf'")?;
+    let tapbridge = match (&settings.tapbridge, settings.datapath.contains(&Kind::Tapbridge)) {
+        (_, false) => None,
+        (None, true) => bail!("the datapath tapbridge needs --tapbridge PATH"),
+        (Some(path), true) => Some(first_line(path, "--version").context("needs this project's switch")?),
+    };
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    Ok(Machine {
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into(),
+        architecture: std::env::consts::ARCH,
+        cpu_model: cpu_field(&cpu, "model name").map(Into::into),
+        cpus: thread::available_parallelism()?.get(),
+        virtualised: cpu_field(&cpu, "flags")
+            .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
+        load: load(),
+        iperf3,
+        sockperf,
+        tapbridge,
+    })
+}
+
+fn first_line(program: impl AsRef<Path>, option: &str) -> Result<String> {
+    let mut command = Command::new(program.as_ref());
+    command.arg(option);
+    let output = process::call(command)?;
+    Ok(output.lines().next().unwrap_or_default().trim().into())
+}
+
+fn cpu_field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+    cpuinfo.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then_some(value.trim())
+    })
+}
+
+fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg")
+        .ok()?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_cpuinfo_is_found_by_its_whole_name() {
+        let cpuinfo = "model\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu hypervisor\n";
+        assert_eq!(cpu_field(cpuinfo, "model name"), Some("AMD EPYC"));
+        assert_eq!(cpu_field(cpuinfo, "bogomips"), None);
+    }
+}

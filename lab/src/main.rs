@@ -1,0 +1,59 @@
+//! The performance lab: guests, and what connects them, on one machine.
+
+mod datapath;
+mod guest;
+mod interrupt;
+mod job;
+mod latency;
+mod machine;
+mod plan;
+mod process;
+mod pump_command;
+mod report;
+mod run;
+mod sample;
+mod settings;
+mod sweep;
+mod throughput;
+mod wait;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{interrupt::Interrupted, pump_command::PumpArguments, settings::Settings};
+
+/// Guests on this machine's taps, and measurements between them
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Settings),
+    Pump(PumpArguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(settings) => run::run(&settings),
+        Command::Pump(arguments) => arguments.run(),
+    };
+    exit_code(result)
+}
+
+fn exit_code(result: Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        eprintln!("{interrupted}");
+        return interrupted.exit_code().into();
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,90 @@
+//! Who is called what in the lab: namespaces, taps, addresses.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    process,
+};
+
+/// What the lab's namespaces start with; the process's id follows.
+const PREFIX: &str = "tblab-";
+
+/// What the switch's name starts with; the process's id follows.
+const BRIDGE_PREFIX: &str = "lab";
+
+/// The part that the host's namespace plays.
+pub const HOST: &str = "host";
+
+/// A namespace of the lab that process `pid` runs; `role` is [`HOST`] or a guest's name.
+pub fn namespace(pid: u32, role: &str) -> String {
+    format!("{PREFIX}{pid}-{role}")
+}
+
+/// The process whose lab a namespace of this name belongs to, and the namespace's role there.
+pub fn owner(namespace: &str) -> Option<(u32, &str)> {
+    let (pid, role) = namespace.strip_prefix(PREFIX)?.split_once('-')?;
+    Some((pid.parse().ok()?, role))
+}
+
+/// The switch of the lab that process `pid` runs, at most 15 characters. Unique on the machine, since its state is
+/// pinned in the one bpffs.
+pub fn bridge(pid: u32) -> String {
+    format!("{BRIDGE_PREFIX}{pid}")
+}
+
+/// The namespace of this process's lab for a role.
+pub fn own_namespace(role: &str) -> String {
+    namespace(process::id(), role)
+}
+
+/// A guest's place in the plan, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat(pub u8);
+
+impl Seat {
+    /// The guest's name.
+    pub fn name(self) -> String {
+        format!("guest{}", self.0)
+    }
+
+    /// The host's tap that leads to the guest.
+    pub fn tap(self) -> String {
+        format!("vm{}", self.0)
+    }
+
+    /// The MAC address of the guest's network card.
+    pub fn mac(self) -> String {
+        format!("02:00:00:00:00:{:02x}", self.0)
+    }
+
+    /// The guest's IPv4 address.
+    pub fn ipv4(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, self.0)
+    }
+
+    /// The guest's IPv6 address.
+    pub fn ipv6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(self.0))
+    }
+}
+
+/// Bits of the IPv4 network's prefix.
+pub const IPV4_PREFIX: u8 = 24;
+/// Bits of the IPv6 network's prefix.
+pub const IPV6_PREFIX: u8 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_tells_whose_it_is() {
+        assert_eq!(owner(&namespace(4321, HOST)), Some((4321, HOST)));
+        assert_eq!(owner("tblab-host"), None);
+        assert_eq!(owner("blue"), None);
+    }
+
+    #[test]
+    fn the_bridge_of_the_largest_pid_has_a_valid_name() {
+        assert!(bridge(4_194_304).len() <= 15);
+    }
+}

@@ -1,0 +1,156 @@
+//! Child processes with a time limit, whose output is kept for error messages.
+
+use std::{
+    fs::File,
+    os::unix::{fs::FileExt, process::CommandExt},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        prctl::set_pdeathsig,
+        signal::{Signal, kill},
+    },
+    unistd::{Pid, getpid, getppid},
+};
+
+use crate::{
+    job::{self, Job, State},
+    wait::{self, OnSignal},
+};
+
+/// How long a process that was asked to stop may take before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a command that only changes settings may take; `tapbridge` waits half a minute for its lock.
+const CALL_LIMIT: Duration = Duration::from_secs(40);
+
+/// A child process. Its output goes to files in memory, so it never waits for a reader. Dropping it ends it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Process {
+    /// Starts a process that the kernel kills when the calling thread ends, in whatever way.
+    pub fn start(name: impl Into<String>, mut command: Command) -> Result<Self> {
+        let parent = getpid();
+        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+        unsafe {
+            command.pre_exec(move || {
+                set_pdeathsig(Signal::SIGKILL)?;
+                // The parent may have died before the call.
+                if getppid() == parent {
+                    Ok(())
+                } else {
+                    Err(Errno::ESRCH.into())
+                }
+            });
+        }
+        Self::spawn(name.into(), command)
+    }
+
+    fn spawn(name: String, mut command: Command) -> Result<Self> {
+        let [stdout, stderr] = ["stdout", "stderr"].map(|stream| {
+            memfd_create(stream, MFdFlags::MFD_CLOEXEC)
+                .map(File::from)
+                .context("making a file for output")
+        });
+        let (stdout, stderr) = (stdout?, stderr?);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?)
+            // A Ctrl-C is for the lab alone, which then ends its children in order.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("starting {name} ({})", command.get_program().display()))?;
+        Ok(Self {
+            name,
+            child,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Asks the process to stop, and waits for it; returns its standard output.
+    pub fn stop(mut self) -> Result<String> {
+        self.terminate();
+        job::finish(&mut self, GRACE, OnSignal::GoOn)
+    }
+
+    fn terminate(&mut self) {
+        // Once waited for, its id may be another process's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
+        }
+    }
+}
+
+impl Job for Process {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn state(&mut self) -> Result<State> {
+        Ok(
+            match self
+                .child
+                .try_wait()
+                .with_context(|| format!("waiting for {}", self.name))?
+            {
+                None => State::Running,
+                Some(status) if status.success() => State::Succeeded,
+                Some(status) => State::Failed(status.to_string()),
+            },
+        )
+    }
+
+    fn stdout(&self) -> String {
+        contents(&self.stdout)
+    }
+
+    fn stderr(&self) -> String {
+        contents(&self.stderr)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.terminate();
+        let child = &mut self.child;
+        let ended = wait::until("the end", GRACE, OnSignal::GoOn, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The file's bytes, whatever position the child writes at.
+fn contents(file: &File) -> String {
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => format!("(its output can't be read: {error})"),
+    }
+}
+
+/// Runs a short command to its end, even when the lab is told to stop meanwhile; returns its standard output.
+pub fn call(command: Command) -> Result<String> {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let name = words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut process = Process::spawn(name, command)?;
+    job::finish(&mut process, CALL_LIMIT, OnSignal::GoOn)
+}

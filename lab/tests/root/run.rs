@@ -1,0 +1,185 @@
+//! The whole lab, over the kernel's own bridge: that it measures, and that it leaves nothing behind.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("a_run_measures_and_leaves_nothing_behind", a_run_measures),
+    (
+        "an_interrupted_run_leaves_nothing_behind",
+        an_interrupted_run_leaves_nothing,
+    ),
+    (
+        "the_next_run_removes_what_a_killed_one_left_behind",
+        the_next_run_removes_the_remains,
+    ),
+];
+
+/// A lab's process and the namespaces it has made.
+struct Run {
+    child: Child,
+    namespaces: Vec<u64>,
+}
+
+impl Run {
+    fn start(time: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
+        command.args(["run", "--datapath", "linux-bridge", "--json", "--time", time]);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the lab");
+        Self {
+            child,
+            namespaces: Vec::new(),
+        }
+    }
+
+    /// A lab in the middle of its first measurement.
+    fn in_the_middle() -> Self {
+        let mut run = Self::start("30");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while run
+            .programs()
+            .iter()
+            .filter(|program| *program == "iperf3")
+            .count()
+            < 2
+        {
+            assert!(
+                Instant::now() < deadline,
+                "no iperf3 after 10 s, but {:?}",
+                run.programs()
+            );
+            thread::sleep(Duration::from_millis(20));
+            run.namespaces = run
+                .names()
+                .iter()
+                .filter_map(|path| Some(fs::metadata(path).ok()?.ino()))
+                .collect();
+        }
+        assert_eq!(run.namespaces.len(), 3, "a host and two guests");
+        run
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("signal the lab");
+    }
+
+    /// The lab's namespaces that have their names still.
+    fn names(&self) -> Vec<PathBuf> {
+        let prefix = format!("tblab-{}-", self.child.id());
+        let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+        let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        own.map(|entry| entry.path()).collect()
+    }
+
+    /// The programs that run in the lab's namespaces.
+    fn programs(&self) -> Vec<String> {
+        let processes = fs::read_dir("/proc")
+            .expect("read /proc")
+            .flatten()
+            .map(|entry| entry.path());
+        let inside = processes.filter(|process| {
+            let namespace = fs::metadata(process.join("ns/net"));
+            namespace.is_ok_and(|namespace| self.namespaces.contains(&namespace.ino()))
+        });
+        let names = inside.filter_map(|process| fs::read_to_string(process.join("comm")).ok());
+        names.map(|name| name.trim().to_owned()).collect()
+    }
+
+    /// Nobody waits for what a killed lab started, so it may take init a moment.
+    fn assert_no_programs(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.programs().is_empty() {
+            assert!(
+                Instant::now() < deadline,
+                "after 5 s there still run {:?}",
+                self.programs()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn a_run_measures() {
+    let run = Run::start("1");
+    let names = format!("tblab-{}-", run.child.id());
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = run.child.wait_with_output().expect("wait for the lab");
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    let report: Value = serde_json::from_slice(&stdout).expect("JSON");
+    assert_eq!(report["schema"], 1);
+    let sample = &report["samples"][0];
+    assert!(
+        sample["throughput"]["gbit_per_s"]
+            .as_f64()
+            .is_some_and(|rate| rate > 0.05),
+        "{sample}"
+    );
+    assert_eq!(sample["throughput"]["streams"].as_array().map(Vec::len), Some(4));
+    assert!(
+        sample["latency"]["p50_us"]
+            .as_f64()
+            .is_some_and(|latency| latency > 1.0),
+        "{sample}"
+    );
+    assert!(
+        sample["pumps"][0]["to_host"]["frames"]
+            .as_u64()
+            .is_some_and(|frames| frames > 100),
+        "{sample}"
+    );
+    let left = fs::read_dir("/run/netns").expect("made by now").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(
+        !left.iter().any(|name| name.to_string_lossy().starts_with(&names)),
+        "{left:?}"
+    );
+}
+
+fn an_interrupted_run_leaves_nothing() {
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut run = Run::in_the_middle();
+        run.signal(signal);
+        let status = run.child.wait().expect("wait for the lab");
+        assert_eq!(status.code(), Some(code));
+        assert_eq!(run.names(), Vec::<PathBuf>::new());
+        run.assert_no_programs();
+    }
+}
+
+fn the_next_run_removes_the_remains() {
+    let mut killed = Run::in_the_middle();
+    killed.signal(Signal::SIGKILL);
+    killed.child.wait().expect("wait for the lab");
+    killed.assert_no_programs();
+    assert_eq!(
+        killed.names().len(),
+        3,
+        "a killed lab can't remove its namespaces"
+    );
+
+    let mut next = Run::in_the_middle();
+    assert_eq!(killed.names(), Vec::<PathBuf>::new());
+    next.signal(Signal::SIGINT);
+    next.child.wait().expect("wait for the lab");
+}
