@@ -37,8 +37,9 @@ pub struct Received {
     pub ingress: Ingress,
     /// The frame's header; `None` if the frame ends before its header does.
     pub ethernet: Option<Ethernet>,
-    /// Octets of the frame without its outermost VLAN tag.
-    pub untagged_length: u32,
+    /// Octets of the frame as the hook's redirect measures them: XDP with a VLAN tag, tcx without the one that lies in
+    /// the metadata.
+    pub length: u32,
     /// Whether the frame carries several segments that are cut later.
     pub gso: bool,
 }
@@ -90,6 +91,15 @@ pub const fn longest_frame(mtu: u32) -> u32 {
 
 /// The smallest MTU that an Ethernet device can have (`ETH_MIN_MTU`): shorter frames always fit.
 const SMALLEST_MTU: u32 = 68;
+
+/// Whether a frame of this length is short enough for the device in a slot; `None` if the device is gone.
+#[inline(always)]
+fn fits(tables: &impl Tables, slot: u32, length: u32) -> Option<bool> {
+    if length <= longest_frame(SMALLEST_MTU) {
+        return Some(true);
+    }
+    tables.mtu(slot).map(|mtu| length <= longest_frame(mtu))
+}
 
 /// Decides where a frame goes and what its source teaches.
 ///
@@ -171,13 +181,11 @@ fn destination(
     if !device.carrier {
         return Verdict::Drop(DropReason::EgressNoCarrier);
     }
-    if !received.gso && received.untagged_length > longest_frame(SMALLEST_MTU) {
-        match tables.mtu(slot) {
+    if !received.gso {
+        match fits(tables, slot, received.length) {
+            Some(true) => {}
+            Some(false) => return Verdict::Drop(DropReason::EgressMtu),
             None => return Verdict::Flood,
-            Some(mtu) if received.untagged_length > longest_frame(mtu) => {
-                return Verdict::Drop(DropReason::EgressMtu);
-            }
-            Some(_) => {}
         }
     }
     Verdict::Forward { slot, port }

@@ -7,6 +7,10 @@ pub const ETHERNET_HEADER: u32 = 14;
 /// Octets of one VLAN tag (`VLAN_HLEN`).
 pub const VLAN_TAG: u32 = 4;
 
+/// Octets of the shortest frame whose tag the kernel can move out of the data: behind the tag there must be two more
+/// (`skb_vlan_untag`).
+pub const SHORTEST_TAGGED: u32 = ETHERNET_HEADER + VLAN_TAG + 2;
+
 /// The EtherType of a customer VLAN tag.
 pub const ETHERTYPE_8021Q: u16 = 0x8100;
 /// The EtherType of a service VLAN tag.

@@ -44,7 +44,7 @@ fn switch(skb: &Skb, ingress: Ingress, config: &Config) -> i32 {
     let received = Received {
         ingress,
         ethernet: Ethernet::read(skb, tag),
-        untagged_length: skb.length(),
+        length: skb.length(),
         gso: skb.is_gso(),
     };
     // SAFETY: the helper has no preconditions.

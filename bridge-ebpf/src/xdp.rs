@@ -11,7 +11,7 @@ use bridge_common::{
     checksum::{self, Plan},
     counters::DropReason,
     decision::{self, Received, Verdict},
-    frame::{ETHERNET_HEADER, Ethernet},
+    frame::{ETHERNET_HEADER, Ethernet, SHORTEST_TAGGED},
     port::{Ingress, flag},
 };
 
@@ -19,6 +19,10 @@ use crate::{
     account, kernel, learn,
     maps::{self, DEVICES_XDP, Maps},
     packet::XdpFrame,
+};
+
+const MAPS: Maps = Maps {
+    devices: &DEVICES_XDP,
 };
 
 #[xdp]
@@ -59,33 +63,32 @@ fn switch(context: &XdpContext, ingress: Ingress) -> Outcome {
         return Outcome::Dropped;
     }
     let ethernet = Ethernet::read(&frame, None);
-    let tag = match &ethernet {
-        Some(ethernet) => ethernet.payload - ETHERNET_HEADER,
-        None => 0,
+    let tag = ethernet
+        .as_ref()
+        .map_or(0, |ethernet| ethernet.payload - ETHERNET_HEADER);
+    // Between the hooks the kernel drops a frame whose tag is cut off, and counts nothing either.
+    let (Some(ethernet), false) = (ethernet, tag != 0 && length < SHORTEST_TAGGED) else {
+        account::dropped(ingress.slot, length, DropReason::TooShort);
+        return Outcome::Dropped;
     };
+    // A native redirect measures the whole frame, tag included (`xdp_ok_fwd_dev`). One that is too long only by its
+    // tag is left to tcx like all that is not forwarded here.
     let received = Received {
         ingress,
-        ethernet,
-        untagged_length: length - tag,
+        ethernet: Some(ethernet),
+        length,
         gso: false,
     };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
-    let decision = decision::decide(
-        &Maps {
-            devices: &DEVICES_XDP,
-        },
-        &received,
-        now,
-        config.ageing,
-    );
-    let (Verdict::Forward { slot, port }, Some(ethernet)) = (decision.verdict, &received.ethernet) else {
+    let decision = decision::decide(&MAPS, &received, now, config.ageing);
+    let Verdict::Forward { slot, port } = decision.verdict else {
         return Outcome::LeftToTcx;
     };
     if !port.has(flag::NATIVE_TARGET) {
         return Outcome::LeftToTcx;
     }
-    let plan = checksum::plan(&frame, ethernet, length);
+    let plan = checksum::plan(&frame, &ethernet, length);
     if plan == Plan::LeaveToTcx || DEVICES_XDP.redirect(slot, 0).is_err() {
         return Outcome::LeftToTcx;
     }
@@ -96,7 +99,7 @@ fn switch(context: &XdpContext, ingress: Ingress) -> Outcome {
         }
         completed = 1;
     }
-    learn::apply(context, decision.lesson, ethernet, ingress, now, config);
+    learn::apply(context, decision.lesson, &ethernet, ingress, now, config);
     account::port(ingress.slot, |counters| {
         counters.received.count(length);
         counters.checksums_completed += completed;

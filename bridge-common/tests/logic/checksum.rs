@@ -1,0 +1,214 @@
+//! Frames whose checksum field shows what it holds: native XDP completes or keeps it.
+
+use bridge_common::checksum::Plan;
+use proptest::prelude::*;
+
+use crate::{
+    packet::{ADDRESSES, Ip, Packet, Shape, Tag, Transport, noise},
+    planned::{plan, plan_of},
+    watched::Watched,
+};
+
+/// Longer than any frame that runs native XDP (about 3456 octets).
+const LONGEST_PAYLOAD: usize = 3300;
+
+/// The shortest UDP payload that could be a tunnel with a checksum of its own.
+const TUNNEL: usize = 28;
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    prop::sample::select(Shape::all().collect::<Vec<_>>())
+}
+
+fn of_transport(transport: Transport) -> impl Iterator<Item = Shape> {
+    Shape::all().filter(move |shape| shape.transport == transport)
+}
+
+#[test]
+fn a_partial_checksum_of_every_length_is_completed_as_etherparse_does() {
+    for shape in Shape::all() {
+        for length in 0..=LONGEST_PAYLOAD {
+            let packet = shape.build(ADDRESSES, &noise(length));
+            assert_eq!(
+                plan(&packet.partial()),
+                packet.store(),
+                "{shape:?}, payload of {length}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_partial_checksum_is_completed_whatever_the_addresses_and_the_payload(
+        shape in shapes(),
+        addresses: [[u8; 16]; 2],
+        payload in prop::collection::vec(any::<u8>(), 0..=LONGEST_PAYLOAD),
+    ) {
+        let packet = shape.build(addresses, &payload);
+        // TCP may say zero where the kernel says 0xffff, the other zero.
+        prop_assume!(packet.checksum() != [0, 0]);
+        prop_assert_eq!(plan(&packet.partial()), packet.store());
+    }
+
+    #[test]
+    fn a_complete_tcp_checksum_stays_as_it_is(
+        tag in prop::sample::select(vec![Tag::None, Tag::Customer, Tag::Service]),
+        ip in prop::sample::select(vec![Ip::V4, Ip::V6]),
+        addresses: [[u8; 16]; 2],
+        payload in prop::collection::vec(any::<u8>(), 0..=LONGEST_PAYLOAD),
+    ) {
+        let packet = Shape { tag, ip, transport: Transport::Tcp }.build(addresses, &payload);
+        prop_assert!(keeps(&packet));
+    }
+
+    #[test]
+    fn a_complete_udp_checksum_stays_where_the_payload_is_too_short_for_a_tunnel(
+        tag in prop::sample::select(vec![Tag::None, Tag::Customer, Tag::Service]),
+        ip in prop::sample::select(vec![Ip::V4, Ip::V6]),
+        addresses: [[u8; 16]; 2],
+        payload in prop::collection::vec(any::<u8>(), 0..TUNNEL),
+    ) {
+        let packet = Shape { tag, ip, transport: Transport::Udp }.build(addresses, &payload);
+        prop_assert!(keeps(&packet));
+    }
+}
+
+/// Whether the plan leaves the frame with the checksum it has, also in the one case of 65,535 where a complete
+/// checksum looks like a partial one.
+fn keeps(packet: &Packet) -> bool {
+    let expected = if packet.checksum() == packet.pseudo_header() {
+        packet.store()
+    } else {
+        Plan::Keep
+    };
+    plan(&packet.octets) == expected
+}
+
+#[test]
+fn a_complete_udp_checksum_is_left_to_tcx_from_the_length_of_the_smallest_tunnel_on() {
+    for shape in of_transport(Transport::Udp) {
+        for length in 0..200 {
+            let expected = if length < TUNNEL {
+                Plan::Keep
+            } else {
+                Plan::LeaveToTcx
+            };
+            let packet = shape.build(ADDRESSES, &noise(length));
+            assert_ne!(packet.checksum(), packet.pseudo_header(), "no chance match");
+            assert_eq!(plan(&packet.octets), expected, "{shape:?}, payload of {length}");
+        }
+    }
+}
+
+/// A packet of this shape whose complete checksum has the given value: the payload's first two octets make it so.
+fn with_checksum(shape: Shape, wanted: impl Fn(&Packet) -> [u8; 2]) -> Packet {
+    let mut payload = noise(20);
+    payload[..2].fill(0);
+    let blank = shape.build(ADDRESSES, &payload);
+    // With the octets blank the checksum is !sum; it must become !(sum + octets).
+    let word = add(
+        !u16::from_be_bytes(wanted(&blank)),
+        u16::from_be_bytes(blank.checksum()),
+    );
+    payload[..2].copy_from_slice(&word.to_be_bytes());
+    shape.build(ADDRESSES, &payload)
+}
+
+fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u16::from(carry)
+}
+
+#[test]
+fn a_complete_checksum_that_looks_partial_by_chance_keeps_its_value() {
+    for shape in Shape::all() {
+        let packet = with_checksum(shape, Packet::pseudo_header);
+        assert_eq!(
+            packet.checksum(),
+            packet.pseudo_header(),
+            "{shape:?}: the chance is made"
+        );
+        assert_eq!(plan(&packet.octets), packet.store(), "{shape:?}");
+    }
+}
+
+#[test]
+fn a_checksum_that_comes_out_as_zero_is_stored_as_the_kernel_stores_it() {
+    for shape in Shape::all() {
+        let packet = with_checksum(shape, |_| [0, 0]);
+        let computed = match shape.transport {
+            Transport::Tcp => [0, 0],
+            Transport::Udp => [0xff, 0xff],
+        };
+        assert_eq!(packet.checksum(), computed, "{shape:?}: the sum is made");
+        let expected = Plan::Store {
+            offset: u32::try_from(shape.field()).unwrap(),
+            checksum: [0xff, 0xff],
+        };
+        assert_eq!(plan(&packet.partial()), expected, "{shape:?}");
+    }
+}
+
+#[test]
+fn a_udp_datagram_without_a_checksum_stays_without_one() {
+    for shape in of_transport(Transport::Udp) {
+        let mut packet = shape.build(ADDRESSES, &noise(9));
+        let field = shape.field();
+        packet.octets[field..field + 2].fill(0);
+        assert_eq!(plan(&packet.octets), Plan::Keep, "{shape:?}");
+    }
+}
+
+#[test]
+fn padding_behind_the_packet_is_not_summed_nor_even_read() {
+    for shape in Shape::all() {
+        for padding in [1, 2, 3, 46] {
+            let packet = shape.build(ADDRESSES, &noise(5));
+            let mut octets = packet.partial();
+            let end = octets.len();
+            octets.extend(std::iter::repeat_n(0xff, padding));
+            let frame = Watched::new(&octets).readable_to(end);
+            assert_eq!(
+                plan_of(&frame, octets.len()),
+                packet.store(),
+                "{shape:?}, padding of {padding}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_packet_that_must_not_be_fragmented_is_no_fragment() {
+    for shape in Shape::all().filter(|shape| shape.ip == Ip::V4) {
+        let packet = shape.build(ADDRESSES, &noise(5));
+        let mut octets = packet.partial();
+        octets[shape.network() + 6..shape.network() + 8].copy_from_slice(&[0x40, 0]);
+        assert_eq!(plan(&octets), packet.store(), "{shape:?}");
+    }
+}
+
+#[test]
+fn the_longest_segment_that_is_summed_has_4095_octets() {
+    for shape in Shape::all() {
+        let header = match shape.transport {
+            Transport::Tcp => 20,
+            Transport::Udp => 8,
+        };
+        let longest = shape.build(ADDRESSES, &noise(4095 - header));
+        assert_eq!(plan(&longest.partial()), longest.store(), "{shape:?}");
+        let longer = shape.build(ADDRESSES, &noise(4096 - header));
+        assert_eq!(plan(&longer.partial()), Plan::LeaveToTcx, "{shape:?}");
+    }
+}
+
+#[test]
+fn a_frame_of_the_address_resolution_protocol_has_no_checksum_to_complete() {
+    for (tag, network) in [(None, 14), (Some([0x81, 0x00]), 18), (Some([0x88, 0xa8]), 18)] {
+        let mut octets = vec![0; network + 28];
+        octets[network - 2..network].copy_from_slice(&[0x08, 0x06]);
+        if let Some(tag) = tag {
+            octets[12..14].copy_from_slice(&tag);
+        }
+        assert_eq!(plan(&octets), Plan::Keep);
+    }
+}

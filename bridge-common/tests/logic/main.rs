@@ -1,0 +1,12 @@
+//! The switch's logic on the host: the same functions that both programs run in the kernel.
+
+mod checksum;
+mod decision;
+mod ethernet;
+mod fdb;
+mod left_to_tcx;
+mod packet;
+mod planned;
+mod reads;
+mod tables;
+mod watched;
