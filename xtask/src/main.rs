@@ -1,0 +1,120 @@
+//! `cargo xtask`: the one door to everything that is not plain cargo.
+
+mod apt;
+mod bpf_core;
+mod lab;
+mod linker;
+mod packages;
+mod root;
+mod setup;
+mod test;
+mod totals;
+
+use std::{
+    env,
+    ffi::OsString,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use xtask::{command, workspace};
+
+/// How long one cargo command may take: several times what a full build takes on two slow cores.
+const CARGO_LIMIT: Duration = Duration::from_hours(1);
+
+/// Sets up, builds, tests and runs tapbridge.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install all that building, testing and the lab need.
+    ///
+    /// bpf-linker and a core for BPF go into the cache folder, which the environment variable `TAPBRIDGE_CACHE` can
+    /// move. The programs ip, iperf3 and sockperf are installed with apt-get, as root, if they are missing.
+    Setup,
+    /// Build the workspace, after setting up what is missing for it.
+    Build {
+        /// Build with optimisations.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run every check and test, after setting up what is missing for them.
+    ///
+    /// The tests that load programs into the kernel run as root, through sudo if need be. The last line printed is
+    /// "N passed, M failed, K skipped".
+    Test {
+        /// Passed to the test binaries, for example a part of a test's name.
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Build tapbridge and the lab, then run the lab as root, after setting up what is missing for it.
+    ///
+    /// `cargo xtask lab -- --help` shows the lab's own options.
+    Lab {
+        /// Passed to `tapbridge-lab run`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Runs one test binary, as root if it needs to be: cargo calls this when `test` runs as an ordinary user.
+    #[command(hide = true)]
+    RunTest {
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    run(Arguments::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Setup => {
+            setup::ebpf_toolchain()?;
+            setup::programs(packages::LAB)?;
+            println!("everything is set up");
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Build { release } => {
+            setup::ebpf_toolchain()?;
+            let mut build = cargo("build");
+            build.arg("--workspace");
+            if release {
+                build.arg("--release");
+            }
+            command::run(&mut build, CARGO_LIMIT)?;
+            let profile = if release { "release" } else { "debug" };
+            println!("{}", binaries(profile)?.join("tapbridge").display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Test { arguments } => Ok(test::run(&arguments)),
+        Task::Lab { arguments } => lab::run(&arguments),
+        Task::RunTest { program, arguments } => Err(test::run_binary(&program, &arguments)),
+    }
+}
+
+/// A cargo command in the workspace.
+fn cargo(subcommand: &str) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg(subcommand).current_dir(workspace());
+    cargo
+}
+
+/// Where cargo puts the binaries of a profile: beside this one's folder, wherever the target folder lies.
+fn binaries(profile: &str) -> Result<PathBuf> {
+    let own = env::current_exe().context("where xtask's own binary lies")?;
+    let folder = own.parent().context("xtask's own binary lies in no folder")?;
+    Ok(folder.with_file_name(profile))
+}

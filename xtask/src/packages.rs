@@ -1,0 +1,114 @@
+//! The programs the tests and the lab run, which come from the system's packages.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::{command, toolchain::find_program};
+
+use crate::root;
+
+/// For a handful of small packages over a slow line, and a minute of waiting for another apt-get.
+const LIMIT: Duration = Duration::from_mins(15);
+
+/// A program, and the Debian package that has it.
+#[derive(Debug)]
+pub struct Program {
+    /// The program's name.
+    pub name: &'static str,
+    package: &'static str,
+}
+
+const IP: Program = Program {
+    name: "ip",
+    package: "iproute2",
+};
+const IPERF3: Program = Program {
+    name: "iperf3",
+    package: "iperf3",
+};
+const SOCKPERF: Program = Program {
+    name: "sockperf",
+    package: "sockperf",
+};
+
+/// What the tests run.
+pub const TESTS: &[Program] = &[IP, IPERF3];
+
+/// What the lab runs.
+pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
+
+/// Installs programs with apt-get.
+pub fn install(programs: &[&Program]) -> Result<()> {
+    let packages: Vec<&str> = programs.iter().map(|program| program.package).collect();
+    let list = packages.join(" ");
+    ensure!(
+        find_program("apt-get").is_some(),
+        "this machine has no apt-get; install these packages, or what your system calls them: {list}"
+    );
+    root::obtain(&format!("installing {list}"))?;
+    let known = packages.iter().all(|package| is_known(package));
+    if !known {
+        command::run(apt_get().arg("update"), LIMIT)?;
+    }
+    let install = || {
+        command::run(
+            apt_get()
+                .args(["install", "-y", "--no-install-recommends"])
+                .args(&packages),
+            LIMIT,
+        )
+    };
+    // Package lists that are too old name versions the mirror no longer has.
+    let installed = match install() {
+        Err(_) if known => command::run(apt_get().arg("update"), LIMIT).and_then(|()| install()),
+        result => result,
+    };
+    installed
+        .with_context(|| format!("apt-get's messages are above; install these packages yourself: {list}"))?;
+    for program in programs {
+        ensure!(
+            find_program(program.name).is_some(),
+            "{}: package {} is installed, but the program is not in PATH",
+            program.name,
+            program.package
+        );
+    }
+    Ok(())
+}
+
+fn apt_get() -> Command {
+    let mut apt = root::command("env");
+    apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"])
+        .args(["-oDPkg::Lock::Timeout=60", "-oAcquire::Retries=3"])
+        .args(["-oAcquire::http::Timeout=30", "-oAcquire::https::Timeout=30"]);
+    apt
+}
+
+fn is_known(package: &str) -> bool {
+    command::output(Command::new("apt-cache").args(["policy", package]))
+        .is_ok_and(|policy| has_candidate(&policy))
+}
+
+fn has_candidate(policy: &str) -> bool {
+    policy.lines().any(|line| {
+        line.trim()
+            .strip_prefix("Candidate: ")
+            .is_some_and(|version| version != "(none)")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_without_candidate_is_not_known() {
+        assert!(has_candidate(
+            "iperf3:\n  Installed: (none)\n  Candidate: 3.12-1\n"
+        ));
+        assert!(!has_candidate(
+            "iperf3:\n  Installed: (none)\n  Candidate: (none)\n"
+        ));
+        assert!(!has_candidate(""));
+    }
+}

@@ -1,0 +1,101 @@
+//! Finding what is there and installing what is missing.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use xtask::{
+    cache::Cache,
+    pins::Pins,
+    toolchain::{self, Compiler, TARGET},
+};
+
+use crate::{
+    bpf_core, linker,
+    packages::{self, Program},
+};
+
+/// Sets up what the eBPF crate is built with.
+pub fn ebpf_toolchain() -> Result<()> {
+    let pins = Pins::load()?;
+    let compiler = Compiler::find(&pins)?;
+    let cache = Cache::of_this_user()?;
+    let linker = || toolchain::linker(&cache, &pins);
+    let core = || toolchain::bpf_core(&cache, &pins, &compiler);
+    let linker_label = format!("bpf-linker {}", pins.bpf_linker);
+    let core_label = format!("core for {TARGET}");
+
+    if linker().is_none() || core().is_none() {
+        // Another set-up may have been at work until now: look again with the lock held.
+        let _lock = cache.lock()?;
+        if linker().is_none() {
+            let how = "building with cargo, takes 2 to 4 minutes";
+            timed(&linker_label, how, || linker::install(&cache, &pins))?;
+        }
+        if core().is_none() {
+            let how = match compiler.own_sources() {
+                Some(_) => "compiling from the compiler's sources, takes 15 to 30 seconds",
+                None => "fetching its sources from Debian (45 MB) and compiling, takes about a minute",
+            };
+            timed(&core_label, how, || bpf_core::install(&cache, &pins, &compiler))?;
+        }
+    }
+    for (label, path) in [(linker_label, linker()), (core_label, core())] {
+        found(&label, path.as_deref());
+    }
+    Ok(())
+}
+
+/// Installs those of the programs that are missing.
+pub fn programs(programs: &[Program]) -> Result<()> {
+    let find = |program: &Program| toolchain::find_program(program.name);
+    let missing: Vec<&Program> = programs
+        .iter()
+        .filter(|program| find(program).is_none())
+        .collect();
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(|program| program.name).collect();
+        timed(&names.join(", "), "installing with apt-get", || {
+            packages::install(&missing)
+        })?;
+    }
+    for program in programs {
+        found(program.name, find(program).as_deref());
+    }
+    Ok(())
+}
+
+fn found(what: &str, path: Option<&Path>) {
+    if let Some(path) = path {
+        println!("{what}: {}", path.display());
+    }
+}
+
+fn timed(what: &str, how: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("{what}: {how} …");
+    let start = Instant::now();
+    work()?;
+    println!("{what}: done in {}", human(start.elapsed()));
+    Ok(())
+}
+
+fn human(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_seconds_then_minutes() {
+        assert_eq!(human(Duration::from_millis(900)), "0 s");
+        assert_eq!(human(Duration::from_secs(59)), "59 s");
+        assert_eq!(human(Duration::from_secs(125)), "2 min 5 s");
+    }
+}

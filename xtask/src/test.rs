@@ -1,0 +1,261 @@
+//! `cargo xtask test`.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead as _, BufReader, Read, Write, stdout},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    sync::mpsc::{Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
+use xtask::{
+    command, ebpf,
+    pins::Pins,
+    toolchain::{Compiler, Toolchain},
+    workspace,
+};
+
+use crate::{CARGO_LIMIT, cargo, packages, root, setup, totals::Totals};
+
+/// The test binaries that load programs into the kernel or make network namespaces: package and name. Run by an
+/// ordinary user, they mark their tests as ignored.
+const ROOT_TESTS: [(&str, &str); 3] = [
+    ("bridge-user", "programs"),
+    ("bridge-user", "end_to_end"),
+    ("lab", "root"),
+];
+
+/// Runs every check and test; a failing one does not keep the others from running.
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    let mut failures = Failures::default();
+    let mut totals = Totals::default();
+
+    let ready = failures.step("set-up of the eBPF toolchain", setup::ebpf_toolchain);
+    failures.step("set-up of the programs", || setup::programs(packages::TESTS));
+    failures.step("cargo fmt", || {
+        command::run(cargo("fmt").args(["--all", "--check"]), CARGO_LIMIT)
+    });
+    if ready {
+        failures.step("cargo clippy", || {
+            command::run(
+                cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"]),
+                CARGO_LIMIT,
+            )
+        });
+        failures.step("cargo clippy for the eBPF programs", clippy_ebpf);
+        let root = root::is_root() || failures.step("root for the tests in the kernel", ask_for_root);
+        failures.step("cargo test", || {
+            let mut result = Ok(());
+            for mut test in cargo_test(arguments, root)? {
+                result = count(&mut test, &mut totals).and(result);
+            }
+            ensure!(
+                result.is_err() || totals.passed + totals.failed > 0,
+                "no test ran"
+            );
+            result
+        });
+    }
+
+    failures.print();
+    println!("{totals}");
+    let passed = failures.0.is_empty() && totals.failed == 0;
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Replaces this process by a test binary, as root if it needs root. Returns only if that fails.
+pub fn run_binary(program: &Path, arguments: &[OsString]) -> Error {
+    let package = env::var("CARGO_PKG_NAME").unwrap_or_default();
+    let mut test = if needs_root(&package, program) {
+        as_root(program)
+    } else {
+        Command::new(program)
+    };
+    let error = test.args(arguments).exec();
+    anyhow!("`{}` could not be started: {error}", command::line(&test))
+}
+
+#[derive(Default)]
+struct Failures(Vec<String>);
+
+impl Failures {
+    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> bool {
+        println!("\n==> {name}");
+        let result = work();
+        if let Err(error) = &result {
+            println!("{error:#}");
+            self.0.push(format!("{name}: {error:#}"));
+        }
+        result.is_ok()
+    }
+
+    fn print(&self) {
+        println!();
+        for failure in &self.0 {
+            println!("failed: {failure}");
+        }
+    }
+}
+
+fn ask_for_root() -> Result<()> {
+    root::obtain("testing the programs in the kernel").map_err(|error| {
+        let skipped = ROOT_TESTS
+            .map(|(package, name)| format!("{package} {name}"))
+            .join(", ");
+        anyhow!("{error:#}; skipped: {skipped}; `cargo test --workspace` runs all that needs no root")
+    })
+}
+
+/// Lints what is compiled for BPF only, which clippy does not see when it checks the workspace for this machine.
+fn clippy_ebpf() -> Result<()> {
+    let toolchain = Toolchain::find()?;
+    let target = ebpf::target_folder(&env::current_exe()?);
+    let mut clippy = ebpf::cargo(&toolchain, &workspace(), &target, "clippy");
+    command::run(clippy.args(["--", "-Dwarnings"]), CARGO_LIMIT)
+}
+
+/// The commands that run each test once.
+fn cargo_test(arguments: &[OsString], root: bool) -> Result<Vec<Command>> {
+    let test = |options: &[&str]| {
+        let mut test = cargo("test");
+        test.args(["--workspace", "--no-fail-fast"])
+            .args(options)
+            .arg("--")
+            .args(arguments);
+        test
+    };
+    if !root || root::is_root() {
+        return Ok(vec![test(&[])]);
+    }
+    // rustdoc does not get on with a runner.
+    Ok(vec![test(&["--tests", "--config", &runner()?]), test(&["--doc"])])
+}
+
+/// Runs a command and adds up the totals in its output.
+fn count(test: &mut Command, totals: &mut Totals) -> Result<()> {
+    let mut child = command::spawn(test.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let output = child.stdout.take().context("the pipe from cargo test")?;
+    let (sender, summaries) = channel();
+    thread::spawn(move || pass_on(output, stdout(), &sender));
+    let status = command::wait(&mut child, CARGO_LIMIT);
+    // A process that a test left behind may hold the pipe open: the wait for its end has a limit too.
+    while let Ok(summary) = summaries.recv_timeout(Duration::from_secs(10)) {
+        *totals += summary;
+    }
+    let status = status.with_context(|| format!("`{}`", command::line(test)))?;
+    ensure!(
+        status.success(),
+        "`{}` failed ({status}); its messages are above",
+        command::line(test)
+    );
+    Ok(())
+}
+
+/// Copies the tests' output, line by line, and sends the totals that it names.
+fn pass_on(output: impl Read, mut copy: impl Write, summaries: &Sender<Totals>) {
+    for mut line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let summary = Totals::from_summary(&String::from_utf8_lossy(&line));
+        line.push(b'\n');
+        // Whoever read our output may have gone; the tests still count.
+        let _ = copy.write_all(&line);
+        if summary.is_some_and(|totals| summaries.send(totals).is_err()) {
+            return;
+        }
+    }
+}
+
+/// Makes cargo run the test binaries through this program, so that each of them runs once, as the user it needs.
+fn runner() -> Result<String> {
+    let own = env::current_exe().context("where xtask's own binary lies")?;
+    let own = own
+        .to_str()
+        .context("the path of xtask's own binary is not UTF-8")?;
+    let compiler = Compiler::find(&Pins::load()?)?;
+    let program = toml::Value::from(vec![own, "run-test"]);
+    Ok(format!("target.{}.runner={program}", compiler.host()?))
+}
+
+fn needs_root(package: &str, program: &Path) -> bool {
+    // Cargo appends a hash to the name.
+    let name = program
+        .file_name()
+        .and_then(|name| name.to_str()?.rsplit_once('-'));
+    name.is_some_and(|(name, _)| ROOT_TESTS.contains(&(package, name)))
+}
+
+/// sudo clears the environment, but tests read what cargo tells them in it.
+fn as_root(program: &Path) -> Command {
+    let mut command = root::command("env");
+    for (name, value) in env::vars_os() {
+        let kept = name.to_str().is_some_and(|name| {
+            ["PATH", "LD_LIBRARY_PATH"].contains(&name)
+                || ["CARGO", "RUST", "TAPBRIDGE"]
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
+        });
+        if kept {
+            let mut assignment = name;
+            assignment.push("=");
+            assignment.push(value);
+            command.arg(assignment);
+        }
+    }
+    command.arg(program);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_tests_in_the_kernel_get_root() {
+        let deps = Path::new("/w/target/debug/deps");
+        assert!(needs_root(
+            "bridge-user",
+            &deps.join("end_to_end-0123456789abcdef")
+        ));
+        assert!(needs_root("lab", &deps.join("root-0123456789abcdef")));
+        assert!(!needs_root(
+            "bridge-user",
+            &deps.join("tapbridge-0123456789abcdef")
+        ));
+        assert!(!needs_root("xtask", &deps.join("programs-0123456789abcdef")));
+        assert!(!needs_root("bridge-user", &deps.join("programs")));
+    }
+
+    #[test]
+    fn a_step_that_fails_is_remembered() {
+        let mut failures = Failures::default();
+        assert!(failures.step("good", || Ok(())));
+        assert!(!failures.step("bad", || Err(anyhow!("no luck").context("the attempt"))));
+        assert_eq!(failures.0, ["bad: the attempt: no luck"]);
+    }
+
+    #[test]
+    fn the_tests_output_is_copied_and_counted() {
+        let text = "running 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\nend\n";
+        let (sender, summaries) = channel();
+        let mut copy = Vec::new();
+        pass_on(text.as_bytes(), &mut copy, &sender);
+        drop(sender);
+        assert_eq!(copy, text.as_bytes());
+        assert_eq!(
+            summaries.iter().collect::<Vec<_>>(),
+            [Totals {
+                passed: 1,
+                failed: 0,
+                skipped: 0
+            }]
+        );
+    }
+}
