@@ -1,0 +1,340 @@
+//! A bridge: a folder of pinned maps, programs and links.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
+    programs::{ProgramError, SchedClassifier, Xdp},
+};
+use bridge_common::{
+    Hook,
+    counters::{PathCounters, PortCounters},
+    fdb::{DEFAULT_AGEING_SECONDS, FdbEntry, FdbKey},
+    layout::{self, Config, map, program},
+    port::{Ingress, Port},
+};
+
+use crate::{
+    OBJECT,
+    error::{Context as _, Error, Result},
+    kernel, namespace,
+    state::Locked,
+};
+
+/// The maps that are pinned. `BRIDGE` is the last to be filled: a folder where it is empty is half made.
+const MAPS: [&str; 10] = [
+    map::BRIDGE,
+    map::CONFIG,
+    map::INGRESS,
+    map::PORTS,
+    map::DEVICES[0],
+    map::DEVICES[1],
+    map::LEARNED,
+    map::STATIC,
+    map::PORT_COUNTERS,
+    map::PATHS,
+];
+
+/// A bridge whose maps are open.
+pub struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// Where it is pinned.
+    pub folder: PathBuf,
+    /// What it was made for.
+    pub meta: layout::Bridge,
+    pub(crate) record: Array<MapData, layout::Bridge>,
+    pub(crate) config: Array<MapData, Config>,
+    pub(crate) ingress: HashMap<MapData, u32, Ingress>,
+    pub(crate) ports: Array<MapData, Port>,
+    /// By hook.
+    pub(crate) devices: [DevMap<MapData>; 2],
+    pub(crate) learned: HashMap<MapData, FdbKey, FdbEntry>,
+    pub(crate) statics: HashMap<MapData, FdbKey, FdbEntry>,
+    pub(crate) port_counters: PerCpuArray<MapData, PortCounters>,
+    pub(crate) paths: PerCpuArray<MapData, PathCounters>,
+}
+
+/// The programs and maps as a bridge of this size needs them, loaded by nothing yet.
+pub fn load_object(max_ports: u32, kernel: &layout::Kernel) -> Result<Ebpf> {
+    EbpfLoader::new()
+        .map_max_entries(map::INGRESS, max_ports)
+        .map_max_entries(map::PORTS, max_ports)
+        .map_max_entries(map::DEVICES[0], max_ports)
+        .map_max_entries(map::DEVICES[1], max_ports)
+        .map_max_entries(map::PORT_COUNTERS, max_ports)
+        .map_max_entries(map::PATHS, max_ports * max_ports)
+        .override_global(layout::MAX_PORTS, &max_ports, true)
+        .override_global(layout::KERNEL, kernel, true)
+        .load(OBJECT)
+        .at("programs", "create their maps")
+}
+
+impl Bridge {
+    /// Opens the bridge of this name, in the calling thread's network namespace.
+    pub fn open(state: &Locked, name: &str) -> Result<Self> {
+        let bridge = Self::open_anywhere(state, name)?;
+        if bridge.is_here() {
+            return Ok(bridge);
+        }
+        let next = namespace::enter_command(bridge.meta.network_namespace);
+        Err(Error::OtherNamespace {
+            name: name.to_owned(),
+            next,
+        })
+    }
+
+    /// Opens the bridge of this name, whichever network namespace its ports are in.
+    pub fn open_anywhere(state: &Locked, name: &str) -> Result<Self> {
+        let folder = state.bridge_folder(name);
+        if !folder.is_dir() {
+            return Err(Error::NoBridge {
+                name: name.to_owned(),
+            });
+        }
+        let record: Array<_, layout::Bridge> = pinned(&folder, map::BRIDGE).map_err(|error| match error {
+            // Pinned first of all; without it nothing else can be told.
+            OpenError::Missing => Error::Unfinished {
+                name: name.to_owned(),
+            },
+            OpenError::Other(error) => error,
+        })?;
+        let meta = record.get(&0, 0).at(name, "read its record")?;
+        match meta.version {
+            0 => {
+                return Err(Error::Unfinished {
+                    name: name.to_owned(),
+                });
+            }
+            layout::VERSION => {}
+            found => {
+                return Err(Error::OtherLayout {
+                    name: name.to_owned(),
+                    found,
+                    expected: layout::VERSION,
+                });
+            }
+        }
+        let unfinished = |error| match error {
+            OpenError::Missing => Error::Unfinished {
+                name: name.to_owned(),
+            },
+            OpenError::Other(error) => error,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            meta,
+            record,
+            config: pinned(&folder, map::CONFIG).map_err(unfinished)?,
+            ingress: pinned(&folder, map::INGRESS).map_err(unfinished)?,
+            ports: pinned(&folder, map::PORTS).map_err(unfinished)?,
+            devices: [
+                pinned(&folder, map::DEVICES[0]).map_err(unfinished)?,
+                pinned(&folder, map::DEVICES[1]).map_err(unfinished)?,
+            ],
+            learned: pinned(&folder, map::LEARNED).map_err(unfinished)?,
+            statics: pinned(&folder, map::STATIC).map_err(unfinished)?,
+            port_counters: pinned(&folder, map::PORT_COUNTERS).map_err(unfinished)?,
+            paths: pinned(&folder, map::PATHS).map_err(unfinished)?,
+            folder,
+        })
+    }
+
+    /// All bridges of the calling thread's network namespace, but for those that can't be read: half-made ones and
+    /// ones of another version. They must not keep the others from being used; `show` tells of them.
+    pub fn open_all(state: &Locked) -> Result<Vec<Self>> {
+        let mut bridges = Vec::new();
+        for name in state.bridges()? {
+            match Self::open(state, &name) {
+                Ok(bridge) => bridges.push(bridge),
+                Err(Error::OtherNamespace { .. } | Error::Unfinished { .. } | Error::OtherLayout { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bridges)
+    }
+
+    /// Makes a bridge with room for this many ports. On failure nothing of it stays.
+    pub fn create(state: &Locked, name: &str, max_ports: u32) -> Result<Self> {
+        let folder = state.bridge_folder(name);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .at(name, "make the bridge's folder")?;
+        let made = Self::fill(&folder, name, max_ports).and_then(|()| Self::open(state, name));
+        if made.is_err() {
+            remove_folder(&folder, name)?;
+        }
+        made
+    }
+
+    fn fill(folder: &Path, name: &str, max_ports: u32) -> Result<()> {
+        let kernel = kernel::offsets()?;
+        let mut object = load_object(max_ports, &kernel)?;
+        for map in MAPS {
+            let path = folder.join(map);
+            object
+                .map(map)
+                .expect("the object has all maps that it is built with")
+                .pin(path)
+                .at(name, "pin a map")?;
+        }
+        let config = Config {
+            ageing: DEFAULT_AGEING_SECONDS * 1_000_000_000,
+            slots_in_use: 0,
+            log: 0,
+        };
+        let mut settings: Array<_, Config> = object
+            .map_mut(map::CONFIG)
+            .expect("as above")
+            .try_into()
+            .at(name, "open")?;
+        settings.set(0, config, 0).at(name, "write its settings")?;
+
+        let xdp: &mut Xdp = object
+            .program_mut(program::XDP)
+            .expect("as above")
+            .try_into()
+            .at(name, "open")?;
+        xdp.load().map_err(|error| load_error("XDP program", error))?;
+        xdp.pin(folder.join(program::XDP))
+            .at(name, "pin the XDP program")?;
+        let tcx: &mut SchedClassifier = object
+            .program_mut(program::TCX)
+            .expect("as above")
+            .try_into()
+            .at(name, "open")?;
+        tcx.load().map_err(|error| load_error("tcx program", error))?;
+        tcx.pin(folder.join(program::TCX))
+            .at(name, "pin the tcx program")?;
+
+        let meta = layout::Bridge {
+            version: layout::VERSION,
+            max_ports,
+            network_namespace: namespace::current(),
+            next_generation: 1,
+            reserved: 0,
+        };
+        let mut record: Array<_, layout::Bridge> = object
+            .map_mut(map::BRIDGE)
+            .expect("as above")
+            .try_into()
+            .at(name, "open")?;
+        record.set(0, meta, 0).at(name, "write its record")
+    }
+
+    /// Whether the bridge is in the calling thread's network namespace.
+    pub fn is_here(&self) -> bool {
+        self.meta.network_namespace == namespace::current()
+    }
+
+    /// The port in a slot; its `ifindex` is 0 if the slot is empty.
+    pub fn port(&self, slot: u32) -> Result<Port> {
+        self.ports.get(&slot, 0).at(&self.name, "read a port")
+    }
+
+    /// All slots that hold a port, with it.
+    pub fn occupied(&self) -> Result<Vec<(u32, Port)>> {
+        let mut ports = Vec::new();
+        for slot in 0..self.meta.max_ports {
+            let port = self.port(slot)?;
+            if port.ifindex != 0 {
+                ports.push((slot, port));
+            }
+        }
+        Ok(ports)
+    }
+
+    /// Whether the device that a slot was made for is still there. The kernel takes a device that goes out of the
+    /// devmap, so one that came back under the same name or index is not mistaken for it.
+    pub fn has_device(&self, slot: u32) -> Result<bool> {
+        match self.devices[Hook::Tcx as usize].get(slot, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(error).at(&self.name, "read a device"),
+        }
+    }
+
+    /// Enters a device into a slot of the devmaps; index 0 empties it (`__dev_map_update_elem`).
+    pub(crate) fn set_device(&mut self, slot: u32, ifindex: u32) -> Result<()> {
+        for devices in &mut self.devices {
+            devices
+                .set(slot, ifindex, None, 0)
+                .at(&self.name, "write the devmap")?;
+        }
+        Ok(())
+    }
+
+    /// The settings.
+    pub fn config(&self) -> Result<Config> {
+        self.config.get(&0, 0).at(&self.name, "read its settings")
+    }
+
+    /// Changes the settings.
+    pub fn set_config(&mut self, config: Config) -> Result<()> {
+        self.config.set(0, config, 0).at(&self.name, "write its settings")
+    }
+
+    /// Removes the bridge: what is pinned, and with it the programs and maps.
+    pub fn remove(self) -> Result<()> {
+        remove_folder(&self.folder, &self.name)
+    }
+}
+
+/// Removes what is pinned in a bridge's folder, whatever it is.
+pub(crate) fn remove_folder(folder: &Path, name: &str) -> Result<()> {
+    // The record first: what is left if this is interrupted is known to be unfinished.
+    match fs::remove_file(folder.join(map::BRIDGE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at(name, "remove its record"),
+        _ => fs::remove_dir_all(folder).at(name, "remove the bridge's folder"),
+    }
+}
+
+/// What the verifier said last is what it objected to; all it said can be megabytes.
+fn load_error(object: &str, error: ProgramError) -> Error {
+    let cause = match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let last: Vec<&str> = log
+                .lines()
+                .filter(|line| !line.is_empty())
+                .rev()
+                .take(4)
+                .collect();
+            format!(
+                "{io_error}; the verifier's last words: {}",
+                last.into_iter().rev().collect::<Vec<_>>().join(" / ")
+            )
+        }
+        error => error.to_string(),
+    };
+    Error::System {
+        object: object.to_owned(),
+        action: "load",
+        cause,
+    }
+}
+
+enum OpenError {
+    Missing,
+    Other(Error),
+}
+
+fn pinned<T: TryFrom<Map, Error = MapError>>(folder: &Path, name: &str) -> Result<T, OpenError> {
+    let path = folder.join(name);
+    if !path.exists() {
+        return Err(OpenError::Missing);
+    }
+    let open = || -> Result<T, MapError> { T::try_from(Map::from_map_data(MapData::from_pin(&path)?)?) };
+    open()
+        .at(path.display(), "open the pinned map")
+        .map_err(OpenError::Other)
+}

@@ -1,0 +1,251 @@
+//! A reader for the kernel's BTF that answers one question: where a member lies in a structure.
+//!
+//! aya reads BTF too, but keeps members to itself. The format is described in the kernel's
+//! Documentation/bpf/btf.rst.
+
+use std::collections::HashMap;
+
+/// Why a question to the BTF has no answer.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BtfError {
+    /// The data is not BTF, or is cut off.
+    #[error("not valid BTF data")]
+    Malformed,
+    /// No structure of this name.
+    #[error("the kernel has no struct {0}")]
+    NoStruct(String),
+    /// No member of this name.
+    #[error("the kernel's struct {0} has no member {1}")]
+    NoMember(String, String),
+}
+
+const MAGIC: u32 = 0xeb9f;
+const KIND_INT: u32 = 1;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_FUNC_PROTO: u32 = 13;
+const KIND_VAR: u32 = 14;
+const KIND_DATASEC: u32 = 15;
+const KIND_DECL_TAG: u32 = 17;
+const KIND_ENUM64: u32 = 19;
+
+/// Types of a kernel, as far as they are structures or unions.
+pub struct Btf<'a> {
+    strings: &'a [u8],
+    /// By type id, which counts from 1.
+    composites: HashMap<u32, Composite<'a>>,
+    /// Structures by name.
+    names: HashMap<&'a [u8], u32>,
+}
+
+struct Composite<'a> {
+    size: u32,
+    /// Whether the offsets' upper 8 bits are the widths of bit fields.
+    bit_fields: bool,
+    /// 12 octets a member: name, type, offset in bits.
+    members: &'a [u8],
+}
+
+fn word(data: &[u8], at: usize) -> Result<u32, BtfError> {
+    let octets = data.get(at..at + 4).ok_or(BtfError::Malformed)?;
+    Ok(u32::from_le_bytes(
+        octets.try_into().map_err(|_| BtfError::Malformed)?,
+    ))
+}
+
+impl<'a> Btf<'a> {
+    /// Reads little-endian BTF, as in /sys/kernel/btf/vmlinux.
+    pub fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
+        if word(data, 0)? & 0xffff != MAGIC {
+            return Err(BtfError::Malformed);
+        }
+        let header = word(data, 4)? as usize;
+        let section = |at: usize| -> Result<&'a [u8], BtfError> {
+            let start = header
+                .checked_add(word(data, at)? as usize)
+                .ok_or(BtfError::Malformed)?;
+            let end = start
+                .checked_add(word(data, at + 4)? as usize)
+                .ok_or(BtfError::Malformed)?;
+            data.get(start..end).ok_or(BtfError::Malformed)
+        };
+        let (types, strings) = (section(8)?, section(16)?);
+        let mut btf = Self {
+            strings,
+            composites: HashMap::new(),
+            names: HashMap::new(),
+        };
+        let (mut at, mut id) = (0, 0);
+        while at < types.len() {
+            id += 1;
+            let (name, info, size) = (word(types, at)?, word(types, at + 4)?, word(types, at + 8)?);
+            at += 12;
+            let (kind, count) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
+            let trailer = match kind {
+                KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
+                KIND_ARRAY => 12,
+                KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * count,
+                KIND_ENUM | KIND_FUNC_PROTO => 8 * count,
+                _ => 0,
+            };
+            let members = types.get(at..at + trailer).ok_or(BtfError::Malformed)?;
+            at += trailer;
+            if matches!(kind, KIND_STRUCT | KIND_UNION) {
+                btf.composites.insert(
+                    id,
+                    Composite {
+                        size,
+                        bit_fields: info >> 31 == 1,
+                        members,
+                    },
+                );
+                if kind == KIND_STRUCT {
+                    btf.names.entry(btf.string(name)?).or_insert(id);
+                }
+            }
+        }
+        Ok(btf)
+    }
+
+    fn string(&self, at: u32) -> Result<&'a [u8], BtfError> {
+        let rest = self.strings.get(at as usize..).ok_or(BtfError::Malformed)?;
+        rest.split(|&octet| octet == 0).next().ok_or(BtfError::Malformed)
+    }
+
+    fn composite(&self, name: &str) -> Result<&Composite<'a>, BtfError> {
+        let id = self
+            .names
+            .get(name.as_bytes())
+            .ok_or_else(|| BtfError::NoStruct(name.to_owned()))?;
+        self.composites.get(id).ok_or(BtfError::Malformed)
+    }
+
+    /// The size of a structure in octets.
+    pub fn size(&self, structure: &str) -> Result<u64, BtfError> {
+        Ok(u64::from(self.composite(structure)?.size))
+    }
+
+    /// Where a member begins in a structure, in octets. Members of anonymous structures and unions inside it count as
+    /// its own, as in C.
+    pub fn offset(&self, structure: &str, member: &str) -> Result<u64, BtfError> {
+        self.find(self.composite(structure)?, member.as_bytes(), 0)?
+            .map(|bits| u64::from(bits / 8))
+            .ok_or_else(|| BtfError::NoMember(structure.to_owned(), member.to_owned()))
+    }
+
+    /// The member's offset in bits. `depth` bounds what a malformed type graph could make of this.
+    fn find(&self, composite: &Composite<'a>, wanted: &[u8], depth: u32) -> Result<Option<u32>, BtfError> {
+        if depth > 16 {
+            return Err(BtfError::Malformed);
+        }
+        for at in (0..composite.members.len()).step_by(12) {
+            let name = self.string(word(composite.members, at)?)?;
+            let offset = word(composite.members, at + 8)?;
+            let offset = if composite.bit_fields {
+                offset & 0x00ff_ffff
+            } else {
+                offset
+            };
+            if name == wanted {
+                return Ok(Some(offset));
+            }
+            if name.is_empty()
+                && let Some(inner) = self.composites.get(&word(composite.members, at + 4)?)
+                && let Some(inside) = self.find(inner, wanted, depth + 1)?
+            {
+                return Ok(Some(offset + inside));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// `struct outer { int a; union { int b; struct { int c; int d; }; }; }`, 12 octets.
+    fn sample() -> Vec<u8> {
+        let strings = b"\0outer\0a\0b\0c\0d\0";
+        let types = words(&[
+            0,
+            KIND_INT << 24,
+            4,
+            32, // 1
+            0,
+            (KIND_STRUCT << 24) | 2,
+            8,
+            11,
+            1,
+            0,
+            13,
+            1,
+            32, // 2: c, d
+            0,
+            (KIND_UNION << 24) | 2,
+            8,
+            9,
+            1,
+            0,
+            0,
+            2,
+            0, // 3: b, 2
+            1,
+            (KIND_STRUCT << 24) | 2,
+            12,
+            7,
+            1,
+            0,
+            0,
+            3,
+            32, // 4: a, 3
+        ]);
+        let length = |section: &[u8]| u32::try_from(section.len()).unwrap();
+        let (types_length, strings_length) = (length(&types), length(strings));
+        let mut data = words(&[
+            MAGIC | (1 << 16),
+            24,
+            0,
+            types_length,
+            types_length,
+            strings_length,
+        ]);
+        data.extend(types);
+        data.extend(strings);
+        data
+    }
+
+    #[test]
+    fn members_of_anonymous_members_are_found() {
+        let data = sample();
+        let btf = Btf::parse(&data).unwrap();
+        assert_eq!(btf.size("outer"), Ok(12));
+        assert_eq!(
+            ["a", "b", "c", "d"].map(|member| btf.offset("outer", member).unwrap()),
+            [0, 4, 4, 8]
+        );
+        assert_eq!(
+            btf.offset("outer", "e"),
+            Err(BtfError::NoMember("outer".into(), "e".into()))
+        );
+        assert_eq!(btf.offset("inner", "a"), Err(BtfError::NoStruct("inner".into())));
+    }
+
+    #[test]
+    fn data_that_is_cut_off_is_refused_and_never_read_past() {
+        let data = sample();
+        for length in 0..data.len() {
+            assert!(
+                Btf::parse(&data[..length]).is_err(),
+                "{length} of {} octets",
+                data.len()
+            );
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Commands: what the user may say, and what is done then.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tapbridge::{
+    Error,
+    attach::{self, attach},
+    bridge::Bridge,
+    common::{
+        fdb::DEFAULT_AGEING_SECONDS,
+        frame::Vlan,
+        layout::{DEFAULT_MAX_PORTS, MAX_PORTS_LIMIT},
+        mac::Mac,
+    },
+    detach::{detach, detach_all},
+    kernel,
+    monitor::monitor,
+    netlink::Netlink,
+    show::show,
+    state::{DEFAULT_STATE, Locked, State},
+    stats::{self, Statistics},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::output;
+
+/// The bridge that ports go to unless the user names another.
+const DEFAULT_BRIDGE: &str = "tapbridge";
+
+/// A switch for virtual machines: eBPF programs on the guests' tap devices pass frames from one to the other.
+///
+/// Forwarding goes on when this program has ended: what it sets up is pinned in the kernel until it is detached.
+#[derive(Parser)]
+#[command(name = "tapbridge", version, max_term_width = 100)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Print JSON
+    #[arg(short, long, global = true)]
+    json: bool,
+
+    /// Folder in a bpffs that holds the bridges
+    #[arg(long, global = true, value_name = "FOLDER", default_value = DEFAULT_STATE, env = "TAPBRIDGE_STATE")]
+    state: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make network devices ports of a bridge: all of them, or on an error none
+    Attach(Attach),
+    /// Give ports back as they were; a bridge goes with its last port
+    Detach(Detach),
+    /// Show bridges and their ports
+    Show(Which),
+    /// Show or change the forwarding database: which address is behind which port
+    Fdb {
+        #[command(subcommand)]
+        command: Fdb,
+    },
+    /// Show how many frames went which way, and which were dropped and why
+    Stats(Stats),
+    /// Print addresses as they are learned and moved, until Ctrl-C
+    Monitor(Monitor),
+    /// Change a bridge's settings
+    Set(Set),
+}
+
+/// Which hooks a tap gets.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum HookChoice {
+    /// Native XDP for what it can carry, tcx for the rest
+    Xdp,
+    /// tcx alone: better for bulk senders, and for taps served by vhost-net
+    Tcx,
+}
+
+#[derive(Args)]
+struct Attach {
+    /// Taps, veths or other Ethernet devices
+    #[arg(required = true, value_name = "IFACE")]
+    interfaces: Vec<String>,
+
+    /// Bridge to attach to; made if there is none of this name
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
+    bridge: String,
+
+    /// Hooks of taps; other devices always have tcx alone
+    #[arg(long, value_enum, default_value = "xdp")]
+    hook: HookChoice,
+
+    /// Ports that a new bridge has room for: 2 to 1024. Counters take N x N x 32 octets per CPU [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=i64::from(MAX_PORTS_LIMIT)))]
+    max_ports: Option<u32>,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct Targets {
+    /// Ports to detach
+    #[arg(value_name = "IFACE", conflicts_with = "all")]
+    interfaces: Vec<String>,
+
+    /// Detach every port: of one bridge, or of all in this network namespace
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Args)]
+struct Detach {
+    #[command(flatten)]
+    targets: Targets,
+
+    /// Only this bridge
+    #[arg(long, value_name = "NAME")]
+    bridge: Option<String>,
+}
+
+#[derive(Args)]
+struct Which {
+    /// Only this bridge
+    #[arg(long, value_name = "NAME")]
+    bridge: Option<String>,
+}
+
+#[derive(Args)]
+struct Stats {
+    #[command(flatten)]
+    which: Which,
+
+    /// Print again every so many seconds, with rates, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
+}
+
+#[derive(Args)]
+struct Monitor {
+    /// Bridge to watch
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
+    bridge: String,
+}
+
+#[derive(Args)]
+struct Set {
+    /// Bridge to change
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
+    bridge: String,
+
+    /// Seconds that a learned address lives without a frame from it: 1 to 1000000 (300 in a new bridge)
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    ageing_time: u64,
+}
+
+#[derive(Args)]
+struct Address {
+    /// Unicast MAC address, as 52:54:00:12:34:56
+    #[arg(value_name = "MAC")]
+    mac: Mac,
+
+    /// VLAN of tagged frames: 1 to 4094; without it the address is that of untagged frames
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    vlan: Option<u16>,
+
+    /// The VLAN is a service VLAN (802.1ad)
+    #[arg(long, requires = "vlan")]
+    service: bool,
+}
+
+impl Address {
+    fn vlan(&self) -> Vlan {
+        Vlan::new(self.vlan.unwrap_or(0), self.service)
+    }
+}
+
+#[derive(Subcommand)]
+enum Fdb {
+    /// Show addresses, learned and static
+    Show(Which),
+    /// Put an address on a port for good: it is not learned elsewhere and does not age
+    Add {
+        #[command(flatten)]
+        address: Address,
+
+        /// The port
+        #[arg(long, value_name = "IFACE")]
+        dev: String,
+    },
+    /// Remove an address, learned or static
+    Del {
+        #[command(flatten)]
+        address: Address,
+
+        /// Bridge to remove it from
+        #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
+        bridge: String,
+    },
+    /// Forget learned addresses
+    Flush {
+        /// Only those on this port
+        #[arg(long, value_name = "IFACE")]
+        dev: Option<String>,
+
+        /// Only in this bridge
+        #[arg(long, value_name = "NAME")]
+        bridge: Option<String>,
+
+        /// Remove static addresses too
+        #[arg(long = "static")]
+        statics: bool,
+    },
+}
+
+/// Does what the user said.
+pub async fn run(command_line: CommandLine) -> Result<()> {
+    kernel::check_permission()?;
+    let state = State::new(command_line.state);
+    let json = command_line.json;
+    match command_line.command {
+        Command::Attach(arguments) => {
+            kernel::check_version()?;
+            let options = attach::Options {
+                bridge: arguments.bridge,
+                xdp: arguments.hook == HookChoice::Xdp,
+                max_ports: arguments.max_ports,
+            };
+            let locked = state.lock()?;
+            let attached = uninterrupted(attach(&locked, &arguments.interfaces, &options)).await?;
+            output::attached(&attached, &options.bridge, json)
+        }
+        Command::Detach(Detach { targets, bridge }) => {
+            let bridge = bridge.as_deref();
+            let detached = match (state.lock_existing()?, bridge) {
+                (Some(locked), _) if targets.all => uninterrupted(detach_all(&locked, bridge)).await?,
+                (Some(locked), _) => uninterrupted(detach(&locked, &targets.interfaces, bridge)).await?,
+                (None, Some(name)) => {
+                    return Err(Error::NoBridge {
+                        name: name.to_owned(),
+                    }
+                    .into());
+                }
+                (None, None) if targets.all => Vec::new(),
+                (None, None) => return Err(not_attached(&targets.interfaces[0]).into()),
+            };
+            output::detached(&detached, json)
+        }
+        Command::Show(Which { bridge }) => {
+            let locked = read(&state, bridge.as_deref())?;
+            output::overview(&show(locked.as_ref(), bridge.as_deref()).await?, json)
+        }
+        Command::Fdb { command } => fdb(&state, command, json).await,
+        Command::Stats(Stats { which, watch }) => match watch {
+            None => output::statistics(&statistics(&state, which.bridge.as_deref()).await?, None, json),
+            Some(seconds) => watch_statistics(&state, which.bridge.as_deref(), seconds, json).await,
+        },
+        Command::Monitor(Monitor { bridge }) => {
+            let locked = read(&state, Some(&bridge))?;
+            let bridge = open(locked.as_ref(), Some(&bridge))?.remove(0);
+            drop(locked);
+            monitor(bridge, asked_to_end(), |event| output::event(&event, json)).await
+        }
+        Command::Set(Set { bridge, ageing_time }) => {
+            let locked = change(&state, &bridge)?;
+            let mut bridge = Bridge::open(&locked, &bridge)?;
+            let mut config = bridge.config()?;
+            config.ageing = ageing_time * 1_000_000_000;
+            Ok(bridge.set_config(config)?)
+        }
+    }
+}
+
+/// Finishes what has begun even if a signal asks the process to end meanwhile: it takes milliseconds, and half of it
+/// is worse. A killed command is undone by the next one.
+async fn uninterrupted<T>(work: impl Future<Output = T>) -> T {
+    // Listening to a signal is what keeps it from ending the process.
+    let listeners = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ]
+    .map(signal);
+    let result = work.await;
+    drop(listeners);
+    result
+}
+
+/// Done when a signal asks the process to end.
+async fn asked_to_end() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}
+
+fn not_attached(name: &str) -> Error {
+    Error::NotAttached {
+        name: name.to_owned(),
+        bridge: None,
+    }
+}
+
+/// Locks for reading. Without any state there is nothing to read, and no bridge of a given name.
+fn read(state: &State, bridge: Option<&str>) -> Result<Option<Locked>> {
+    match (state.read()?, bridge) {
+        (None, Some(name)) => Err(Error::NoBridge {
+            name: name.to_owned(),
+        }
+        .into()),
+        (locked, _) => Ok(locked),
+    }
+}
+
+/// Locks for changing a bridge that there must be.
+fn change(state: &State, bridge: &str) -> Result<Locked> {
+    Ok(state.lock_existing()?.ok_or_else(|| Error::NoBridge {
+        name: bridge.to_owned(),
+    })?)
+}
+
+fn open(locked: Option<&Locked>, only: Option<&str>) -> Result<Vec<Bridge>> {
+    match (locked, only) {
+        (None, _) => Ok(Vec::new()),
+        (Some(locked), Some(name)) => Ok(vec![Bridge::open(locked, name)?]),
+        (Some(locked), None) => Ok(Bridge::open_all(locked)?),
+    }
+}
+
+async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
+    let locked = read(state, only)?;
+    let bridges = open(locked.as_ref(), only)?;
+    let links = Netlink::connect()?.links().await?;
+    let bridges = bridges
+        .iter()
+        .map(|bridge| bridge.statistics(&links))
+        .collect::<tapbridge::Result<_>>()?;
+    Ok(Statistics {
+        schema: stats::SCHEMA,
+        bridges,
+    })
+}
+
+async fn watch_statistics(state: &State, only: Option<&str>, seconds: u64, json: bool) -> Result<()> {
+    let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
+    let mut before = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = asked_to_end() => return Ok(()),
+        }
+        let now = statistics(state, only).await?;
+        output::statistics(&now, before.as_ref().map(|before| (before, seconds)), json)?;
+        before = Some(now);
+    }
+}
+
+async fn fdb(state: &State, command: Fdb, json: bool) -> Result<()> {
+    let links = Netlink::connect()?.links().await?;
+    match command {
+        Fdb::Show(Which { bridge }) => {
+            let locked = read(state, bridge.as_deref())?;
+            let mut entries = Vec::new();
+            for bridge in open(locked.as_ref(), bridge.as_deref())? {
+                entries.extend(bridge.fdb(&links)?);
+            }
+            output::fdb(&entries, json)
+        }
+        Fdb::Add { address, dev } => {
+            let locked = state.lock_existing()?.ok_or_else(|| not_attached(&dev))?;
+            let mut bridges = open(Some(&locked), None)?;
+            let (index, slot) =
+                tapbridge::detach::find(&bridges, &links, &dev)?.ok_or_else(|| not_attached(&dev))?;
+            Ok(bridges[index].add_static(address.mac, address.vlan(), slot)?)
+        }
+        Fdb::Del {
+            address,
+            bridge: name,
+        } => {
+            let locked = change(state, &name)?;
+            let mut bridge = Bridge::open(&locked, &name)?;
+            if bridge.remove_address(address.mac, address.vlan())? {
+                return Ok(());
+            }
+            let vlan = address
+                .vlan
+                .map(|vlan| format!(" vlan {vlan}"))
+                .unwrap_or_default();
+            Err(Error::NoFdbEntry {
+                mac: address.mac.to_string(),
+                vlan,
+                bridge: name,
+            }
+            .into())
+        }
+        Fdb::Flush {
+            dev,
+            bridge: only,
+            statics,
+        } => {
+            let locked = read_or_change(state, only.as_deref())?;
+            let mut bridges = open(locked.as_ref(), only.as_deref())?;
+            let flushed = match dev {
+                None => bridges
+                    .iter_mut()
+                    .map(|bridge| bridge.flush(None, statics))
+                    .sum::<tapbridge::Result<_>>()?,
+                Some(dev) => {
+                    let place = tapbridge::detach::find(&bridges, &links, &dev)?;
+                    let (index, slot) = place.ok_or(Error::NotAttached {
+                        name: dev,
+                        bridge: only,
+                    })?;
+                    bridges[index].flush(Some(slot), statics)?
+                }
+            };
+            output::flushed(flushed, json)
+        }
+    }
+}
+
+fn read_or_change(state: &State, bridge: Option<&str>) -> Result<Option<Locked>> {
+    match bridge {
+        Some(name) => change(state, name).map(Some),
+        None => Ok(state.lock_existing()?),
+    }
+}
+
+/// Keeps the help texts above true.
+const _: () = {
+    assert!(DEFAULT_MAX_PORTS == 64 && MAX_PORTS_LIMIT == 1024);
+    assert!(DEFAULT_AGEING_SECONDS == 300);
+};

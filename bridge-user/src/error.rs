@@ -1,0 +1,232 @@
+//! What can go wrong, each with its object, cause and next step.
+
+use std::{io, path::PathBuf};
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error that a user can act on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process lacks capabilities.
+    #[error("not permitted: tapbridge needs {missing}; run it as root, for example with sudo")]
+    NotPermitted {
+        /// Names of the missing capabilities.
+        missing: String,
+    },
+    /// The kernel is too old.
+    #[error("this kernel is Linux {release}, which has no tcx; tapbridge needs Linux 6.6 or later")]
+    KernelTooOld {
+        /// Its release string.
+        release: String,
+    },
+    /// The kernel doesn't describe its structures.
+    #[error("{path}: {reason}; tapbridge needs a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
+    NoBtf {
+        /// Where the description was looked for.
+        path: PathBuf,
+        /// What was missing.
+        reason: String,
+    },
+    /// There is no bpffs and none can be mounted.
+    #[error("{path}: no bpffs is mounted here and mounting one failed; try 'mount -t bpf bpf {path}'")]
+    NoBpffs {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why mounting failed.
+        source: io::Error,
+    },
+    /// A bpffs mounted here would go with the process.
+    #[error(
+        "{path}: no bpffs is visible in this mount namespace, and one mounted now would vanish with it, and the \
+         bridge too; 'ip netns exec' hides /sys: use 'nsenter --net=/run/netns/NAME' instead, or mount a bpffs here \
+         yourself if the namespace stays"
+    )]
+    PrivateMountNamespace {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Another command holds the lock.
+    #[error(
+        "{path}: another tapbridge command has held the lock for {seconds} s; try again when it has ended"
+    )]
+    Locked {
+        /// What is locked.
+        path: PathBuf,
+        /// How long this command waited.
+        seconds: u64,
+    },
+    /// The name can't be a bridge's.
+    #[error("'{name}' can't be a bridge's name: use 1 to 15 letters, digits, '-' and '_'")]
+    BadBridgeName {
+        /// The name.
+        name: String,
+    },
+    /// No such bridge.
+    #[error("no bridge has the name '{name}'; 'tapbridge show' lists those there are")]
+    NoBridge {
+        /// The name.
+        name: String,
+    },
+    /// The bridge's folder was left unfinished.
+    #[error(
+        "bridge {name}: is half made or half removed; 'tapbridge detach --all --bridge {name}' clears it away"
+    )]
+    Unfinished {
+        /// The bridge.
+        name: String,
+    },
+    /// The bridge was pinned by another version.
+    #[error(
+        "bridge {name}: was made by a tapbridge with layout version {found}, and this one has version {expected}; \
+         use that tapbridge, or clear the bridge away with 'tapbridge detach --all --bridge {name}' and attach anew"
+    )]
+    OtherLayout {
+        /// The bridge.
+        name: String,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        expected: u32,
+    },
+    /// The bridge belongs to another network namespace.
+    #[error("bridge {name}: is in another network namespace; use it from there: {next}")]
+    OtherNamespace {
+        /// The bridge.
+        name: String,
+        /// The command that goes there.
+        next: String,
+    },
+    /// No such device.
+    #[error("{name}: no such network device in this network namespace; 'ip link' lists those there are")]
+    NoDevice {
+        /// The device.
+        name: String,
+    },
+    /// The device can't be a port.
+    #[error("{name}: can't be a port: {reason}; {next}")]
+    NotAPort {
+        /// The device.
+        name: String,
+        /// Why.
+        reason: String,
+        /// What to do.
+        next: String,
+    },
+    /// The device is no port of any bridge, or not of this one.
+    #[error("{name}: not attached{}; 'tapbridge show' lists the ports there are", .bridge.as_ref().map(|bridge| format!(" to bridge {bridge}")).unwrap_or_default())]
+    NotAttached {
+        /// The device.
+        name: String,
+        /// The bridge, if one was named.
+        bridge: Option<String>,
+    },
+    /// Another XDP program is attached.
+    #[error(
+        "{name}: attach xdp: another XDP program is attached (id {id}, \"{program}\"); detach it with 'ip link set dev {name} xdp off', or attach with --hook tcx"
+    )]
+    OtherXdp {
+        /// The device.
+        name: String,
+        /// The program's id.
+        id: u32,
+        /// The program's name.
+        program: String,
+    },
+    /// No slot is free.
+    #[error(
+        "bridge {bridge}: all {slots} slots are taken; make a larger bridge: detach its ports, then attach them with --max-ports"
+    )]
+    Full {
+        /// The bridge.
+        bridge: String,
+        /// How many slots it has.
+        slots: u32,
+    },
+    /// A setting of an existing bridge was asked for anew.
+    #[error(
+        "bridge {bridge}: has {slots} slots and can't change that while it exists; detach its ports first"
+    )]
+    MaxPortsFixed {
+        /// The bridge.
+        bridge: String,
+        /// How many slots it has.
+        slots: u32,
+    },
+    /// Another monitor reads the bridge's log.
+    #[error(
+        "bridge {bridge}: another 'tapbridge monitor' reads this bridge's log, which has one reader; end it first"
+    )]
+    Monitored {
+        /// The bridge.
+        bridge: String,
+    },
+    /// An FDB entry that isn't there.
+    #[error("{mac}{vlan}: no such entry in bridge {bridge}; 'tapbridge fdb show' lists those there are")]
+    NoFdbEntry {
+        /// The address.
+        mac: String,
+        /// " vlan N" or nothing.
+        vlan: String,
+        /// The bridge.
+        bridge: String,
+    },
+    /// The address can't be in an FDB.
+    #[error("{mac}: {reason}, so it can't be a port's address; use a unicast address")]
+    BadAddress {
+        /// The address.
+        mac: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The table of static addresses is full.
+    #[error(
+        "bridge {bridge}: holds {capacity} static addresses already; remove some with 'tapbridge fdb del'"
+    )]
+    StaticFull {
+        /// The bridge.
+        bridge: String,
+        /// How many fit.
+        capacity: u32,
+    },
+    /// Anything else that the kernel refused.
+    #[error("{object}: {action}: {cause}")]
+    System {
+        /// What it was done to.
+        object: String,
+        /// What was done.
+        action: &'static str,
+        /// What the kernel said.
+        cause: String,
+    },
+}
+
+/// Adds what was done to what to an error from below.
+pub trait Context<T> {
+    /// Turns the error into [`Error::System`].
+    fn at(self, object: impl std::fmt::Display, action: &'static str) -> Result<T>;
+}
+
+impl<T, E: std::error::Error> Context<T> for std::result::Result<T, E> {
+    fn at(self, object: impl std::fmt::Display, action: &'static str) -> Result<T> {
+        self.map_err(|error| Error::System {
+            object: object.to_string(),
+            action,
+            cause: causes(&error),
+        })
+    }
+}
+
+/// An error and what caused it, in one line. A verifier's log is cut to its end, where the cause is.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

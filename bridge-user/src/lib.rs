@@ -1,0 +1,28 @@
+//! The user side of `tapbridge`: it loads the programs, keeps the maps, and reads what they counted.
+//!
+//! Nothing here has to keep running: a bridge is a folder of pinned maps, programs and links in bpffs ([`state`]).
+//! [`bridge`] opens and makes such a folder, [`attach`] and [`detach`] move ports in and out of it, [`fdb`],
+//! [`show`], [`stats`] and [`monitor`] read it.
+
+pub mod attach;
+pub mod bridge;
+pub mod btf;
+pub mod detach;
+pub mod error;
+pub mod fdb;
+pub mod kernel;
+mod link;
+pub mod monitor;
+pub mod namespace;
+pub mod netlink;
+pub mod port;
+pub mod show;
+pub mod state;
+pub mod stats;
+pub mod sysctl;
+
+pub use bridge_common as common;
+pub use error::{Error, Result};
+
+/// The programs and maps, built for the kernel by the build script.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tapbridge.bpf.o"));

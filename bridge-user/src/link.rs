@@ -1,0 +1,145 @@
+//! A program's links to devices, pinned beside the bridge's maps.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, links::FdLink, tc::TcAttachOptions,
+};
+use aya_obj::programs::XdpAttachType;
+use bridge_common::{Hook, layout::program};
+
+use crate::{
+    bridge::Bridge,
+    error::{Context as _, Error, Result},
+};
+
+impl Bridge {
+    fn link_path(&self, slot: u32, hook: Hook) -> PathBuf {
+        self.folder.join(format!("link_{slot}_{}", hook.name()))
+    }
+
+    /// Attaches a program to a device, for as long as the link stays pinned.
+    pub(crate) fn link(&self, slot: u32, hook: Hook, ifindex: u32, interface: &str) -> Result<()> {
+        let path = self.link_path(slot, hook);
+        let link: FdLink = match hook {
+            Hook::Xdp => {
+                let mut xdp = Xdp::from_pin(self.folder.join(program::XDP), XdpAttachType::Interface)
+                    .at(&self.name, "open the pinned XDP program")?;
+                let link = xdp
+                    .attach_to_if_index(ifindex, XdpMode::Driver)
+                    .at(interface, "attach xdp")?;
+                xdp.take_link(link)
+                    .at(interface, "keep the XDP link")?
+                    .try_into()
+                    .at(interface, "keep the XDP link")?
+            }
+            Hook::Tcx => {
+                let mut tcx = SchedClassifier::from_pin(self.folder.join(program::TCX))
+                    .at(&self.name, "open the pinned tcx program")?;
+                let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+                let link = tcx
+                    .attach_with_options(interface, TcAttachType::Ingress, options)
+                    .at(interface, "attach tcx")?;
+                tcx.take_link(link)
+                    .at(interface, "keep the tcx link")?
+                    .try_into()
+                    .at(interface, "keep the tcx link")?
+            }
+        };
+        link.pin(path).at(interface, "pin the link")?;
+        Ok(())
+    }
+
+    /// Detaches a program from a slot's device; nothing to do where it isn't attached.
+    pub(crate) fn unlink(&self, slot: u32, hook: Hook) -> Result<()> {
+        let path = self.link_path(slot, hook);
+        if !path.exists() {
+            return Ok(());
+        }
+        // Removing the pin would detach too, but some time after this call.
+        detach(&path).at(path.display(), "detach the program")?;
+        fs::remove_file(&path).at(path.display(), "unpin the link")
+    }
+}
+
+/// `BPF_OBJ_GET` and `BPF_LINK_DETACH` of `enum bpf_cmd`; aya has neither for a link that it has not made.
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+#[repr(C)]
+struct ObjectAttributes {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct DetachAttributes {
+    fd: u32,
+}
+
+/// Detaches the link pinned here. It is no error if the device is gone.
+fn detach(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let get = ObjectAttributes {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    // SAFETY: the attributes are of the form that the command reads, and the path outlives the call.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &get)? };
+    // SAFETY: the kernel has just opened this descriptor for us.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let detach = DetachAttributes {
+        fd: link.as_raw_fd().cast_unsigned(),
+    };
+    // SAFETY: as above.
+    match unsafe { bpf(BPF_LINK_DETACH, &detach) } {
+        // The link died with its device (`bpf_xdp_link_detach` does nothing then, `tcx_link_detach` answers this).
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// # Safety
+///
+/// `attributes` must be what the command reads from `union bpf_attr`.
+unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
+    // SAFETY: the kernel reads `size_of::<T>()` octets and takes the rest of the union for zero.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(i32::try_from(result).unwrap_or(-1))
+    }
+}
+
+/// What is known of the XDP program that is in the way.
+pub(crate) fn other_xdp(interface: &str, id: u32) -> Error {
+    let found = aya::programs::loaded_programs()
+        .flatten()
+        .find(|info| info.id() == id);
+    let program = found
+        .and_then(|info| info.name_as_str().map(str::to_owned))
+        .unwrap_or_default();
+    Error::OtherXdp {
+        name: interface.to_owned(),
+        id,
+        program,
+    }
+}

@@ -1,0 +1,192 @@
+//! What the kernel says of network devices, by route netlink.
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::{
+    Handle, LinkUnspec,
+    packet_route::{
+        address::{AddressAttribute, AddressScope},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
+    },
+};
+
+use crate::error::{Context as _, Error, Result};
+
+/// A connection to route netlink in the calling thread's network namespace.
+pub struct Netlink {
+    handle: Handle,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// What kind of device this is, as far as it matters to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A tap: native XDP runs on it, and it takes native frames.
+    Tap,
+    /// Another Ethernet device: tcx only.
+    Other,
+}
+
+/// A network device.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that the kernel reports"
+)]
+pub struct Link {
+    /// Index in this network namespace.
+    pub ifindex: u32,
+    /// Name.
+    pub name: String,
+    /// Kind.
+    pub kind: Kind,
+    /// Whether it is an Ethernet device (`ARPHRD_ETHER`), and no loopback.
+    pub ethernet: bool,
+    /// Administratively up.
+    pub up: bool,
+    /// Has a carrier.
+    pub carrier: bool,
+    /// Promiscuous by an administrator's wish (`IFF_PROMISC`).
+    pub promiscuous: bool,
+    /// Largest payload in octets.
+    pub mtu: u32,
+    /// Index of the bridge, bond or switch that it is a port of.
+    pub master: Option<u32>,
+    /// Id of the XDP program that is attached.
+    pub xdp_program: Option<u32>,
+    /// Frames that the device dropped on transmission.
+    pub tx_dropped: u64,
+    /// The device that this one lies on: a VLAN's or macvlan's lower device.
+    lower: Option<u32>,
+}
+
+impl Netlink {
+    /// Connects. Needs a tokio runtime that runs on the calling thread.
+    pub fn connect() -> Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection().at("route netlink", "open a socket")?;
+        Ok(Self {
+            handle,
+            connection: tokio::spawn(connection),
+        })
+    }
+
+    /// All devices of the network namespace.
+    pub async fn links(&self) -> Result<Vec<Link>> {
+        let messages = self.handle.link().get().execute();
+        messages
+            .map_ok(Link::from)
+            .try_collect()
+            .await
+            .at("network devices", "list")
+    }
+
+    /// The device of this name.
+    pub async fn link(&self, name: &str) -> Result<Link> {
+        let found = self.links().await?.into_iter().find(|link| link.name == name);
+        found.ok_or_else(|| Error::NoDevice {
+            name: name.to_owned(),
+        })
+    }
+
+    /// Addresses of a device that somebody may reach the host by: all but link-local ones.
+    pub async fn host_addresses(&self, ifindex: u32) -> Result<Vec<String>> {
+        let messages = self
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(ifindex)
+            .execute();
+        let messages: Vec<_> = messages.try_collect().await.at("addresses", "list")?;
+        let global = messages
+            .into_iter()
+            .filter(|message| message.header.scope != AddressScope::Link);
+        Ok(global
+            .filter_map(|message| {
+                let prefix = message.header.prefix_len;
+                message
+                    .attributes
+                    .into_iter()
+                    .find_map(|attribute| match attribute {
+                        AddressAttribute::Address(address) => Some(format!("{address}/{prefix}")),
+                        _ => None,
+                    })
+            })
+            .collect())
+    }
+
+    /// Switches a device's promiscuous mode on or off.
+    pub async fn set_promiscuous(&self, link: &Link, on: bool) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.ifindex).promiscuous(on).build();
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .at(&link.name, "set promiscuous mode")
+    }
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let loopback = flags.contains(LinkFlags::Loopback);
+        let mut link = Self {
+            ifindex: message.header.index,
+            name: String::new(),
+            kind: Kind::Other,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether && !loopback,
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            promiscuous: flags.contains(LinkFlags::Promisc),
+            mtu: 0,
+            master: None,
+            xdp_program: None,
+            tx_dropped: 0,
+            lower: None,
+        };
+        let mut veth = false;
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(master) => link.master = Some(master),
+                LinkAttribute::Link(lower) => link.lower = Some(lower),
+                LinkAttribute::Carrier(carrier) => link.carrier = carrier != 0,
+                LinkAttribute::Stats64(stats) => link.tx_dropped = stats.tx_dropped,
+                LinkAttribute::Xdp(xdp) => {
+                    link.xdp_program = xdp.into_iter().find_map(|attribute| match attribute {
+                        LinkXdp::ProgId(id) if id != 0 => Some(id),
+                        _ => None,
+                    });
+                }
+                LinkAttribute::LinkInfo(info) => {
+                    for item in info {
+                        match item {
+                            LinkInfo::Kind(InfoKind::Tun) if link.ethernet => link.kind = Kind::Tap,
+                            // IFLA_LINK of a veth is its peer, beside it and not below.
+                            LinkInfo::Kind(InfoKind::Veth) => veth = true,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if veth {
+            link.lower = None;
+        }
+        link
+    }
+}
+
+impl Link {
+    /// Whether this device lies on the one of this index, and so gets its frames from it.
+    pub fn is_on(&self, ifindex: u32) -> bool {
+        self.lower == Some(ifindex) && self.ifindex != ifindex
+    }
+}

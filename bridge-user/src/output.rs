@@ -1,0 +1,327 @@
+//! What the commands print: tables for people, JSON for programs.
+
+use std::io::{self, Write as _};
+
+use anyhow::Result;
+use serde::Serialize;
+use tapbridge::{
+    attach::Attached,
+    detach::Detached,
+    fdb::Entry,
+    monitor::Event,
+    show::{BridgeOverview, Overview},
+    stats::{BridgeStatistics, Count, PortStatistics, Statistics},
+};
+
+/// Whether an error only says that nobody reads any more.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_error = error.downcast_ref::<io::Error>();
+    io_error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// One JSON document, on one line so that repeated ones can be read line by line.
+fn json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value)?;
+    Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+/// Rows in columns as wide as their widest cell. Columns are left-aligned up to `left`, then right-aligned.
+struct Table {
+    rows: Vec<Vec<String>>,
+    left: usize,
+}
+
+impl Table {
+    fn new(left: usize, heads: &[&str]) -> Self {
+        Self {
+            rows: vec![heads.iter().map(ToString::to_string).collect()],
+            left,
+        }
+    }
+
+    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    fn print(&self) -> Result<()> {
+        let columns = self.rows[0].len();
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for row in &self.rows {
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(column, (cell, &width))| {
+                    if column < self.left {
+                        format!("{cell:<width$}")
+                    } else {
+                        format!("{cell:>width$}")
+                    }
+                });
+            let line = cells.collect::<Vec<_>>().join("  ");
+            writeln!(io::stdout(), "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+pub fn attached(attached: &[Attached], bridge: &str, as_json: bool) -> Result<()> {
+    if as_json {
+        return json(&serde_json::json!({ "schema": 1, "bridge": bridge, "ports": attached }));
+    }
+    for port in attached {
+        let what = if port.changed {
+            "attached"
+        } else {
+            "was attached already"
+        };
+        writeln!(
+            io::stdout(),
+            "{}: {what} to {bridge} ({})",
+            port.ifname,
+            port.hooks.join(" + ")
+        )?;
+    }
+    Ok(())
+}
+
+pub fn detached(detached: &[Detached], as_json: bool) -> Result<()> {
+    if as_json {
+        return json(&serde_json::json!({ "schema": 1, "ports": detached }));
+    }
+    for port in detached {
+        let what = if port.gone {
+            "was gone; its place is cleared"
+        } else {
+            "detached"
+        };
+        writeln!(io::stdout(), "{}: {what} ({})", port.ifname, port.bridge)?;
+    }
+    Ok(())
+}
+
+pub fn event(event: &Event, as_json: bool) -> Result<()> {
+    if as_json {
+        return json(event);
+    }
+    let vlan = event.vlan.map(|vlan| format!(" vlan {vlan}")).unwrap_or_default();
+    let service = event
+        .vlan_protocol
+        .map(|protocol| format!(" ({protocol})"))
+        .unwrap_or_default();
+    let Event {
+        event,
+        mac,
+        ifname,
+        master,
+        ..
+    } = event;
+    Ok(writeln!(
+        io::stdout(),
+        "{master}: {mac}{vlan}{service} {event} on {ifname}"
+    )?)
+}
+
+pub fn flushed(count: usize, as_json: bool) -> Result<()> {
+    if as_json {
+        return json(&serde_json::json!({ "schema": 1, "flushed": count }));
+    }
+    Ok(writeln!(io::stdout(), "{count} addresses removed")?)
+}
+
+pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
+    if as_json {
+        return json(overview);
+    }
+    for bridge in &overview.unreadable {
+        writeln!(io::stdout(), "{}", bridge.error)?;
+    }
+    if overview.bridges.is_empty() && overview.unreadable.is_empty() {
+        return Ok(writeln!(
+            io::stdout(),
+            "no bridges; make one with 'tapbridge attach IFACE...'"
+        )?);
+    }
+    for (index, bridge) in overview.bridges.iter().enumerate() {
+        if index != 0 {
+            writeln!(io::stdout())?;
+        }
+        show_bridge(bridge)?;
+    }
+    Ok(())
+}
+
+fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
+    let place = if bridge.here {
+        String::new()
+    } else {
+        format!(
+            ", in another network namespace (net:[{}])",
+            bridge.network_namespace
+        )
+    };
+    writeln!(
+        io::stdout(),
+        "{}: {} of {} ports, ageing time {} s{place}",
+        bridge.bridge,
+        bridge.ports.len(),
+        bridge.max_ports,
+        bridge.ageing_time
+    )?;
+    let mut table = Table::new(4, &["  PORT", "KIND", "HOOKS", "STATE", "MTU"]);
+    for port in &bridge.ports {
+        table.row([
+            format!("  {}", port.ifname),
+            port.kind.unwrap_or("-").to_owned(),
+            port.hooks.join(" + "),
+            port.state.to_owned(),
+            port.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
+        ]);
+    }
+    table.print()
+}
+
+pub fn fdb(entries: &[Entry], as_json: bool) -> Result<()> {
+    if as_json {
+        return json(&entries);
+    }
+    let mut table = Table::new(4, &["MAC", "VLAN", "PORT", "BRIDGE", "LAST SEEN"]);
+    for entry in entries {
+        let service = if entry.vlan_protocol.is_some() {
+            " (802.1ad)"
+        } else {
+            ""
+        };
+        table.row([
+            entry.mac.clone(),
+            entry
+                .vlan
+                .map_or_else(|| "-".to_owned(), |vlan| format!("{vlan}{service}")),
+            entry.ifname.clone(),
+            entry.master.clone(),
+            entry
+                .updated
+                .map_or_else(|| entry.state.to_owned(), |seconds| format!("{seconds} s ago")),
+        ]);
+    }
+    table.print()
+}
+
+/// Prints statistics; with those of `seconds` ago, rates too.
+pub fn statistics(now: &Statistics, before: Option<(&Statistics, u64)>, as_json: bool) -> Result<()> {
+    if as_json {
+        return json(now);
+    }
+    if now.bridges.is_empty() {
+        return Ok(writeln!(
+            io::stdout(),
+            "no bridges in this network namespace; 'tapbridge show' lists all"
+        )?);
+    }
+    for (index, bridge) in now.bridges.iter().enumerate() {
+        if index != 0 {
+            writeln!(io::stdout())?;
+        }
+        let earlier = before.and_then(|(statistics, seconds)| {
+            let bridge = statistics
+                .bridges
+                .iter()
+                .find(|earlier| earlier.bridge == bridge.bridge)?;
+            Some((bridge, seconds))
+        });
+        bridge_statistics(bridge, earlier)?;
+    }
+    Ok(())
+}
+
+fn bridge_statistics(now: &BridgeStatistics, before: Option<(&BridgeStatistics, u64)>) -> Result<()> {
+    writeln!(io::stdout(), "{}", now.bridge)?;
+    let heads = [
+        "  PORT",
+        "RX FRAMES",
+        "RX BYTES",
+        "TX FRAMES",
+        "TX BYTES",
+        "FLOODED",
+        "GSO",
+        "PASSED UP",
+        "CHECKSUMS",
+    ];
+    let mut ports = Table::new(1, &heads);
+    for port in &now.ports {
+        ports.row([
+            format!("  {}", port.ifname),
+            port.rx.frames.to_string(),
+            port.rx.bytes.to_string(),
+            port.tx.frames.to_string(),
+            port.tx.bytes.to_string(),
+            port.flooded.frames.to_string(),
+            port.gso_frames.to_string(),
+            port.passed_up.to_string(),
+            port.checksums_completed.to_string(),
+        ]);
+    }
+    ports.print()?;
+    paths(now, before)?;
+    drops(&now.ports)
+}
+
+fn paths(now: &BridgeStatistics, before: Option<(&BridgeStatistics, u64)>) -> Result<()> {
+    if now.paths.is_empty() {
+        return Ok(());
+    }
+    let mut heads = vec!["  FROM", "TO", "VIA", "FRAMES", "BYTES"];
+    if before.is_some() {
+        heads.extend(["FRAMES/S", "MBIT/S"]);
+    }
+    let mut table = Table::new(3, &heads);
+    for path in &now.paths {
+        let mut row = vec![
+            format!("  {}", path.from),
+            path.to.clone(),
+            path.via.to_owned(),
+            path.frames.to_string(),
+            path.bytes.to_string(),
+        ];
+        if let Some((before, seconds)) = before {
+            let same = |other: &&tapbridge::stats::PathStatistics| {
+                (&other.from, &other.to, other.via) == (&path.from, &path.to, path.via)
+            };
+            let earlier = before.paths.iter().find(same);
+            let earlier = earlier.map_or(Count::default(), |path| Count {
+                frames: path.frames,
+                bytes: path.bytes,
+            });
+            // A port that was attached anew counts from zero.
+            row.push((path.frames.saturating_sub(earlier.frames) / seconds).to_string());
+            row.push((path.bytes.saturating_sub(earlier.bytes) * 8 / 1_000_000 / seconds).to_string());
+        }
+        table.row(row);
+    }
+    table.print()
+}
+
+fn drops(ports: &[PortStatistics]) -> Result<()> {
+    let mut table = Table::new(2, &["  DROPPED AT", "REASON", "FRAMES"]);
+    for port in ports {
+        for (reason, count) in &port.dropped {
+            table.row([
+                format!("  {}", port.ifname),
+                (*reason).to_owned(),
+                count.to_string(),
+            ]);
+        }
+    }
+    if table.rows.len() == 1 {
+        Ok(())
+    } else {
+        table.print()
+    }
+}

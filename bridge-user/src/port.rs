@@ -1,0 +1,214 @@
+//! One port's way into a bridge and out of it.
+
+use aya::{maps::PerCpuValues, util::nr_cpus};
+use bridge_common::{
+    Hook,
+    counters::{PathCounters, PortCounters},
+    port::{INTERFACE_NAME, Ingress, Port, flag},
+};
+
+use crate::{
+    bridge::Bridge,
+    error::{Context as _, Error, Result},
+    netlink::{Kind, Link, Netlink},
+    sysctl,
+};
+
+/// The name that a device had when it was attached.
+pub fn recorded_name(port: &Port) -> String {
+    let end = port
+        .name
+        .iter()
+        .position(|&octet| octet == 0)
+        .unwrap_or(INTERFACE_NAME);
+    String::from_utf8_lossy(&port.name[..end]).into_owned()
+}
+
+/// Which hooks a port has.
+pub fn hooks(port: &Port) -> Vec<Hook> {
+    Hook::ALL
+        .into_iter()
+        .filter(|&hook| hook == Hook::Tcx || port.has(flag::XDP))
+        .collect()
+}
+
+impl Bridge {
+    /// Makes a device a port, with the XDP program if `xdp` says so and the device is a tap. On failure the device is
+    /// as it was.
+    pub(crate) async fn add_port(&mut self, netlink: &Netlink, link: &Link, xdp: bool) -> Result<u32> {
+        let full = || Error::Full {
+            bridge: self.name.clone(),
+            slots: self.meta.max_ports,
+        };
+        let occupied = self.occupied()?;
+        let taken = |slot: &u32| occupied.iter().any(|(other, _)| other == slot);
+        let slot = (0..self.meta.max_ports)
+            .find(|slot| !taken(slot))
+            .ok_or_else(full)?;
+        let result = self.fill_slot(netlink, link, xdp, slot).await;
+        if result.is_err() {
+            self.remove_port(netlink, slot).await?;
+        }
+        result.map(|()| slot)
+    }
+
+    async fn fill_slot(&mut self, netlink: &Netlink, link: &Link, xdp: bool, slot: u32) -> Result<()> {
+        let mut name = [0; INTERFACE_NAME];
+        name[..link.name.len()].copy_from_slice(link.name.as_bytes());
+        let tap = link.kind == Kind::Tap;
+        let mut port = Port {
+            ifindex: link.ifindex,
+            generation: self.take_generation()?,
+            flags: flag::UNFINISHED,
+            reserved: 0,
+            tx_dropped_at_attach: link.tx_dropped,
+            name,
+        };
+        // What is to be restored is written down before it is changed: if this process is killed, the next command
+        // finds an unfinished port and undoes it.
+        if sysctl::ipv6_enabled(&link.name)? {
+            port.flags |= flag::RESTORE_IPV6;
+        }
+        if !tap && !link.promiscuous {
+            port.flags |= flag::RESTORE_PROMISCUOUS;
+        }
+        self.write_port(slot, port)?;
+        self.set_device(slot, link.ifindex)?;
+        if port.has(flag::RESTORE_IPV6) {
+            sysctl::set_ipv6(&link.name, false)?;
+        }
+        if port.has(flag::RESTORE_PROMISCUOUS) {
+            netlink.set_promiscuous(link, true).await?;
+        }
+        self.clear_counters(slot)?;
+        let ingress = Ingress {
+            generation: port.generation,
+            slot,
+        };
+        self.ingress
+            .insert(link.ifindex, ingress, 0)
+            .at(&link.name, "enter into the bridge")?;
+        self.link(slot, Hook::Tcx, link.ifindex, &link.name)?;
+        if tap {
+            port.flags |= flag::NATIVE_TARGET;
+            if xdp {
+                self.link(slot, Hook::Xdp, link.ifindex, &link.name)?;
+                port.flags |= flag::XDP;
+            }
+        }
+        port.flags = port.flags & !flag::UNFINISHED | flag::ACTIVE;
+        self.write_port(slot, port)?;
+        self.update_slots_in_use()
+    }
+
+    /// Switches the XDP program of an attached tap on or off.
+    pub(crate) fn set_xdp(&mut self, slot: u32, link: &Link, on: bool) -> Result<()> {
+        let mut port = self.port(slot)?;
+        if on {
+            self.link(slot, Hook::Xdp, link.ifindex, &link.name)?;
+            port.flags |= flag::XDP;
+        } else {
+            self.unlink(slot, Hook::Xdp)?;
+            port.flags &= !flag::XDP;
+        }
+        self.write_port(slot, port)
+    }
+
+    /// Empties a slot and gives the device back as it was. Every step may have been done before.
+    pub(crate) async fn remove_port(&mut self, netlink: &Netlink, slot: u32) -> Result<()> {
+        let mut port = self.port(slot)?;
+        if port.ifindex == 0 {
+            return Ok(());
+        }
+        port.flags = port.flags & !flag::ACTIVE | flag::UNFINISHED;
+        self.write_port(slot, port)?;
+        self.unlink(slot, Hook::Xdp)?;
+        self.unlink(slot, Hook::Tcx)?;
+        if self.has_device(slot)? {
+            restore(netlink, &port).await?;
+        }
+        self.set_device(slot, 0)?;
+        if self
+            .ingress
+            .get(&port.ifindex, 0)
+            .is_ok_and(|ingress| ingress.slot == slot)
+        {
+            self.ingress
+                .remove(&port.ifindex)
+                .at(&self.name, "leave the bridge")?;
+        }
+        self.forget_port(slot)?;
+        self.write_port(slot, Port::EMPTY)?;
+        self.update_slots_in_use()
+    }
+
+    /// Undoes what a killed command has left, and clears ports whose device is gone.
+    pub(crate) async fn tidy(&mut self, netlink: &Netlink) -> Result<()> {
+        for (slot, port) in self.occupied()? {
+            if port.has(flag::UNFINISHED) || !self.has_device(slot)? {
+                self.remove_port(netlink, slot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_port(&mut self, slot: u32, port: Port) -> Result<()> {
+        self.ports.set(slot, port, 0).at(&self.name, "write a port")
+    }
+
+    fn take_generation(&mut self) -> Result<u32> {
+        let generation = self.meta.next_generation;
+        // 0 is an empty slot's; 4 billion attaches later an entry that old has aged out.
+        self.meta.next_generation = generation.checked_add(1).unwrap_or(1);
+        self.record
+            .set(0, self.meta, 0)
+            .at(&self.name, "write its record")?;
+        Ok(generation)
+    }
+
+    fn update_slots_in_use(&mut self) -> Result<()> {
+        let slots_in_use = self.occupied()?.last().map_or(0, |(slot, _)| slot + 1);
+        let config = self.config()?;
+        self.set_config(bridge_common::layout::Config {
+            slots_in_use,
+            ..config
+        })
+    }
+
+    fn clear_counters(&mut self, slot: u32) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error).at("CPUs", "count")?;
+        let ports =
+            PerCpuValues::try_from(vec![PortCounters::default(); cpus]).at(&self.name, "clear counters")?;
+        self.port_counters
+            .set(slot, ports, 0)
+            .at(&self.name, "clear counters")?;
+        let slots = self.meta.max_ports;
+        for other in 0..slots {
+            for path in [slot * slots + other, other * slots + slot] {
+                let values = PerCpuValues::try_from(vec![PathCounters::default(); cpus])
+                    .at(&self.name, "clear counters")?;
+                self.paths.set(path, values, 0).at(&self.name, "clear counters")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives a device its settings back. It may have got another name.
+async fn restore(netlink: &Netlink, port: &Port) -> Result<()> {
+    let Some(link) = netlink
+        .links()
+        .await?
+        .into_iter()
+        .find(|link| link.ifindex == port.ifindex)
+    else {
+        return Ok(());
+    };
+    if port.has(flag::RESTORE_PROMISCUOUS) {
+        netlink.set_promiscuous(&link, false).await?;
+    }
+    if port.has(flag::RESTORE_IPV6) {
+        sysctl::set_ipv6(&link.name, true)?;
+    }
+    Ok(())
+}

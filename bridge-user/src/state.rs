@@ -1,0 +1,218 @@
+//! Where the pinned state lies, and the lock that serialises commands.
+//!
+//! A state folder in bpffs holds one folder per bridge. Whoever changes something holds the state folder's lock
+//! exclusively, whoever reads holds it shared.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use crate::{
+    error::{Context as _, Error, Result},
+    namespace,
+};
+
+/// Where bpffs is mounted on every Linux distribution.
+pub const BPFFS: &str = "/sys/fs/bpf";
+/// The state folder unless the user names another.
+pub const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";
+
+/// How long a command waits for another to end. Attaching a port takes some 10 ms.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+/// The folder that holds the bridges.
+#[derive(Clone, Debug)]
+pub struct State {
+    root: PathBuf,
+}
+
+/// The state folder, locked.
+pub struct Locked {
+    root: PathBuf,
+    exclusive: bool,
+    /// Unlocked when it is closed.
+    _folder: File,
+}
+
+impl State {
+    /// The state in this folder, which must lie in a bpffs.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Locks for changing, having made what is missing: the bpffs and the folder.
+    pub fn lock(&self) -> Result<Locked> {
+        self.mount()?;
+        loop {
+            match fs::DirBuilder::new()
+                .mode(0o700)
+                .recursive(true)
+                .create(&self.root)
+            {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).at(self.root.display(), "make the state folder");
+                }
+                _ => {}
+            }
+            if let Some(locked) = self.try_lock(true)? {
+                return Ok(locked);
+            }
+        }
+    }
+
+    /// Locks for reading; `None` if there is no state.
+    pub fn read(&self) -> Result<Option<Locked>> {
+        if !self.root.is_dir() {
+            return Ok(None);
+        }
+        self.try_lock(false)
+    }
+
+    /// Locks for changing; `None` if there is no state to change.
+    pub fn lock_existing(&self) -> Result<Option<Locked>> {
+        if !self.root.is_dir() {
+            return Ok(None);
+        }
+        self.try_lock(true)
+    }
+
+    /// `None` if the folder was removed meanwhile, by the command that held the lock.
+    fn try_lock(&self, exclusive: bool) -> Result<Option<Locked>> {
+        let object = self.root.display();
+        let folder = match File::open(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result.at(object, "open the state folder")?,
+        };
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match if exclusive {
+                folder.try_lock()
+            } else {
+                folder.try_lock_shared()
+            } {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::Locked {
+                        path: self.root.clone(),
+                        seconds: LOCK_PATIENCE.as_secs(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(error).at(self.root.display(), "lock"),
+            }
+        }
+        let inode = folder.metadata().map(|data| data.ino()).ok();
+        let same = fs::metadata(&self.root).is_ok_and(|now| Some(now.ino()) == inode);
+        Ok(same.then(|| Locked {
+            root: self.root.clone(),
+            exclusive,
+            _folder: folder,
+        }))
+    }
+
+    /// Mounts a bpffs where there is none.
+    fn mount(&self) -> Result<()> {
+        let existing = self
+            .root
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("/"));
+        if is_bpffs(existing) {
+            return Ok(());
+        }
+        if !self.root.starts_with(BPFFS) {
+            // Where the user names a place, the user has mounted it.
+            let cause = io::Error::new(io::ErrorKind::NotFound, "not in a bpffs");
+            return Err(Error::NoBpffs {
+                path: self.root.clone(),
+                source: cause,
+            });
+        }
+        if namespace::has_private_mounts() {
+            return Err(Error::PrivateMountNamespace { path: BPFFS.into() });
+        }
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RELATIME;
+        mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")).map_err(|error| Error::NoBpffs {
+            path: BPFFS.into(),
+            source: error.into(),
+        })
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
+}
+
+impl Locked {
+    /// The folder of a bridge.
+    pub fn bridge_folder(&self, bridge: &str) -> PathBuf {
+        self.root.join(bridge)
+    }
+
+    /// Names of all bridges, sorted.
+    pub fn bridges(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.root).at(self.root.display(), "list the bridges")?;
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if self.exclusive {
+            // Nothing stays behind when the last bridge is gone; fails while there is one.
+            let _ = fs::remove_dir(&self.root);
+        }
+    }
+}
+
+/// Checks that a bridge can have this name: bpffs refuses dots, and it stays as short as a device's.
+pub fn check_bridge_name(name: &str) -> Result<()> {
+    let fits = (1..=15).contains(&name.len());
+    if fits
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    {
+        Ok(())
+    } else {
+        Err(Error::BadBridgeName {
+            name: name.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_bpffs_refuses_are_refused_first() {
+        for good in ["br0", "a", "tap-bridge_0", "fifteen-letters"] {
+            assert!(check_bridge_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "br.0", "a/b", "sixteen-letters-", "brücke", "a b"] {
+            assert!(check_bridge_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_folder_outside_bpffs_is_no_state_folder() {
+        let error = State::new("/tmp/tapbridge-state").lock().err().unwrap();
+        assert!(matches!(error, Error::NoBpffs { .. }), "{error}");
+    }
+}

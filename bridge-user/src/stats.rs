@@ -1,0 +1,207 @@
+//! `stats`: what the programs counted, and what the kernel dropped after they had done their part.
+
+use std::collections::BTreeMap;
+
+use bridge_common::{
+    Hook,
+    counters::{DropReason, PathCounters, PortCounters, Traffic},
+    port::Port,
+};
+use serde::Serialize;
+
+use crate::{
+    bridge::Bridge,
+    detach::name_of,
+    error::{Context as _, Result},
+    netlink::Link,
+};
+
+/// Version of the JSON.
+pub const SCHEMA: u32 = 1;
+
+/// The drop reason that no program counts: the device took the frame from the switch and dropped it, for a tap
+/// because its ring was full.
+pub const EGRESS_RING_FULL: &str = "egress_ring_full";
+
+/// Statistics of some bridges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Statistics {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Sorted by name.
+    pub bridges: Vec<BridgeStatistics>,
+}
+
+/// Statistics of a bridge, since each of its ports was attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BridgeStatistics {
+    /// The bridge.
+    pub bridge: String,
+    /// In order of slots.
+    pub ports: Vec<PortStatistics>,
+    /// Paths that frames have taken, in order of slots.
+    pub paths: Vec<PathStatistics>,
+}
+
+/// Frames and octets; a GSO frame counts as one, octets go from the destination address to the end of the payload,
+/// VLAN tags included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Frames.
+    pub frames: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+impl From<Traffic> for Count {
+    fn from(traffic: Traffic) -> Self {
+        Self {
+            frames: traffic.frames,
+            bytes: traffic.bytes,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Statistics of a port.
+///
+/// `rx.frames` = `forwarded.frames` + `flooded.frames` + Σ `dropped` without `egress_ring_full`. That one counts
+/// frames of `tx` that were lost on their way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PortStatistics {
+    /// The device.
+    pub ifname: String,
+    /// Frames that the switch received from the device.
+    pub rx: Count,
+    /// Frames that the switch sent to the device: forwarded to it and copies of flooded ones.
+    pub tx: Count,
+    /// Received frames that went to one port.
+    pub forwarded: Count,
+    /// Received frames that went to every other port.
+    pub flooded: Count,
+    /// Times that XDP left a frame to tcx.
+    pub passed_up: u64,
+    /// Partial checksums that XDP completed.
+    pub checksums_completed: u64,
+    /// Received frames that carried several segments.
+    pub gso_frames: u64,
+    /// Addresses that were new.
+    pub learned: u64,
+    /// Addresses that came from another port.
+    pub moved: u64,
+    /// Copies of flooded frames that the kernel could not make or deliver to this device.
+    pub flood_errors: u64,
+    /// Lost frames by reason; reasons without any are left out.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+/// Statistics of a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PathStatistics {
+    /// The port that the frames came in by.
+    pub from: String,
+    /// The port that they left by.
+    pub to: String,
+    /// The hook that forwarded them.
+    pub via: &'static str,
+    /// Frames.
+    pub frames: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+impl Bridge {
+    /// Sums the counters of all CPUs.
+    pub fn statistics(&self, links: &[Link]) -> Result<BridgeStatistics> {
+        let mut names = Vec::new();
+        for (slot, port) in self.occupied()? {
+            let gone = !self.has_device(slot)?;
+            names.push((slot, port, name_of(&port, links, gone), gone));
+        }
+        let mut paths = Vec::new();
+        let mut forwarded = BTreeMap::<u32, Count>::new();
+        let mut transmitted = BTreeMap::<u32, Count>::new();
+        for (from, _, from_name, _) in &names {
+            for (to, _, to_name, _) in &names {
+                let counters = self.path_counters(*from, *to)?;
+                for hook in Hook::ALL {
+                    let count = Count::from(counters.via[hook as usize]);
+                    if count.frames == 0 {
+                        continue;
+                    }
+                    *forwarded.entry(*from).or_default() += count;
+                    *transmitted.entry(*to).or_default() += count;
+                    paths.push(PathStatistics {
+                        from: from_name.clone(),
+                        to: to_name.clone(),
+                        via: hook.name(),
+                        frames: count.frames,
+                        bytes: count.bytes,
+                    });
+                }
+            }
+        }
+        let mut ports = Vec::new();
+        for (slot, port, name, gone) in names {
+            let counters = self.counters(slot)?;
+            let link = links.iter().find(|link| !gone && link.ifindex == port.ifindex);
+            let mut tx = transmitted.remove(&slot).unwrap_or_default();
+            tx += counters.flood_copies.into();
+            ports.push(PortStatistics {
+                ifname: name,
+                rx: counters.received.into(),
+                tx,
+                forwarded: forwarded.remove(&slot).unwrap_or_default(),
+                flooded: counters.flooded.into(),
+                passed_up: counters.passed_up,
+                checksums_completed: counters.checksums_completed,
+                gso_frames: counters.gso,
+                learned: counters.learned,
+                moved: counters.moved,
+                flood_errors: counters.flood_errors,
+                dropped: drops(&counters, &port, link),
+            });
+        }
+        Ok(BridgeStatistics {
+            bridge: self.name.clone(),
+            ports,
+            paths,
+        })
+    }
+
+    fn counters(&self, slot: u32) -> Result<PortCounters> {
+        let values = self.port_counters.get(&slot, 0).at(&self.name, "read counters")?;
+        let mut sum = PortCounters::default();
+        values.iter().for_each(|value| sum += *value);
+        Ok(sum)
+    }
+
+    fn path_counters(&self, from: u32, to: u32) -> Result<PathCounters> {
+        let values = self
+            .paths
+            .get(&(from * self.meta.max_ports + to), 0)
+            .at(&self.name, "read counters")?;
+        let mut sum = PathCounters::default();
+        values.iter().for_each(|value| sum += *value);
+        Ok(sum)
+    }
+}
+
+fn drops(counters: &PortCounters, port: &Port, link: Option<&Link>) -> BTreeMap<&'static str, u64> {
+    let counted = DropReason::ALL
+        .into_iter()
+        .map(|reason| (reason.name(), counters.dropped[reason as usize]));
+    let ring_full = link.map_or(0, |link| {
+        link.tx_dropped.saturating_sub(port.tx_dropped_at_attach)
+    });
+    counted
+        .chain([(EGRESS_RING_FULL, ring_full)])
+        .filter(|&(_, count)| count != 0)
+        .collect()
+}

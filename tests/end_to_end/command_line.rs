@@ -1,0 +1,245 @@
+//! The command line itself: exit codes, what it says, what it refuses.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    frames::{Flow, hello, payload},
+    program::run,
+    switch::{Switch, TAPBRIDGE, unique},
+    wire::{drain, send},
+};
+
+crate::tests![
+    wrong_usage_ends_with_two,
+    names_that_can_not_be_a_bridges_are_refused,
+    without_any_bridge_reading_succeeds_and_naming_one_fails,
+    without_the_capabilities_it_says_which_are_missing,
+    a_bpffs_that_would_vanish_is_not_mounted,
+    a_state_folder_outside_a_bpffs_is_refused,
+    the_state_folder_can_come_from_the_environment,
+    tables_name_what_the_json_names,
+    statistics_are_printed_again_and_again,
+];
+
+fn wrong_usage_ends_with_two() {
+    let switch = Switch::empty();
+    for words in [
+        "",
+        "attach",
+        "detach",
+        "detach vm1 --all",
+        "attach vm1 --hook generic",
+        "attach vm1 --max-ports 1",
+        "attach vm1 --max-ports 1025",
+        "set",
+        "set --ageing-time 0",
+        "set --ageing-time 1000001",
+        "stats --watch 0",
+        "fdb",
+        "fdb add 52:54:00:00:00:01",
+        "fdb add 52:54:00:00:00 --dev vm1",
+        "fdb add 52:54:00:00:00:01 --vlan 0 --dev vm1",
+        "fdb add 52:54:00:00:00:01 --vlan 4095 --dev vm1",
+        "fdb add 52:54:00:00:00:01 --service --dev vm1",
+        "nonsense",
+    ] {
+        let complaint = switch.tapbridge(words).failure(2);
+        assert!(complaint.contains("--help"), "{words}: {complaint}");
+    }
+    assert!(switch.ok("--help").contains("attach"));
+    assert!(switch.ok("--version").starts_with("tapbridge "));
+}
+
+fn names_that_can_not_be_a_bridges_are_refused() {
+    let switch = Switch::detached(1);
+    for name in ["br.0", "..", ".", "a/b", "sixteen-letters-", "", "brücke", "a b"] {
+        let mut command = switch.command("attach vm1 --bridge");
+        command.arg(name);
+        let complaint = run(command).failure(1);
+        let expected = format!("'{name}' can't be a bridge's name: use 1 to 15 letters, digits, '-' and '_'");
+        assert!(complaint.contains(&expected), "{complaint}");
+        assert!(!switch.state().exists(), "{name}");
+    }
+    for name in ["fifteen-letters", "0", "_-_"] {
+        switch.ok(&format!("attach vm1 --bridge={name}"));
+        assert_eq!(switch.stats().bridge, name);
+        switch.ok(&format!("detach --all --bridge={name}"));
+    }
+}
+
+fn without_any_bridge_reading_succeeds_and_naming_one_fails() {
+    let switch = Switch::empty();
+    for words in ["show", "stats", "fdb show", "fdb flush", "detach --all"] {
+        switch.ok(words);
+        switch.json(words);
+    }
+    for words in [
+        "show --bridge nope",
+        "stats --bridge nope",
+        "fdb show --bridge nope",
+        "fdb del 52:54:00:00:00:01 --bridge nope",
+        "fdb flush --bridge nope",
+        "set --ageing-time 5 --bridge nope",
+        "detach --all --bridge nope",
+        "detach vm1 --bridge nope",
+    ] {
+        let complaint = switch.fails(words);
+        assert!(
+            complaint.contains("nope") && complaint.contains("'tapbridge show' lists"),
+            "{words}: {complaint}"
+        );
+    }
+    let complaint = switch.fails("fdb add 52:54:00:00:00:01 --dev vm1");
+    assert!(complaint.contains("vm1: not attached"), "{complaint}");
+    assert!(!switch.state().exists());
+}
+
+fn without_the_capabilities_it_says_which_are_missing() {
+    // Where another user can read and run it.
+    let copy = env::temp_dir().join(unique("tapbridge-copy-"));
+    fs::copy(TAPBRIDGE, &copy).expect("copy the binary");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("make the copy executable");
+    let outputs = ["show", "attach lo", "detach --all", "stats", "fdb show"].map(|words| {
+        let mut command = Command::new(&copy);
+        command
+            .args(words.split_whitespace())
+            .uid(65_534)
+            .gid(65_534)
+            .current_dir("/");
+        run(command)
+    });
+    fs::remove_file(&copy).expect("remove the copy");
+    for output in outputs {
+        let complaint = output.failure(1);
+        let expected =
+            "tapbridge: not permitted: tapbridge needs CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF; run it as root";
+        assert!(complaint.contains(expected), "{complaint}");
+    }
+}
+
+fn a_bpffs_that_would_vanish_is_not_mounted() {
+    let switch = Switch::detached(1);
+    let attach = format!("'{TAPBRIDGE}' --state '{}' attach vm1", switch.state().display());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c"]);
+    command.arg(format!(
+        "while umount /sys/fs/bpf 2>/dev/null; do :; done; {attach}"
+    ));
+    let complaint = run(command).failure(1);
+    assert!(
+        complaint.contains("/sys/fs/bpf: no bpffs is visible in this mount namespace"),
+        "{complaint}"
+    );
+    assert!(
+        complaint.contains("use 'nsenter --net=/run/netns/NAME' instead"),
+        "{complaint}"
+    );
+}
+
+fn a_state_folder_outside_a_bpffs_is_refused() {
+    let folder = env::temp_dir().join(unique("tapbridge-state-"));
+    let switch = Switch::detached(1);
+    let mut command = Command::new(TAPBRIDGE);
+    command.arg("--state").arg(&folder).args(["attach", "vm1"]);
+    let complaint = run(command).failure(1);
+    assert!(complaint.contains("no bpffs is mounted here"), "{complaint}");
+    assert!(!folder.exists() && !switch.state().exists());
+}
+
+fn the_state_folder_can_come_from_the_environment() {
+    let switch = Switch::detached(1);
+    let mut command = Command::new(TAPBRIDGE);
+    command
+        .env("TAPBRIDGE_STATE", switch.state())
+        .args(["attach", "vm1"]);
+    run(command).success();
+    assert_eq!(switch.stats().ports.len(), 1);
+}
+
+fn tables_name_what_the_json_names() {
+    let switch = Switch::of(2);
+    let [vm1, vm2] = switch.taps();
+    assert_eq!(
+        switch.ok("attach vm2 --hook tcx"),
+        "vm2: attached to tapbridge (tcx)\n"
+    );
+    assert_eq!(
+        switch.ok("attach vm1"),
+        "vm1: was attached already to tapbridge (xdp + tcx)\n"
+    );
+    switch.introduce();
+    switch.ok("fdb add 52:54:00:00:00:09 --vlan 7 --service --dev vm2");
+    send(vm1, &Flow::tcp(1, 2).frame(&payload(1000)));
+    send(vm1, &Flow::udp(1, 2).from([0; 6]).frame(b""));
+    drain(&[vm1, vm2]);
+    let contains = |words: &str, expected: &[&str]| {
+        let table = switch.ok(words);
+        let squeezed: Vec<String> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        for line in expected {
+            assert!(
+                squeezed.iter().any(|squeezed| squeezed == line),
+                "no line '{line}' in\n{table}"
+            );
+        }
+    };
+    contains(
+        "show",
+        &[
+            "tapbridge: 2 of 64 ports, ageing time 300 s",
+            "PORT KIND HOOKS STATE MTU",
+            "vm1 tap xdp + tcx up 1500",
+            "vm2 tap tcx up 1500",
+        ],
+    );
+    contains(
+        "fdb show",
+        &[
+            "52:54:00:00:00:01 - vm1 tapbridge 0 s ago",
+            "52:54:00:00:00:09 7 (802.1ad) vm2 tapbridge static",
+        ],
+    );
+    let table = switch.ok("stats");
+    for words in ["vm1", "vm2", "xdp", "1054", "invalid_source"] {
+        assert!(table.contains(words), "no '{words}' in\n{table}");
+    }
+    assert_eq!(switch.ok("fdb flush --static"), "3 addresses removed\n");
+    assert_eq!(switch.ok("detach vm1"), "vm1: detached (tapbridge)\n");
+}
+
+fn statistics_are_printed_again_and_again() {
+    let switch = Switch::of(2);
+    let [vm1, vm2] = switch.taps();
+    let mut command = switch.command("stats --watch 1 -j");
+    let mut watch = command.stdout(Stdio::piped()).spawn().expect("start tapbridge");
+    let lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
+    let (sender, receiver) = mpsc::channel();
+    let reader = thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let next = || {
+        let line = receiver
+            .recv_timeout(Duration::from_secs(10))
+            .expect("a line within 10 s");
+        let json: Value = serde_json::from_str(&line).expect("one document on one line");
+        json["bridges"][0]["ports"][0]["rx"]["frames"].clone()
+    };
+    assert_eq!(next(), 0);
+    send(vm1, &hello(1));
+    assert_eq!(next(), 1);
+    watch.kill().expect("kill tapbridge");
+    watch.wait().expect("wait for tapbridge");
+    drop(receiver);
+    let _ = reader.join().expect("the reader ends");
+    drain(&[vm2]);
+}

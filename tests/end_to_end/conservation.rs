@@ -1,0 +1,243 @@
+//! Conservation: random traffic of all kinds, and every frame is accounted for.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use etherparse::SlicedPacket;
+use lab::{Tap, VnetHeader};
+
+use crate::support::{
+    frames::{BROADCAST, Flow, MULTICAST, Network, Tag, Transport, link_local, partial, payload, tagged},
+    random::Random,
+    statistics::{Bridge, Count, RING_FULL},
+    switch::Switch,
+};
+
+crate::tests![
+    random_traffic_is_accounted_for_frame_by_frame,
+    random_traffic_from_all_ports_at_once_is_accounted_for,
+];
+
+/// What is sent or received on one tap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    frames: u64,
+    bytes: u64,
+}
+
+impl Tally {
+    fn add(&mut self, octets: usize) {
+        self.frames += 1;
+        self.bytes += octets as u64;
+    }
+
+    fn count(self) -> Count {
+        Count {
+            frames: self.frames,
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// Four taps, one with a small MTU, one for jumbo frames, one with tcx alone.
+fn switch() -> Switch {
+    let mut switch = Switch::empty();
+    for (name, mtu) in [("vm1", 1500), ("vm2", 1000), ("vm3", 9000), ("vm4", 1500)] {
+        switch.add(Tap::builder(name).mtu(mtu));
+    }
+    switch.ok("attach vm1 vm2 vm3");
+    switch.ok("attach vm4 --hook tcx");
+    switch
+}
+
+/// A frame of some kind, as the guest of tap `station` might send it.
+fn random_frame(random: &mut Random, station: u8) -> (VnetHeader, Vec<u8>) {
+    let network = random.pick(&[Network::V4, Network::V6]);
+    let transport = random.pick(&[Transport::Tcp, Transport::Udp]);
+    let target = random.pick(&[1, 2, 3, 4]);
+    let mut flow = Flow::new(station, target, network, transport);
+    match random.below(20) {
+        0 => flow = flow.to(BROADCAST),
+        1 => flow = flow.to(MULTICAST),
+        2 => flow = flow.to(link_local(5)),
+        3 => flow = flow.to(link_local(0x20)),
+        4 => flow = flow.to([2, 0, 0, 0, 0, 0x99]),
+        5 => flow = flow.from([0; 6]),
+        6 => flow = flow.from(BROADCAST),
+        // A station that moves.
+        7 => flow = flow.from([2, 0, 0, 0, 0, 0x55]),
+        8 => flow = flow.to([2, 0, 0, 0, 0, 0x55]),
+        _ => {}
+    }
+    let octets = random.pick(&[0, 1, 17, 28, 100, 536, 999, 1400, 1460, 3000, 8000]);
+    let mut complete = flow.frame(&payload(octets));
+    if let Some(tag) = random.pick(&[
+        None,
+        None,
+        Some(Tag::customer(5)),
+        Some(Tag::service(9)),
+        Some(Tag::customer(0)),
+    ]) {
+        complete = tagged(&complete, tag.priority(3));
+    }
+    let (header, frame) = partial(&complete);
+    let size = random.pick(&[100, 536, 1400]);
+    let headers = frame.len() - octets;
+    match random.below(10) {
+        0..=2 => (VnetHeader::none(), complete),
+        3 if octets > size => {
+            let start = header.csum_start;
+            let (headers, size) = (
+                u16::try_from(headers).expect("short"),
+                u16::try_from(size).expect("short"),
+            );
+            let header = match (transport, network) {
+                (Transport::Udp, _) => VnetHeader::gso_udp_l4(start, headers, size),
+                (Transport::Tcp, Network::V4) => VnetHeader::gso_tcpv4(start, headers, size),
+                (Transport::Tcp, Network::V6) => VnetHeader::gso_tcpv6(start, headers, size),
+            };
+            (header, frame)
+        }
+        // Cut short, down to the Ethernet header alone. A tagged frame of less than 20 octets would not reach tcx:
+        // the kernel drops it where it takes the tag out (`skb_vlan_untag`).
+        4 => {
+            let shortest =
+                if SlicedPacket::from_ethernet(&complete).is_ok_and(|packet| packet.vlan().is_some()) {
+                    20
+                } else {
+                    14
+                };
+            let length = shortest + random.below(complete.len() - shortest + 1);
+            (VnetHeader::none(), complete[..length].to_vec())
+        }
+        _ => (header, frame),
+    }
+}
+
+/// Sends a random frame; the tally has those that the tap took.
+fn send_random(tap: &Tap, station: u8, random: &mut Random, sent: &mut Tally) {
+    let (header, frame) = random_frame(random, station);
+    if tap.send(&header, &frame).is_ok() {
+        sent.add(frame.len());
+    }
+}
+
+fn receive_all(tap: &Tap, received: &mut Tally) {
+    while let Some((_, frame)) = tap.receive(Duration::ZERO).expect("receive") {
+        received.add(frame.len());
+    }
+}
+
+#[track_caller]
+fn assert_accounted(stats: &Bridge, sent: [Tally; 4], received: [Tally; 4], seed: u64) {
+    for ((port, sent), received) in stats.ports.iter().zip(sent).zip(received) {
+        let context = format!(
+            "seed {seed}, {}, sent {sent:?}, received {received:?}: {stats:#?}",
+            port.ifname
+        );
+        assert_eq!(port.rx, sent.count(), "{context}");
+        assert_eq!(
+            port.tx.frames,
+            received.frames + port.dropped(RING_FULL),
+            "{context}"
+        );
+        if port.dropped(RING_FULL) == 0 {
+            assert_eq!(port.tx, received.count(), "{context}");
+        }
+        assert_eq!(port.flood_errors, 0, "{context}");
+        assert!(port.forwarded.frames > 0 && port.flooded.frames > 0, "{context}");
+    }
+}
+
+fn random_traffic_is_accounted_for_frame_by_frame() {
+    for seed in 0..3 {
+        let switch = switch();
+        let taps: [&Tap; 4] = switch.taps();
+        let mut random = Random::new(seed);
+        let (mut sent, mut received) = ([Tally::default(); 4], [Tally::default(); 4]);
+        for round in 0..2000 {
+            // Now and then a tap is down for a while.
+            if round % 100 == 50 {
+                random.pick(&taps).down().expect("tap down");
+            } else if round % 100 == 70 {
+                for tap in taps {
+                    tap.up().expect("tap up");
+                }
+            }
+            let from = random.below(4);
+            send_random(
+                taps[from],
+                u8::try_from(from + 1).expect("small"),
+                &mut random,
+                &mut sent[from],
+            );
+            // Before it goes down, a tap's reader has read what there is.
+            for (tap, received) in taps.iter().zip(&mut received) {
+                receive_all(tap, received);
+            }
+        }
+        let stats = switch.stats();
+        assert_accounted(&stats, sent, received, seed);
+        let reasons: Vec<_> = stats.ports.iter().flat_map(|port| port.dropped.keys()).collect();
+        for reason in [
+            "invalid_source",
+            "link_local_group",
+            "ingress_down",
+            "same_port",
+            "egress_down",
+            "egress_mtu",
+        ] {
+            assert!(
+                reasons.iter().any(|found| *found == reason),
+                "no {reason}: {stats:#?}"
+            );
+        }
+    }
+}
+
+fn random_traffic_from_all_ports_at_once_is_accounted_for() {
+    let switch = switch();
+    let taps: [&Tap; 4] = switch.taps();
+    let done = AtomicBool::new(false);
+    let (sent, received) = thread::scope(|scope| {
+        let readers = taps.map(|tap| {
+            let done = &done;
+            scope.spawn(move || {
+                let mut received = Tally::default();
+                while !done.load(Ordering::Relaxed) {
+                    receive_all(tap, &mut received);
+                    thread::sleep(Duration::from_millis(1));
+                }
+                received
+            })
+        });
+        let writers = [0, 1, 2, 3].map(|from: u8| {
+            let tap = taps[usize::from(from)];
+            scope.spawn(move || {
+                let mut random = Random::new(u64::from(from) + 100);
+                let mut sent = Tally::default();
+                for _ in 0..5000 {
+                    send_random(tap, from + 1, &mut random, &mut sent);
+                }
+                sent
+            })
+        });
+        let sent = writers.map(|writer| writer.join().expect("no panic in a writer"));
+        done.store(true, Ordering::Relaxed);
+        let received = readers.map(|reader| reader.join().expect("no panic in a reader"));
+        (sent, received)
+    });
+    let received: Vec<_> = taps
+        .iter()
+        .zip(received)
+        .map(|(tap, mut received)| {
+            receive_all(tap, &mut received);
+            received
+        })
+        .collect();
+    let received = received.try_into().expect("four of them");
+    assert_accounted(&switch.stats(), sent, received, 100);
+}

@@ -1,0 +1,209 @@
+//! Commands that run at once, and commands that are killed.
+
+use std::{
+    process::{Child, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    frames::hello,
+    program::{ip, link, wait},
+    random::Random,
+    switch::{Switch, ipv6},
+    wire::{assert_receives, drain, send},
+};
+
+crate::tests![
+    commands_at_once_end_consistently,
+    a_killed_attach_to_a_bridge_is_undone_by_the_next_command,
+    a_killed_attach_to_a_new_bridge_is_undone_by_the_next_command,
+    a_killed_detach_is_finished_by_the_next_command,
+    a_signal_waits_until_attach_is_done,
+];
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn start(switch: &Switch, words: &str) -> Child {
+    let mut command = switch.command(words);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("start tapbridge")
+}
+
+/// Starts a command and kills it after some time, if it has not ended by then.
+fn kill_after(switch: &Switch, words: &str, time: Duration) {
+    let mut child = start(switch, words);
+    thread::sleep(time);
+    child.kill().expect("kill tapbridge");
+    child.wait().expect("wait for tapbridge");
+}
+
+/// The bridge has so many ports, and frames from every tap reach all others.
+#[track_caller]
+fn assert_works(switch: &Switch, taps: &[&lab::Tap], count: usize) {
+    drain(taps);
+    for (sender, station) in taps.iter().zip(1..) {
+        send(sender, &hello(station));
+        for receiver in taps.iter().filter(|tap| tap.name() != sender.name()) {
+            assert_receives(receiver, &hello(station));
+        }
+    }
+    let overview = switch.json("show");
+    assert_eq!(
+        overview["bridges"].as_array().map(Vec::len),
+        Some(1),
+        "{overview}"
+    );
+    let ports = overview["bridges"][0]["ports"].as_array().expect("ports");
+    assert_eq!(ports.len(), count, "{overview}");
+}
+
+fn commands_at_once_end_consistently() {
+    let switch = Switch::detached(4);
+    switch.speak_ipv6("vm1");
+    let [vm1, vm2, vm3, vm4] = switch.taps();
+    for round in 0..3 {
+        let commands = [
+            "attach vm1 vm2",
+            "attach vm2 vm3 --bridge other",
+            "detach vm1",
+            "attach vm3 vm4",
+            "detach --all",
+            "attach vm1 vm4 --hook tcx",
+            "detach vm2 vm3",
+            "show",
+        ];
+        let mut children = commands.map(|words| start(&switch, words));
+        for (child, words) in children.iter_mut().zip(commands) {
+            let status = wait(child, LIMIT).unwrap_or_else(|| panic!("{words} takes more than {LIMIT:?}"));
+            // Whether there is something to detach depends on who came first.
+            let may_fail = words != "detach --all" && words != "show";
+            assert!(
+                status.success() || may_fail && status.code() == Some(1),
+                "round {round}: {words}: {status}"
+            );
+        }
+        let overview = switch.json("show");
+        let mut ports = Vec::new();
+        for bridge in overview["bridges"].as_array().expect("bridges") {
+            ports.extend(
+                bridge["ports"]
+                    .as_array()
+                    .expect("ports")
+                    .iter()
+                    .map(|port| port["ifname"].to_string()),
+            );
+        }
+        let attached = ports.len();
+        ports.sort();
+        ports.dedup();
+        assert_eq!(ports.len(), attached, "a port of one bridge only: {overview}");
+        switch.ok("detach --all");
+        assert!(ipv6("vm1") && !ipv6("vm2"), "round {round}");
+    }
+    switch.attach_all("xdp");
+    assert_works(&switch, &[vm1, vm2, vm3, vm4], 4);
+}
+
+fn a_killed_attach_to_a_bridge_is_undone_by_the_next_command() {
+    let switch = Switch::detached(2);
+    switch.speak_ipv6("vm2");
+    ip("link add port0 up type veth peer name host0");
+    let taps: [_; 2] = switch.taps();
+    let promiscuity = || link("port0").expect("a veth")["promiscuity"].clone();
+    switch.ok("attach vm1");
+    let mut random = Random::new(1);
+    for round in 0..20 {
+        let time = Duration::from_micros(random.next() % 60_000);
+        kill_after(&switch, "attach port0 vm2", time);
+        // Whatever comes next copes.
+        match round % 4 {
+            0 => drop(switch.json("show")),
+            1 => drop(switch.json("stats")),
+            2 => drop(switch.tapbridge("detach vm2")),
+            _ => drop(switch.json("fdb show")),
+        }
+        switch.ok("attach vm1 port0 vm2");
+        assert_works(&switch, &taps, 3);
+        let during = (ipv6("vm2"), promiscuity());
+        assert_eq!(during, (false, 1.into()), "round {round}, killed after {time:?}");
+        switch.ok("detach port0 vm2");
+        let after = (
+            ipv6("vm2"),
+            promiscuity(),
+            link("vm2").expect("a tap")["xdp"].clone(),
+        );
+        assert_eq!(
+            after,
+            (true, 0.into(), Value::Null),
+            "round {round}, killed after {time:?}"
+        );
+    }
+}
+
+fn a_killed_attach_to_a_new_bridge_is_undone_by_the_next_command() {
+    let switch = Switch::detached(3);
+    switch.speak_ipv6("vm2");
+    let taps: [_; 3] = switch.taps();
+    let mut random = Random::new(2);
+    for round in 0..9 {
+        // Making a bridge takes most of its time in the verifier.
+        let time = Duration::from_millis(random.next() % 500);
+        kill_after(&switch, "attach vm1 vm2 vm3", time);
+        match round % 3 {
+            0 => {
+                switch.ok("attach vm1 vm2 vm3");
+                assert_works(&switch, &taps, taps.len());
+                assert!(!ipv6("vm2"), "round {round}, killed after {time:?}");
+            }
+            1 => drop(switch.tapbridge("show")),
+            _ => {}
+        }
+        switch.ok("detach --all");
+        assert!(!switch.state().exists(), "round {round}, killed after {time:?}");
+        assert!(
+            ipv6("vm2") && !ipv6("vm3"),
+            "round {round}, killed after {time:?}"
+        );
+    }
+}
+
+fn a_killed_detach_is_finished_by_the_next_command() {
+    let switch = Switch::detached(3);
+    switch.speak_ipv6("vm2");
+    let taps: [_; 3] = switch.taps();
+    let mut random = Random::new(3);
+    for round in 0..9 {
+        switch.attach_all("xdp");
+        let time = Duration::from_micros(random.next() % 60_000);
+        kill_after(&switch, "detach --all", time);
+        if round % 3 == 0 {
+            switch.attach_all("xdp");
+            assert_works(&switch, &taps, taps.len());
+        }
+        switch.ok("detach --all");
+        assert!(!switch.state().exists(), "round {round}, killed after {time:?}");
+        assert!(
+            ipv6("vm2") && !ipv6("vm3"),
+            "round {round}, killed after {time:?}"
+        );
+    }
+}
+
+fn a_signal_waits_until_attach_is_done() {
+    let switch = Switch::detached(2);
+    let [vm1, vm2] = switch.taps();
+    for (signal, milliseconds) in [("INT", 60), ("TERM", 90), ("HUP", 120)] {
+        let mut child = start(&switch, "attach vm1 vm2");
+        thread::sleep(Duration::from_millis(milliseconds));
+        let mut kill = std::process::Command::new("kill");
+        kill.args(["-s", signal, &child.id().to_string()]);
+        crate::support::program::run(kill).success();
+        let status = wait(&mut child, LIMIT).expect("attach ends");
+        assert!(status.success(), "{signal}: {status}");
+        assert_works(&switch, &[vm1, vm2], 2);
+        switch.ok("detach --all");
+    }
+}

@@ -1,0 +1,113 @@
+//! The switch on the real kernel: taps in private network namespaces, attached by the real command line, and frames
+//! sent and received as a VMM does. Where the machine lacks what a test needs it is ignored, and says so.
+
+mod attach;
+mod checksum;
+mod command_line;
+mod conservation;
+mod drops;
+mod fdb;
+mod flood;
+mod gso;
+mod interrupted;
+mod learning;
+mod mtu;
+mod native;
+mod ports;
+mod refusals;
+mod ring;
+mod several;
+mod statistics;
+mod support;
+mod tcp;
+mod tunnels;
+mod veth;
+mod vlan;
+
+use std::{fs, process::Command, process::ExitCode, thread};
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::support::bpffs::Bpffs;
+
+/// The sentence it proves, and the proof.
+type Test = (&'static str, fn());
+
+/// Names tests after the functions that prove them.
+#[macro_export]
+macro_rules! tests {
+    ($($test:ident),* $(,)?) => {
+        pub const TESTS: &[$crate::Test] = &[$((stringify!($test), $test)),*];
+    };
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most of a test's time is the kernel's: waiting for grace periods while programs come and go.
+    arguments.test_threads = arguments
+        .test_threads
+        .or_else(|| thread::available_parallelism().ok().map(|cpus| 3 * cpus.get()));
+    let lacking = lacking();
+    let bpffs = (lacking.is_none() && !arguments.list).then(Bpffs::new);
+    let lacking = lacking.as_deref();
+    let tracing = lacking.or_else(|| lacking_tracepoints().then_some("needs tracefs"));
+    let trials = [
+        trials("attach", attach::TESTS, lacking),
+        trials("checksum", checksum::TESTS, lacking),
+        trials("command_line", command_line::TESTS, lacking),
+        trials("conservation", conservation::TESTS, lacking),
+        trials("drops", drops::TESTS, lacking),
+        trials("fdb", fdb::TESTS, lacking),
+        trials("flood", flood::TESTS, lacking),
+        trials("gso", gso::TESTS, lacking),
+        trials("interrupted", interrupted::TESTS, lacking),
+        trials("learning", learning::TESTS, lacking),
+        trials("mtu", mtu::TESTS, lacking),
+        trials("native", native::TESTS, tracing),
+        trials("ports", ports::TESTS, lacking),
+        trials("refusals", refusals::TESTS, lacking),
+        trials("ring", ring::TESTS, lacking),
+        trials("several", several::TESTS, lacking),
+        trials("statistics", statistics::TESTS, lacking),
+        trials("tcp", tcp::TESTS, lacking),
+        trials("tunnels", tunnels::TESTS, lacking),
+        trials("veth", veth::TESTS, lacking),
+        trials("vlan", vlan::TESTS, lacking),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    drop(bpffs);
+    conclusion.exit_code()
+}
+
+fn trials(subject: &str, tests: &[Test], lacking: Option<&str>) -> Vec<Trial> {
+    let trial = |&(name, test): &Test| {
+        let reason = lacking
+            .map(|what| format!(" (ignored: {what})"))
+            .unwrap_or_default();
+        let run = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(format!("{subject}::{name}{reason}"), run).with_ignored_flag(lacking.is_some())
+    };
+    tests.iter().map(trial).collect()
+}
+
+/// What the machine lacks for taps and namespaces.
+fn lacking() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root".into());
+    }
+    if fs::metadata("/dev/net/tun").is_err() {
+        return Some("needs /dev/net/tun".into());
+    }
+    let missing = ["ip", "bridge"]
+        .into_iter()
+        .find(|program| Command::new(program).arg("-Version").output().is_err())?;
+    Some(format!("needs {missing}"))
+}
+
+fn lacking_tracepoints() -> bool {
+    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    !filesystems.lines().any(|line| line.ends_with("tracefs"))
+}

@@ -1,0 +1,146 @@
+//! That the fast path is native XDP, as the kernel's tracepoints have it.
+
+use lab::{Tap, VnetHeader, vnet::GSO_NONE};
+
+use crate::support::{
+    frames::{Flow, Network, TCP_HEADERS, Tag, Transport, hello, partial, payload, tagged},
+    switch::Switch,
+    trace::{Trace, Transmission},
+    wire::{assert_receives_gso, assert_receives_with, drain, receive, send, send_with},
+};
+
+crate::tests![
+    small_known_unicast_leaves_by_a_native_redirect,
+    what_tcx_forwards_makes_no_redirect_in_xdp,
+    without_the_xdp_hook_nothing_is_redirected_in_xdp,
+    no_redirect_is_refused_after_it_was_counted,
+];
+
+fn transmission(from: &Tap, to: &Tap) -> Transmission {
+    Transmission {
+        from: from.ifindex(),
+        to: to.ifindex(),
+        sent: 1,
+        drops: 0,
+    }
+}
+
+fn small_known_unicast_leaves_by_a_native_redirect() {
+    let switch = Switch::of(3);
+    let [vm1, vm2, vm3] = switch.taps();
+    switch.introduce();
+    for tap in [vm2, vm3] {
+        let station = if tap.name() == "vm2" { 2 } else { 3 };
+        send(tap, &tagged(&hello(station), Tag::customer(5)));
+        send(tap, &tagged(&hello(station), Tag::service(6)));
+    }
+    drain(&[vm1, vm2, vm3]);
+    let trace = Trace::start();
+    let mut expected = Vec::new();
+    for (target, station) in [(vm2, 2), (vm3, 3)] {
+        for network in [Network::V4, Network::V6] {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let frame = Flow::new(1, station, network, transport).frame(&payload(1000));
+                for frame in [
+                    frame.clone(),
+                    tagged(&frame, Tag::customer(5)),
+                    tagged(&frame, Tag::service(6)),
+                ] {
+                    let (header, frame) = partial(&frame);
+                    send_with(vm1, &header, &frame);
+                    let (received, _) = receive(target);
+                    assert_eq!(received, VnetHeader::none());
+                    expected.push(transmission(vm1, target));
+                }
+            }
+        }
+    }
+    assert_eq!(trace.transmissions(), expected);
+    assert_eq!(trace.errors(), Vec::<String>::new());
+    let stats = switch.stats();
+    assert_eq!(
+        (stats.frames("vm1", "vm2"), stats.frames("vm1", "vm3")),
+        ((12, 0), (12, 0)),
+        "{stats:#?}"
+    );
+}
+
+fn what_tcx_forwards_makes_no_redirect_in_xdp() {
+    let switch = Switch::of(2);
+    let [vm1, vm2] = switch.taps();
+    switch.introduce();
+    let trace = Trace::start();
+    let small = partial(&Flow::tcp(1, 2).frame(&payload(1000)));
+    let large = partial(&Flow::tcp(1, 2).frame(&payload(60_000)));
+    let headers = u16::try_from(TCP_HEADERS).expect("short headers");
+    for (header, frame) in [
+        (VnetHeader::gso_tcpv4(small.0.csum_start, headers, 536), small.1),
+        (VnetHeader::gso_tcpv4(large.0.csum_start, headers, 1400), large.1),
+        (VnetHeader::none(), Flow::udp(1, 2).frame(&payload(1000))),
+        (VnetHeader::none(), hello(1)),
+    ] {
+        send_with(vm1, &header, &frame);
+        if header.gso_type == GSO_NONE {
+            assert_receives_with(vm2, &header, &frame);
+        } else {
+            assert_receives_gso(vm2, &header, &frame);
+        }
+    }
+    assert_eq!((trace.transmissions(), trace.errors()), (vec![], vec![]));
+    let stats = switch.stats();
+    assert_eq!(stats.frames("vm1", "vm2"), (0, 3), "{stats:#?}");
+}
+
+fn without_the_xdp_hook_nothing_is_redirected_in_xdp() {
+    let mut switch = Switch::with_hook(2, "tcx");
+    switch.add(Tap::builder("vm3").blocking());
+    switch.ok("attach vm3");
+    let [vm1, vm2, vm3] = switch.taps();
+    for (tap, station) in [(vm1, 1), (vm2, 2), (vm3, 3)] {
+        send(tap, &hello(station));
+    }
+    vm1.drain().expect("receive");
+    vm2.drain().expect("receive");
+    let trace = Trace::start();
+    for (from, station) in [(vm1, 1), (vm3, 3)] {
+        send(from, &Flow::tcp(station, 2).frame(b"small"));
+        receive(vm2);
+    }
+    assert_eq!((trace.transmissions(), trace.errors()), (vec![], vec![]));
+    // To a port that has no program of its own a native redirect goes all the same.
+    switch.ok("attach vm1 --hook xdp");
+    send(vm1, &Flow::tcp(1, 2).frame(b"small"));
+    receive(vm2);
+    assert_eq!(trace.transmissions(), [transmission(vm1, vm2)]);
+}
+
+fn no_redirect_is_refused_after_it_was_counted() {
+    let mut switch = Switch::empty();
+    switch.add(Tap::builder("vm1").mtu(3000));
+    switch.add(Tap::builder("vm2").mtu(1500));
+    switch.attach_all("xdp");
+    let [vm1, vm2] = switch.taps();
+    let tags = [None, Some(Tag::customer(5)), Some(Tag::service(6))];
+    let wrap = |frame: &[u8], tag: Option<Tag>| tag.map_or_else(|| frame.to_vec(), |tag| tagged(frame, tag));
+    for tag in tags {
+        send(vm2, &wrap(&hello(2), tag));
+    }
+    drain(&[vm1]);
+    let trace = Trace::start();
+    for tag in tags {
+        for length in [TCP_HEADERS, 60, 1514, 1515, 1516, 1517, 1518, 1519, 2000] {
+            let (header, frame) = partial(&wrap(&Flow::tcp(1, 2).of_length(length), tag));
+            send_with(vm1, &header, &frame);
+        }
+    }
+    assert_eq!(trace.errors(), Vec::<String>::new());
+    let stats = switch.stats();
+    let received = vm2.drain().expect("receive") as u64;
+    assert_eq!(received, stats.port("vm1").forwarded.frames, "{stats:#?}");
+    assert_eq!(received, 3 * 7, "{stats:#?}");
+    assert_eq!(
+        trace.transmissions().len() as u64,
+        stats.path("vm1", "vm2", "xdp").frames,
+        "{stats:#?}"
+    );
+}

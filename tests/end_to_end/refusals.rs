@@ -1,0 +1,153 @@
+//! Devices that can't be ports: what the command line says, and that nothing happens to them.
+
+use lab::Tap;
+
+use crate::support::{
+    bpffs,
+    program::{ip, link, run},
+    switch::{Switch, command_in, unique},
+};
+
+crate::tests![
+    the_loopback_device_is_refused,
+    a_device_that_is_no_ethernet_device_is_refused,
+    a_device_with_an_address_is_refused,
+    a_port_of_a_linux_bridge_is_refused,
+    a_linux_bridge_with_an_address_is_refused,
+    a_device_under_a_macvlan_is_refused,
+    a_port_of_another_bridge_is_refused,
+    a_port_of_a_bridge_in_another_state_folder_is_refused,
+    a_device_that_does_not_exist_is_refused,
+];
+
+/// Attaching vm1 fails with these words and changes nothing.
+#[track_caller]
+fn assert_refused(switch: &Switch, device: &str, words: &[&str]) {
+    let before = link(device);
+    let complaint = switch.fails(&format!("attach {device}"));
+    for words in words {
+        assert!(complaint.contains(words), "'{words}' is not in: {complaint}");
+    }
+    assert_eq!(link(device), before);
+    assert!(!switch.state().exists());
+}
+
+fn the_loopback_device_is_refused() {
+    let switch = Switch::empty();
+    assert_refused(
+        &switch,
+        "lo",
+        &["lo: can't be a port: not an Ethernet device; use a tap, a veth or another Ethernet device"],
+    );
+}
+
+fn a_device_that_is_no_ethernet_device_is_refused() {
+    let switch = Switch::empty();
+    ip("tuntap add dev tun1 mode tun");
+    assert_refused(
+        &switch,
+        "tun1",
+        &["tun1: can't be a port: not an Ethernet device"],
+    );
+}
+
+fn a_device_with_an_address_is_refused() {
+    let switch = Switch::detached(1);
+    ip("address add 10.0.0.1/24 dev vm1");
+    let words = [
+        "vm1: can't be a port: the host has the address 10.0.0.1/24 on it",
+        "give the address to one end of a veth pair and attach the other end",
+    ];
+    assert_refused(&switch, "vm1", &words);
+    ip("address delete 10.0.0.1/24 dev vm1");
+    switch.speak_ipv6("vm1");
+    ip("address add fd00::1/64 dev vm1 nodad");
+    assert_refused(&switch, "vm1", &["the host has the address fd00::1/64 on it"]);
+}
+
+fn a_port_of_a_linux_bridge_is_refused() {
+    let switch = Switch::detached(1);
+    ip("link add br0 type bridge");
+    ip("link set dev vm1 master br0");
+    let words = [
+        "vm1: can't be a port: already a port of br0",
+        "take it out first with 'ip link set dev vm1 nomaster'",
+    ];
+    assert_refused(&switch, "vm1", &words);
+    // The next step that it names is the right one.
+    ip("link set dev vm1 nomaster");
+    switch.ok("attach vm1");
+}
+
+fn a_linux_bridge_with_an_address_is_refused() {
+    let switch = Switch::empty();
+    ip("link add br0 type bridge");
+    ip("address add 10.0.0.1/24 dev br0");
+    assert_refused(
+        &switch,
+        "br0",
+        &["br0: can't be a port: the host has the address 10.0.0.1/24 on it"],
+    );
+}
+
+fn a_device_under_a_macvlan_is_refused() {
+    let switch = Switch::detached(1);
+    ip("link add link vm1 name macvlan0 type macvlan mode bridge");
+    let words = [
+        "vm1: can't be a port: macvlan0 lies on it and would get no more frames",
+        "remove it first with 'ip link del dev macvlan0'",
+    ];
+    assert_refused(&switch, "vm1", &words);
+    // The macvlan itself can be one.
+    ip("link set dev macvlan0 up");
+    switch.ok("attach macvlan0");
+    assert_eq!(switch.shown("macvlan0")["kind"], "other");
+    switch.ok("detach macvlan0");
+    ip("link del dev macvlan0");
+    switch.ok("attach vm1");
+}
+
+fn a_port_of_another_bridge_is_refused() {
+    let mut switch = Switch::detached(2);
+    switch.ok("attach vm1 --bridge first");
+    let complaint = switch.fails("attach vm2 vm1 --bridge second");
+    assert!(
+        complaint.contains(
+            "vm1: can't be a port: already a port of bridge first; detach it first with 'tapbridge detach vm1'"
+        ),
+        "{complaint}"
+    );
+    assert_eq!(switch.json("show")["bridges"].as_array().map(Vec::len), Some(1));
+    // A tap that came back under the name of a port is nobody's port.
+    switch.remove("vm1");
+    switch.add(Tap::builder("vm1"));
+    switch.ok("attach vm2 vm1 --bridge second");
+}
+
+fn a_port_of_a_bridge_in_another_state_folder_is_refused() {
+    let switch = Switch::detached(2);
+    let stranger = switch.state().with_file_name(unique(bpffs::PREFIX));
+    for hook in ["xdp", "tcx"] {
+        run(command_in(&stranger, &format!("attach vm1 --hook {hook}"))).success();
+        assert_refused(
+            &switch,
+            "vm1",
+            &["vm1: can't be a port: already a port of a bridge in another state folder"],
+        );
+        run(command_in(&stranger, "detach --all")).success();
+        switch.ok("attach vm1 vm2");
+        switch.ok("detach --all");
+    }
+}
+
+fn a_device_that_does_not_exist_is_refused() {
+    let switch = Switch::empty();
+    let complaint = switch.fails("attach vm1");
+    assert!(
+        complaint.contains(
+            "vm1: no such network device in this network namespace; 'ip link' lists those there are"
+        ),
+        "{complaint}"
+    );
+    assert!(!switch.state().exists());
+}

@@ -1,0 +1,109 @@
+//! Targets whose readers don't read.
+
+use crate::support::{
+    frames::{BROADCAST, Flow, hello},
+    program::link,
+    statistics::RING_FULL,
+    switch::Switch,
+    wire::{drain, send},
+};
+
+crate::tests![
+    what_a_full_ring_loses_is_counted_whatever_way_it_came,
+    a_full_ring_does_not_hurt_other_ports,
+    losses_of_an_earlier_attachment_are_not_counted,
+];
+
+const FRAMES: u64 = 1500;
+
+fn ring(tap: &str) -> u64 {
+    link(tap).expect("a tap")["txqlen"].as_u64().expect("a number")
+}
+
+/// So many frames fill a tap's ring. The kernel frees the places of frames that were read some at a time
+/// (`__ptr_ring_discard_one`), so there may be a few less than the ring is long.
+#[track_caller]
+fn assert_full(tap: &str, received: u64) {
+    let ring = ring(tap);
+    assert!(
+        received <= ring && received + 32 > ring,
+        "{received} of {ring} places"
+    );
+}
+
+fn what_a_full_ring_loses_is_counted_whatever_way_it_came() {
+    for (hook, destination) in [("xdp", None), ("tcx", None), ("xdp", Some(BROADCAST))] {
+        let switch = Switch::with_hook(2, hook);
+        let [vm1, vm2] = switch.taps();
+        switch.introduce();
+        let frame = destination
+            .map_or(Flow::udp(1, 2), |to| Flow::udp(1, 2).to(to))
+            .frame(b"more");
+        for _ in 0..FRAMES {
+            send(vm1, &frame);
+        }
+        let received = vm2.drain().expect("receive") as u64;
+        assert_full("vm2", received);
+        let stats = switch.stats();
+        let vm2 = stats.port("vm2");
+        assert_eq!(vm2.dropped(RING_FULL), FRAMES - received, "{hook}: {stats:#?}");
+        // With the frame by which vm1 was introduced.
+        assert_eq!(vm2.tx.frames, FRAMES + 1, "{hook}: {stats:#?}");
+        assert_eq!(stats.port("vm1").rx.frames, FRAMES + 1, "{hook}: {stats:#?}");
+        assert_eq!(stats.port("vm1").dropped.len(), 0, "{hook}: {stats:#?}");
+        let expected = match destination {
+            Some(_) => 0,
+            None => FRAMES,
+        };
+        assert_eq!(
+            stats.path("vm1", "vm2", hook).frames,
+            expected,
+            "{hook}: {stats:#?}"
+        );
+    }
+}
+
+fn a_full_ring_does_not_hurt_other_ports() {
+    let switch = Switch::of(3);
+    let [vm1, vm2, vm3] = switch.taps();
+    switch.introduce();
+    let mut received = 0;
+    for _ in 0..FRAMES / 100 {
+        for _ in 0..100 {
+            send(vm1, &Flow::udp(1, 2).frame(b"to the deaf"));
+            send(vm1, &Flow::udp(1, 3).frame(b"to the other"));
+            send(vm1, &hello(1));
+        }
+        received += vm3.drain().expect("receive");
+    }
+    assert_eq!(received as u64, 2 * FRAMES);
+    let stats = switch.stats();
+    assert_eq!(stats.port("vm3").dropped(RING_FULL), 0, "{stats:#?}");
+    let at_two = vm2.drain().expect("receive") as u64;
+    assert_eq!(
+        at_two + stats.port("vm2").dropped(RING_FULL),
+        2 * FRAMES,
+        "{stats:#?}"
+    );
+    assert_full("vm2", at_two);
+}
+
+fn losses_of_an_earlier_attachment_are_not_counted() {
+    let switch = Switch::of(2);
+    let [vm1, vm2] = switch.taps();
+    for _ in 0..ring("vm2") + 7 {
+        send(vm1, &hello(1));
+    }
+    assert_eq!(switch.stats().port("vm2").dropped(RING_FULL), 7);
+    switch.ok("detach vm2");
+    switch.ok("attach vm2");
+    assert_eq!(switch.stats().port("vm2").dropped.len(), 0);
+    send(vm1, &hello(1));
+    let stats = switch.stats();
+    assert_eq!(
+        (stats.port("vm2").dropped(RING_FULL), stats.port("vm2").tx.frames),
+        (1, 1),
+        "{stats:#?}"
+    );
+    drain(&[vm2]);
+}

@@ -1,0 +1,11 @@
+//! What the tests share: a switch in a namespace of its own, frames, and what the kernel says of them.
+
+pub mod bpffs;
+pub mod frames;
+pub mod guest;
+pub mod program;
+pub mod random;
+pub mod statistics;
+pub mod switch;
+pub mod trace;
+pub mod wire;

@@ -1,0 +1,130 @@
+//! Programs that the tests run, none longer than its time.
+
+use std::{
+    fmt,
+    io::Read,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Longer than a command waits for another one's lock.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// What a program that has ended has said.
+pub struct Output {
+    words: String,
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// The exit code; none if a signal ended the program.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// What it printed, if it succeeded.
+    #[track_caller]
+    pub fn success(self) -> String {
+        assert!(self.status.success(), "{self}");
+        self.stdout
+    }
+
+    /// What it complained of, if it ended with this code and printed nothing else.
+    #[track_caller]
+    pub fn failure(self, code: i32) -> String {
+        assert_eq!((self.code(), self.stdout.as_str()), (Some(code), ""), "{self}");
+        self.stderr
+    }
+
+    /// What it printed as JSON, if it succeeded.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let context = self.to_string();
+        serde_json::from_str(&self.success()).unwrap_or_else(|error| panic!("no JSON: {error}: {context}"))
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            words,
+            status,
+            stdout,
+            stderr,
+        } = self;
+        write!(formatter, "{words}: {status}\n{stdout}{stderr}")
+    }
+}
+
+/// Runs a program to its end, in the calling thread's network namespace unless the command says otherwise.
+pub fn run(mut command: Command) -> Output {
+    let words = format!("{command:?}");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("start {words}: {error}"));
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let stdout = scope.spawn(|| read(stdout));
+        let stderr = scope.spawn(|| read(stderr));
+        let status = wait(&mut child, LIMIT);
+        let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
+        let Some(status) = status else {
+            panic!("{words}: killed after {LIMIT:?}\n{stdout}{stderr}");
+        };
+        Output {
+            words,
+            status,
+            stdout,
+            stderr,
+        }
+    })
+}
+
+fn read(pipe: Option<impl Read>) -> String {
+    let mut text = Vec::new();
+    pipe.expect("a pipe")
+        .read_to_end(&mut text)
+        .expect("read what a program says");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Waits for a program to end; kills it if it takes too long, and answers nothing then.
+pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().expect("wait for a program") {
+            return Some(status);
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("kill a program");
+            child.wait().expect("wait for a program");
+            return None;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Runs `ip` with these words, which must succeed; answers with what it printed.
+#[track_caller]
+pub fn ip(words: &str) -> String {
+    let mut command = Command::new("ip");
+    command.args(words.split_whitespace());
+    run(command).success()
+}
+
+/// What `ip -j -d link show` says of a device; nothing if there is none.
+pub fn link(device: &str) -> Option<Value> {
+    let mut command = Command::new("ip");
+    command.args(["-j", "-d", "link", "show", "dev", device]);
+    let output = run(command);
+    output.status.success().then(|| output.json()[0].take())
+}

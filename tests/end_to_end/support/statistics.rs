@@ -1,0 +1,127 @@
+//! What `stats -j` says: every key of it, so that a change of the JSON is a change here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statistics {
+    pub schema: u32,
+    pub bridges: Vec<Bridge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "as in the JSON")]
+pub struct Bridge {
+    pub bridge: String,
+    pub ports: Vec<Port>,
+    pub paths: Vec<Path>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Count {
+    pub frames: u64,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    pub ifname: String,
+    pub rx: Count,
+    pub tx: Count,
+    pub forwarded: Count,
+    pub flooded: Count,
+    pub passed_up: u64,
+    pub checksums_completed: u64,
+    pub gso_frames: u64,
+    pub learned: u64,
+    pub moved: u64,
+    pub flood_errors: u64,
+    pub dropped: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Path {
+    pub from: String,
+    pub to: String,
+    pub via: String,
+    pub frames: u64,
+    pub bytes: u64,
+}
+
+/// The reason for frames that were lost after they had left the switch.
+pub const RING_FULL: &str = "egress_ring_full";
+
+impl Port {
+    /// Frames dropped for a reason.
+    pub fn dropped(&self, reason: &str) -> u64 {
+        self.dropped.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Received frames that went nowhere.
+    fn dropped_on_arrival(&self) -> u64 {
+        self.dropped.values().sum::<u64>() - self.dropped(RING_FULL)
+    }
+}
+
+impl Bridge {
+    #[track_caller]
+    pub fn port(&self, name: &str) -> &Port {
+        let port = self.ports.iter().find(|port| port.ifname == name);
+        port.unwrap_or_else(|| panic!("no port {name} in {self:#?}"))
+    }
+
+    /// What went from one port to another by a hook.
+    pub fn path(&self, from: &str, to: &str, via: &str) -> Count {
+        let path = self
+            .paths
+            .iter()
+            .find(|path| (&*path.from, &*path.to, &*path.via) == (from, to, via));
+        path.map_or_else(Count::default, |path| Count {
+            frames: path.frames,
+            bytes: path.bytes,
+        })
+    }
+
+    /// Frames that went from one port to another: by XDP, by tcx.
+    pub fn frames(&self, from: &str, to: &str) -> (u64, u64) {
+        (
+            self.path(from, to, "xdp").frames,
+            self.path(from, to, "tcx").frames,
+        )
+    }
+
+    /// Every frame is in exactly one place.
+    #[track_caller]
+    pub fn assert_conservation(&self) {
+        for port in &self.ports {
+            let places = port.forwarded.frames + port.flooded.frames + port.dropped_on_arrival();
+            assert_eq!(port.rx.frames, places, "{}: {self:#?}", port.ifname);
+            let from = self.sum(|path| path.from == port.ifname);
+            assert_eq!(
+                port.forwarded, from,
+                "{}: forwarded and paths: {self:#?}",
+                port.ifname
+            );
+            let to = self.sum(|path| path.to == port.ifname);
+            assert!(
+                port.tx.frames >= to.frames && port.tx.bytes >= to.bytes,
+                "{}: tx and paths: {self:#?}",
+                port.ifname
+            );
+        }
+    }
+
+    fn sum(&self, wanted: impl Fn(&Path) -> bool) -> Count {
+        let paths = self.paths.iter().filter(|path| wanted(path));
+        paths.fold(Count::default(), |sum, path| Count {
+            frames: sum.frames + path.frames,
+            bytes: sum.bytes + path.bytes,
+        })
+    }
+}

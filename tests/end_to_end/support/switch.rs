@@ -1,0 +1,255 @@
+//! A bridge in a network namespace of its own, with a state folder of its own: tests don't meet each other.
+
+use std::{
+    cell::RefCell,
+    fs,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use lab::{Entered, Tap, netns, tap::TapBuilder};
+use serde_json::Value;
+
+use super::{
+    bpffs, frames,
+    program::{Output, link, run},
+    statistics::{Bridge, Statistics},
+    wire,
+};
+
+/// The command line.
+pub const TAPBRIDGE: &str = env!("CARGO_BIN_EXE_tapbridge");
+
+/// A name that no other test has: at most 15 octets, with this process's id.
+pub fn unique(prefix: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "{prefix}{}-{}",
+        process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// A private network namespace, which the calling thread is in, and the bridges that are made there.
+///
+/// When it is dropped it detaches everything, and makes sure that nothing is left and the taps are as they were.
+pub struct Switch {
+    state: PathBuf,
+    taps: Vec<Tap>,
+    /// Taps that speak IPv6 while they are not attached.
+    speaking_ipv6: RefCell<Vec<String>>,
+    _private: Entered,
+}
+
+impl Switch {
+    /// No taps yet.
+    pub fn empty() -> Self {
+        Self {
+            state: Path::new(bpffs::PATH).join(unique(bpffs::PREFIX)),
+            taps: Vec::new(),
+            speaking_ipv6: RefCell::default(),
+            _private: netns::enter_private().expect("a private namespace"),
+        }
+    }
+
+    /// Taps vm1, vm2 and so on, not attached.
+    pub fn detached(taps: usize) -> Self {
+        let mut switch = Self::empty();
+        for number in 1..=taps {
+            switch.add(Tap::builder(format!("vm{number}")));
+        }
+        switch
+    }
+
+    /// Taps vm1, vm2 and so on, attached to both hooks.
+    pub fn of(taps: usize) -> Self {
+        Self::with_hook(taps, "xdp")
+    }
+
+    /// Taps vm1, vm2 and so on, attached as `--hook` says.
+    pub fn with_hook(taps: usize, hook: &str) -> Self {
+        let switch = Self::detached(taps);
+        switch.attach_all(hook);
+        switch
+    }
+
+    /// Opens a tap, which is up then and belongs to the switch.
+    pub fn add(&mut self, tap: TapBuilder) {
+        let tap = tap.open().expect("open a tap");
+        tap.up().expect("tap up");
+        self.taps.push(tap);
+    }
+
+    /// Lets the host speak IPv6 on a tap, as it does on every new device outside of quiet namespaces.
+    pub fn speak_ipv6(&self, tap: &str) {
+        set_ipv6(tap, true);
+        self.speaking_ipv6.borrow_mut().push(tap.to_owned());
+    }
+
+    /// Attaches all taps.
+    #[track_caller]
+    pub fn attach_all(&self, hook: &str) {
+        let names: Vec<&str> = self.taps.iter().map(Tap::name).collect();
+        self.ok(&format!("attach {} --hook {hook}", names.join(" ")));
+    }
+
+    /// The taps, in the order in which they were added.
+    #[track_caller]
+    pub fn taps<const N: usize>(&self) -> [&Tap; N] {
+        let taps: Vec<&Tap> = self.taps.iter().collect();
+        taps.try_into().expect("as many taps as were added")
+    }
+
+    /// Closes a tap for good.
+    pub fn remove(&mut self, name: &str) {
+        self.taps.retain(|tap| tap.name() != name);
+    }
+
+    /// Takes a tap away from the switch.
+    pub fn take(&mut self, name: &str) -> Tap {
+        let place = self.taps.iter().position(|tap| tap.name() == name);
+        self.taps.remove(place.expect("a tap of this name"))
+    }
+
+    /// Makes every tap's station known: vm1's is station 1, and so on.
+    #[track_caller]
+    pub fn introduce(&self) {
+        for (tap, station) in self.taps.iter().zip(1..) {
+            wire::send(tap, &frames::hello(station));
+        }
+        wire::drain(&self.taps.iter().collect::<Vec<_>>());
+    }
+
+    /// Where the bridges are pinned.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// `tapbridge` with these words, not yet running.
+    pub fn command(&self, words: &str) -> Command {
+        command_in(&self.state, words)
+    }
+
+    /// Runs `tapbridge` with these words.
+    pub fn tapbridge(&self, words: &str) -> Output {
+        run(self.command(words))
+    }
+
+    /// Runs `tapbridge`, which must succeed; answers with what it printed.
+    #[track_caller]
+    pub fn ok(&self, words: &str) -> String {
+        self.tapbridge(words).success()
+    }
+
+    /// Runs `tapbridge`, which must fail; answers with what it complained of.
+    #[track_caller]
+    pub fn fails(&self, words: &str) -> String {
+        let complaint = self.tapbridge(words).failure(1);
+        assert!(complaint.starts_with("tapbridge: "), "{complaint}");
+        complaint
+    }
+
+    /// Runs `tapbridge -j`, which must succeed.
+    #[track_caller]
+    pub fn json(&self, words: &str) -> Value {
+        self.tapbridge(&format!("{words} -j")).json()
+    }
+
+    /// The statistics of the only bridge, in which every frame is in exactly one place. Nothing is to be sent
+    /// meanwhile.
+    #[track_caller]
+    pub fn stats(&self) -> Bridge {
+        let [bridge] = self.all_stats().try_into().expect("one bridge");
+        bridge
+    }
+
+    /// The statistics of all bridges, as [`Switch::stats`].
+    #[track_caller]
+    pub fn all_stats(&self) -> Vec<Bridge> {
+        let json = self.json("stats");
+        let statistics: Statistics = serde_json::from_value(json).expect("the documented statistics");
+        assert_eq!(statistics.schema, 1);
+        statistics.bridges.iter().for_each(Bridge::assert_conservation);
+        statistics.bridges
+    }
+
+    /// What `show` says of the only bridge's port.
+    #[track_caller]
+    pub fn shown(&self, port: &str) -> Value {
+        let overview = self.json("show");
+        let ports = overview["bridges"][0]["ports"]
+            .as_array()
+            .expect("a bridge's ports");
+        let found = ports.iter().find(|shown| shown["ifname"] == port);
+        found
+            .unwrap_or_else(|| panic!("no port {port} in {overview}"))
+            .clone()
+    }
+
+    /// Detaches everything; says what is wrong then.
+    fn clean_up(&self) -> Result<(), String> {
+        let mut detach = self.command("detach --all");
+        // `run` would panic, perhaps a second time.
+        let detached = detach.output().map_err(|error| error.to_string())?;
+        if !detached.status.success() {
+            return Err(format!("detach --all: {detached:?}"));
+        }
+        if self.state.exists() {
+            return Err(format!("{} is left behind", self.state.display()));
+        }
+        let speaking = self.speaking_ipv6.borrow();
+        let names = self.taps.iter().map(Tap::name);
+        names
+            .into_iter()
+            .try_for_each(|tap| check_untouched(tap, speaking.iter().any(|name| name == tap)))
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        match self.clean_up() {
+            Err(problem) if thread::panicking() => eprintln!("after the failure: {problem}"),
+            result => result.expect("nothing is left behind"),
+        }
+    }
+}
+
+/// `tapbridge` with these words on bridges that are pinned here, not yet running.
+pub fn command_in(state: &Path, words: &str) -> Command {
+    let mut command = Command::new(TAPBRIDGE);
+    command.arg("--state").arg(state).args(words.split_whitespace());
+    command
+}
+
+/// A tap is as it was when it was made; nothing to say of one that is gone.
+fn check_untouched(tap: &str, speaks_ipv6: bool) -> Result<(), String> {
+    let Some(link) = link(tap) else {
+        return Ok(());
+    };
+    let tcx = SchedClassifier::query_tcx(tap, TcAttachType::Ingress).map_err(|error| error.to_string())?;
+    // A Linux bridge makes its ports promiscuous.
+    let promiscuity = u64::from(!link["master"].is_null());
+    let untouched = link["xdp"].is_null() && link["promiscuity"] == promiscuity && tcx.1.is_empty();
+    (untouched && ipv6(tap) == speaks_ipv6)
+        .then_some(())
+        .ok_or_else(|| format!("{tap} is not as it was: {link}, tcx: {:?}", tcx.1))
+}
+
+/// Whether a device speaks IPv6.
+pub fn ipv6(device: &str) -> bool {
+    // A device whose MTU is too small for IPv6 has no such setting.
+    fs::read_to_string(ipv6_setting(device)).is_ok_and(|value| value.trim() == "0")
+}
+
+fn set_ipv6(device: &str, on: bool) {
+    fs::write(ipv6_setting(device), if on { "0" } else { "1" }).expect("write disable_ipv6");
+}
+
+fn ipv6_setting(device: &str) -> PathBuf {
+    ["/proc/sys/net/ipv6/conf", device, "disable_ipv6"]
+        .iter()
+        .collect()
+}

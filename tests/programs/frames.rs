@@ -1,0 +1,122 @@
+//! Frames for the tables.
+
+use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
+use tapbridge::common::mac::Mac;
+
+use crate::packet::{ADDRESSES, DESTINATION, Ip, Packet, SOURCE, Shape, Tag, Transport, noise};
+
+/// A frame as a guest sends it, and as it must leave by XDP.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub octets: Vec<u8>,
+    pub leaves_xdp: Vec<u8>,
+}
+
+impl From<Vec<u8>> for Frame {
+    /// A frame that XDP does not change.
+    fn from(octets: Vec<u8>) -> Self {
+        Self {
+            leaves_xdp: octets.clone(),
+            octets,
+        }
+    }
+}
+
+/// The headers of a frame where they don't matter.
+pub const USUAL: Shape = Shape {
+    tag: Tag::None,
+    ip: Ip::V4,
+    transport: Transport::Tcp,
+};
+
+/// Any frame from the station on slot 0 to the one on slot 1, its checksum complete.
+pub fn usual() -> Frame {
+    complete(USUAL, 100)
+}
+
+/// A packet with its checksum complete.
+pub fn complete(shape: Shape, payload: usize) -> Frame {
+    packet(shape, payload).octets.into()
+}
+
+/// A packet whose checksum the guest has left to its NIC.
+pub fn partial(shape: Shape, payload: usize) -> Frame {
+    let packet = packet(shape, payload);
+    Frame {
+        octets: packet.partial(),
+        leaves_xdp: packet.octets,
+    }
+}
+
+fn packet(shape: Shape, payload: usize) -> Packet {
+    shape.build(ADDRESSES, &noise(payload))
+}
+
+/// A frame between other stations, its checksum partial.
+pub fn between(source: Mac, destination: Mac) -> Frame {
+    let mut frame = partial(USUAL, 100);
+    for octets in [&mut frame.octets, &mut frame.leaves_xdp] {
+        octets[..6].copy_from_slice(&destination.0);
+        octets[6..12].copy_from_slice(&source.0);
+    }
+    frame
+}
+
+/// A frame from the station on slot 0 to another than the one on slot 1.
+pub fn to(destination: Mac) -> Frame {
+    between(Mac(SOURCE), destination)
+}
+
+/// A frame from another station than the one on slot 0 to the one on slot 1.
+pub fn from(source: Mac) -> Frame {
+    between(source, Mac(DESTINATION))
+}
+
+/// A whole frame of this many octets.
+pub fn of_length(tag: Tag, length: usize) -> Frame {
+    let shape = Shape { tag, ..USUAL };
+    partial(shape, length - shape.transport() - 20)
+}
+
+/// "Who has 10.0.0.2?", asked of one station as Linux does to confirm what it knows.
+pub fn arp() -> Frame {
+    let packet = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        ArpOperation::REQUEST,
+        &SOURCE,
+        &[10, 0, 0, 1],
+        &[0; 6],
+        &[10, 0, 0, 2],
+    )
+    .expect("lengths that fit");
+    let mut octets = Vec::new();
+    let builder = PacketBuilder::ethernet2(SOURCE, DESTINATION).arp(packet);
+    builder.write(&mut octets).expect("an ARP packet");
+    octets.into()
+}
+
+/// A frame that ends inside its tag, or soon after.
+pub fn cut(tag: Tag, length: usize) -> Frame {
+    let mut octets = packet(Shape { tag, ..USUAL }, 0).octets;
+    octets.truncate(length);
+    octets.into()
+}
+
+/// A datagram that might be a tunnel, its checksum complete: XDP can't tell where a partial one would be.
+pub fn tunnel() -> Frame {
+    complete(
+        Shape {
+            transport: Transport::Udp,
+            ..USUAL
+        },
+        28,
+    )
+}
+
+/// A TCP segment in a fragment, with what looks like a partial checksum.
+pub fn fragment() -> Frame {
+    let mut octets = partial(USUAL, 100).octets;
+    octets[20] |= 0x20;
+    octets.into()
+}
