@@ -83,7 +83,7 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup => {
             setup::ebpf_toolchain()?;
-            setup::programs(packages::LAB)?;
+            setup::programs(packages::PROGRAMS)?;
             println!("everything is set up");
             Ok(ExitCode::SUCCESS)
         }

@@ -31,11 +31,8 @@ const SOCKPERF: Program = Program {
     package: "sockperf",
 };
 
-/// What the tests run.
-pub const TESTS: &[Program] = &[IP, IPERF3];
-
-/// What the lab runs.
-pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
+/// What the tests and the lab run; the lab's own tests run the lab.
+pub const PROGRAMS: &[Program] = &[IP, IPERF3, SOCKPERF];
 
 /// Installs programs with apt-get.
 pub fn install(programs: &[&Program]) -> Result<()> {
