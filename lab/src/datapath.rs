@@ -9,7 +9,7 @@ use lab::Namespace;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::settings::Settings;
+use crate::settings::Setup;
 
 pub use tapbridge::{Hook, detach_all, is_pinned};
 
@@ -55,14 +55,14 @@ impl Kind {
     }
 
     /// The datapath, configured.
-    pub fn datapath(self, settings: &Settings) -> Result<Box<dyn Datapath>> {
+    pub fn datapath(self, setup: &Setup) -> Result<Box<dyn Datapath>> {
         Ok(match self {
             Self::Tapbridge => {
-                let program = settings.tapbridge.clone();
+                let program = setup.tapbridge.clone();
                 let program = program.context("the datapath tapbridge needs --tapbridge PATH")?;
                 Box::new(tapbridge::Tapbridge {
                     program,
-                    hook: settings.hook,
+                    hook: setup.hook,
                 })
             }
             Self::LinuxBridge => Box::new(linux_bridge::LinuxBridge),

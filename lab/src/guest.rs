@@ -1,27 +1,60 @@
 //! Guests: whoever has a network card that a tap of the host leads to, and can run programs.
 
-pub mod namespace;
+mod namespace;
+mod qemu;
 
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
 use lab::{Namespace, Offloads, pump};
+use serde::Serialize;
 
-use crate::{job::Job, plan::Seat};
+use crate::{job::Job, plan::Seat, settings::Setup, vm_image::Packages};
 
-/// A guest that has booted. Dropping it ends it, and its tap with it.
+pub use qemu::Accelerator;
+
+/// The kinds of guests there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Network namespaces, each with a frame pump in place of a VMM
+    Netns,
+    /// Virtual machines with virtio network cards: under KVM where that works, else under TCG
+    Qemu,
+}
+
+/// Makes guests of one kind.
+pub trait Maker {
+    /// Starts the guest of a seat, with its tap in the host's namespace, up.
+    fn boot(&self, host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Box<dyn Guest>>;
+
+    /// What the guests are.
+    fn facts(&self) -> &Facts;
+
+    /// What busybox is called in the guests; they need not have it.
+    fn busybox(&self) -> String;
+}
+
+/// A guest. Dropping it ends it, and its tap with it.
 pub trait Guest {
     /// Its place in the plan.
     fn seat(&self) -> Seat;
 
+    /// Waits until programs can be started in it; returns how long it took, in seconds.
+    fn wait_until_booted(&mut self) -> Result<f64>;
+
+    /// The process that copies the guest's frames from and to its tap.
+    fn vmm(&self) -> u32;
+
     /// Starts a program in the guest.
     fn start(&self, words: &[&str]) -> Result<Box<dyn Job>>;
 
-    /// Tries once whether packets of every kind get from this guest to an address and back, in less than a second.
+    /// Tries once whether packets of every kind get from this guest to an address and back, for a few seconds at most.
     fn reaches(&self, address: IpAddr) -> Result<bool>;
 
-    /// Ends the guest; returns what its VMM has counted.
-    fn stop(self: Box<Self>) -> Result<pump::Report>;
+    /// Ends the guest; returns what its VMM has counted, if it counts.
+    fn stop(self: Box<Self>) -> Result<Option<pump::Report>>;
 }
 
 /// What all guests of a lab have in common.
@@ -33,7 +66,64 @@ pub struct Hardware {
     pub offloads: Offloads,
 }
 
-/// Boots the guest of a seat, with its tap in the host's namespace, up.
-pub fn boot(host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Box<dyn Guest>> {
-    Ok(Box::new(namespace::NamespaceGuest::boot(host, seat, hardware)?))
+/// What the guests of a run are, for its report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Facts {
+    pub kind: Kind,
+    /// The machine monitor and its version; null for namespaces.
+    pub vmm: Option<String>,
+    /// What runs the guests' code; null for namespaces.
+    pub accelerator: Option<Accelerator>,
+    /// Whether the host's kernel copies the frames instead of the VMM.
+    pub vhost: bool,
+    /// The release of the guests' kernel; null for namespaces, which use the host's.
+    pub kernel: Option<String>,
+    pub iperf3: String,
+    pub sockperf: String,
+}
+
+impl Facts {
+    /// A line for people.
+    pub fn text(&self) -> String {
+        let (Some(vmm), Some(accelerator), Some(kernel)) = (&self.vmm, self.accelerator, &self.kernel) else {
+            return "network namespaces with frame pumps".into();
+        };
+        let vhost = if self.vhost { ", vhost" } else { "" };
+        format!("{vmm} with {accelerator}{vhost}, Linux {kernel}")
+    }
+}
+
+/// Finds what making guests takes; an error says what is missing.
+pub fn maker(setup: &Setup) -> Result<Box<dyn Maker>> {
+    let packages = setup.vm.as_deref().map(Packages::open).transpose()?;
+    Ok(match setup.guest {
+        Kind::Netns => Box::new(namespace::NamespaceMaker::new(packages.as_ref())?),
+        Kind::Qemu => {
+            let packages = packages
+                .context("--guest qemu needs --vm FOLDER, which `cargo xtask lab --guest qemu` sets up")?;
+            Box::new(qemu::QemuMaker::new(&packages, setup.vhost)?)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_told_what_ran_the_guests_code() {
+        let mut facts = Facts {
+            kind: Kind::Qemu,
+            vmm: Some("QEMU 10.0.2".into()),
+            accelerator: Some(Accelerator::Tcg),
+            vhost: false,
+            kernel: Some("6.1.0".into()),
+            iperf3: String::new(),
+            sockperf: String::new(),
+        };
+        assert_eq!(facts.text(), "QEMU 10.0.2 with TCG, Linux 6.1.0");
+        facts.accelerator = Some(Accelerator::Kvm);
+        facts.vhost = true;
+        assert_eq!(facts.text(), "QEMU 10.0.2 with KVM, vhost, Linux 6.1.0");
+    }
 }

@@ -59,7 +59,7 @@ pub fn has_printed(job: &mut dyn Job, text: &str, limit: Duration) -> Result<()>
 }
 
 /// The job's last lines of output say more than its exit status.
-fn with_last_words(error: Error, job: &dyn Job) -> Error {
+pub fn with_last_words(error: Error, job: &dyn Job) -> Error {
     if error.is::<Interrupted>() {
         return error;
     }

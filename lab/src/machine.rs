@@ -1,12 +1,12 @@
 //! What the figures were measured on, and whether the machine has what the lab needs.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{fs, path::Path, thread};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::{datapath::Kind, process, settings::Settings};
+use crate::{datapath::Kind, process::first_line, settings::Setup};
 
 /// Facts that a figure means nothing without.
 #[derive(Debug, Serialize)]
@@ -21,14 +21,12 @@ pub struct Machine {
     virtualised: bool,
     /// Runnable tasks, averaged over the minute before the first measurement.
     load: Option<f64>,
-    iperf3: String,
-    sockperf: String,
     /// "None" when the datapath is not measured.
     tapbridge: Option<String>,
 }
 
 /// Looks at the machine; an error says what it lacks and how to mend that.
-pub fn inspect(settings: &Settings) -> Result<Machine> {
+pub fn inspect(setup: &Setup) -> Result<Machine> {
     if !geteuid().is_root() {
         bail!("the lab makes network namespaces and taps: run it as root");
     }
@@ -36,10 +34,7 @@ pub fn inspect(settings: &Settings) -> Result<Machine> {
         bail!("/dev/net/tun is missing: 'modprobe tun' loads the driver");
     }
     first_line("ip", "-V").context("needs iproute2: 'apt-get install iproute2'")?;
-    let iperf3 = first_line("iperf3", "--version").context("needs iperf3: 'apt-get install iperf3'")?;
-    let sockperf =
-        first_line("sockperf", "--version").context("needs sockperf: 'apt-get install sockperf'")?;
-    let tapbridge = match (&settings.tapbridge, settings.datapath.contains(&Kind::Tapbridge)) {
+    let tapbridge = match (&setup.tapbridge, setup.datapath.contains(&Kind::Tapbridge)) {
         (_, false) => None,
         (None, true) => bail!("the datapath tapbridge needs --tapbridge PATH"),
         (Some(path), true) => Some(first_line(path, "--version").context("needs this project's switch")?),
@@ -53,17 +48,8 @@ pub fn inspect(settings: &Settings) -> Result<Machine> {
         virtualised: cpu_field(&cpu, "flags")
             .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
         load: load(),
-        iperf3,
-        sockperf,
         tapbridge,
     })
-}
-
-fn first_line(program: impl AsRef<Path>, option: &str) -> Result<String> {
-    let mut command = Command::new(program.as_ref());
-    command.arg(option);
-    let output = process::call(command)?;
-    Ok(output.lines().next().unwrap_or_default().trim().into())
 }
 
 fn cpu_field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {

@@ -1,11 +1,13 @@
 //! The performance lab: guests, and what connects them, on one machine.
 
+mod check;
 mod datapath;
 mod guest;
 mod interrupt;
 mod job;
 mod latency;
 mod machine;
+mod pair;
 mod plan;
 mod process;
 mod pump_command;
@@ -15,6 +17,7 @@ mod sample;
 mod settings;
 mod sweep;
 mod throughput;
+mod vm_image;
 mod wait;
 
 use std::process::ExitCode;
@@ -22,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{interrupt::Interrupted, pump_command::PumpArguments, settings::Settings};
+use crate::{check::CheckArguments, interrupt::Interrupted, pump_command::PumpArguments, settings::Settings};
 
 /// Guests on this machine's taps, and measurements between them
 #[derive(Debug, Parser)]
@@ -35,12 +38,14 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Settings),
+    Check(CheckArguments),
     Pump(PumpArguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(settings) => run::run(&settings),
+        Command::Check(arguments) => arguments.run(),
         Command::Pump(arguments) => arguments.run(),
     };
     exit_code(result)

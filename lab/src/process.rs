@@ -2,7 +2,9 @@
 
 use std::{
     fs::File,
+    io::{self, Write},
     os::unix::{fs::FileExt, process::CommandExt},
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -40,24 +42,16 @@ pub struct Process {
 
 impl Process {
     /// Starts a process that the kernel kills when the calling thread ends, in whatever way.
-    pub fn start(name: impl Into<String>, mut command: Command) -> Result<Self> {
-        let parent = getpid();
-        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
-        unsafe {
-            command.pre_exec(move || {
-                set_pdeathsig(Signal::SIGKILL)?;
-                // The parent may have died before the call.
-                if getppid() == parent {
-                    Ok(())
-                } else {
-                    Err(Errno::ESRCH.into())
-                }
-            });
-        }
-        Self::spawn(name.into(), command)
+    pub fn start(name: impl Into<String>, command: Command) -> Result<Self> {
+        Self::spawn(name.into(), die_with_parent(command), Stdio::null())
     }
 
-    fn spawn(name: String, mut command: Command) -> Result<Self> {
+    /// The same, and its standard input is what is [written](Self::write) to it.
+    pub fn start_with_input(name: impl Into<String>, command: Command) -> Result<Self> {
+        Self::spawn(name.into(), die_with_parent(command), Stdio::piped())
+    }
+
+    fn spawn(name: String, mut command: Command, stdin: Stdio) -> Result<Self> {
         let [stdout, stderr] = ["stdout", "stderr"].map(|stream| {
             memfd_create(stream, MFdFlags::MFD_CLOEXEC)
                 .map(File::from)
@@ -65,7 +59,7 @@ impl Process {
         });
         let (stdout, stderr) = (stdout?, stderr?);
         let child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(stdout.try_clone()?)
             .stderr(stderr.try_clone()?)
             // A Ctrl-C is for the lab alone, which then ends its children in order.
@@ -78,6 +72,28 @@ impl Process {
             stdout,
             stderr,
         })
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes to its standard input.
+    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        let mut input = self
+            .child
+            .stdin
+            .as_ref()
+            .context("it was started without input")?;
+        input
+            .write_all(bytes)
+            .with_context(|| format!("writing to {}", self.name))
+    }
+
+    /// Its standard output from a byte on.
+    pub fn stdout_from(&self, offset: u64) -> Result<Vec<u8>> {
+        read_from(&self.stdout, offset).with_context(|| format!("reading the output of {}", self.name))
     }
 
     /// Asks the process to stop, and waits for it; returns its standard output.
@@ -134,12 +150,35 @@ impl Drop for Process {
     }
 }
 
+/// Has the kernel kill the command's process when the calling thread ends.
+fn die_with_parent(mut command: Command) -> Command {
+    let parent = getpid();
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            // The parent may have died before the call.
+            if getppid() == parent {
+                Ok(())
+            } else {
+                Err(Errno::ESRCH.into())
+            }
+        });
+    }
+    command
+}
+
 /// The file's bytes, whatever position the child writes at.
-fn contents(file: &File) -> String {
-    let length = file.metadata().map_or(0, |metadata| metadata.len());
+fn read_from(file: &File, offset: u64) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len().saturating_sub(offset);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes)
+}
+
+fn contents(file: &File) -> String {
+    match read_from(file, 0) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => format!("(its output can't be read: {error})"),
     }
 }
@@ -151,6 +190,14 @@ pub fn call(command: Command) -> Result<String> {
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
         .join(" ");
-    let mut process = Process::spawn(name, command)?;
+    let mut process = Process::spawn(name, command, Stdio::null())?;
     job::finish(&mut process, CALL_LIMIT, OnSignal::GoOn)
+}
+
+/// The first line that a program prints when it is called with an option, such as its version.
+pub fn first_line(program: impl AsRef<Path>, option: &str) -> Result<String> {
+    let mut command = Command::new(program.as_ref());
+    command.arg(option);
+    let output = call(command)?;
+    Ok(output.lines().next().unwrap_or_default().trim().into())
 }

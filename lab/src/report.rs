@@ -4,16 +4,17 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::{datapath::Kind, machine::Machine, sample::Sample, settings::Settings};
+use crate::{datapath::Kind, guest::Facts, machine::Machine, sample::Sample, settings::Settings};
 
 /// Raised when a field changes its meaning or goes away.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// Everything that a run has found out.
 #[derive(Debug, Serialize)]
 pub struct Report<'run> {
     schema: u32,
     machine: &'run Machine,
+    guests: &'run Facts,
     settings: &'run Settings,
     summary: Vec<Summary>,
     samples: &'run [Sample],
@@ -36,8 +37,14 @@ struct Summary {
 }
 
 impl<'run> Report<'run> {
-    pub fn new(machine: &'run Machine, settings: &'run Settings, samples: &'run [Sample]) -> Self {
+    pub fn new(
+        machine: &'run Machine,
+        guests: &'run Facts,
+        settings: &'run Settings,
+        samples: &'run [Sample],
+    ) -> Self {
         let summary = settings
+            .setup
             .datapath
             .iter()
             .filter_map(|&kind| summarise(kind, samples))
@@ -45,6 +52,7 @@ impl<'run> Report<'run> {
         Self {
             schema: SCHEMA,
             machine,
+            guests,
             settings,
             summary,
             samples,
@@ -53,7 +61,7 @@ impl<'run> Report<'run> {
 
     /// The table and the last counters of each datapath that counts.
     pub fn text(&self) -> String {
-        let mut text = table(&self.summary);
+        let mut text = format!("guests: {}\n\n{}", self.guests.text(), table(&self.summary));
         for summary in &self.summary {
             let last = self
                 .samples
@@ -102,6 +110,7 @@ fn lost(sample: &Sample) -> u64 {
     let refused = sample
         .pumps
         .iter()
+        .flatten()
         .map(|pump| pump.to_host.dropped + pump.to_guest.dropped);
     sample.latency.dropped + refused.sum::<u64>()
 }
@@ -151,6 +160,8 @@ mod tests {
         Sample {
             datapath,
             round,
+            boots: 1,
+            boot_s: [0.0; 2],
             throughput: Throughput {
                 gbit_per_s,
                 retransmits: 1,
@@ -167,7 +178,7 @@ mod tests {
                 duplicated: 0,
                 out_of_order: 0,
             },
-            pumps: [pump::Report::default(); 2],
+            pumps: Some([pump::Report::default(); 2]),
             stats: None,
             stats_text: None,
         }

@@ -1,28 +1,18 @@
 //! One sample: a fresh lab, one datapath, throughput then latency, and everything gone again.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
-
-use anyhow::{Context, Error, Result};
-use lab::{Namespace, netns, pump};
+use anyhow::{Context, Result};
+use lab::pump;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    datapath::{Attachment, Kind, Stats},
-    guest::{self, Guest, Hardware},
-    interrupt::Interrupted,
+    datapath::{Kind, Stats},
+    guest::Maker,
     latency::{self, Latency},
-    plan::{self, Seat},
+    pair::{self, Pair, Progress},
     settings::Settings,
     throughput::{self, Throughput},
-    wait::{self, OnSignal},
 };
-
-const REACH_LIMIT: Duration = Duration::from_secs(10);
-const SEATS: [Seat; 2] = [Seat(1), Seat(2)];
 
 /// What was measured over one datapath in one round.
 #[derive(Debug, Serialize)]
@@ -30,10 +20,14 @@ pub struct Sample {
     pub datapath: Kind,
     /// From 1.
     pub round: u32,
+    /// How often the guests were booted: 2 if they did not reach each other at first.
+    pub boots: u32,
+    /// How long each guest's last boot took.
+    pub boot_s: [f64; 2],
     pub throughput: Throughput,
     pub latency: Latency,
-    /// What the VMMs of the two guests did, from boot to end.
-    pub pumps: [pump::Report; 2],
+    /// What the frame pumps of the two guests did, from boot to end; null for guests without.
+    pub pumps: Option<[pump::Report; 2]>,
     /// The datapath's own counters after the measurements; null when it has none.
     pub stats: Option<Value>,
     /// The same for people.
@@ -42,88 +36,35 @@ pub struct Sample {
 }
 
 /// Measures once. The lab is new for every sample, so that no datapath finds what another one changed.
-pub fn take(settings: &Settings, kind: Kind, round: u32) -> Result<Sample> {
-    let progress = Progress {
-        start: Instant::now(),
-        label: format!("{} {round}", kind.name()),
-    };
-    let hardware = Hardware {
-        mtu: settings.mtu,
-        offloads: settings.offloads.into(),
-    };
-    let datapath = kind.datapath(settings)?;
-
-    progress.step("booting two guests");
-    let host = Namespace::create(&plan::own_namespace(plan::HOST))?;
-    // The host is a switch and nothing else: its own packets would be in the counters.
-    host.run(netns::disable_ipv6)?;
-    let [first, second] = SEATS.map(|seat| guest::boot(&host, seat, hardware));
-    let (first, second) = (first?, second?);
-
-    progress.step("attaching their taps");
-    let attachment = datapath.attach(&host, &SEATS.map(Seat::tap))?;
-    let measured = measure(settings, &*first, &*second, &progress);
-    let (throughput, latency) = measured.inspect_err(|error| explain(error, &*attachment))?;
+pub fn take(settings: &Settings, maker: &dyn Maker, kind: Kind, round: u32) -> Result<Sample> {
+    let progress = Progress::new(format!("{} {round}", kind.name()));
+    let host = pair::host()?;
+    let pair = Pair::connect(&host, maker, &settings.setup, kind, &progress)?;
+    let measured = measure(settings, &pair, &progress);
+    let (throughput, latency) = measured.inspect_err(|error| pair.explain(error))?;
 
     progress.step("cleaning up");
-    let stats = attachment.stats()?;
-    attachment.detach()?;
-    let pumps = [first.stop()?, second.stop()?];
-    let (stats, stats_text) = stats.map(|Stats { json, text }| (json, text)).unzip();
+    let boot = pair.boot;
+    let remains = pair.end()?;
+    let (stats, stats_text) = remains.stats.map(|Stats { json, text }| (json, text)).unzip();
     Ok(Sample {
         datapath: kind,
         round,
+        boots: boot.times,
+        boot_s: boot.seconds,
         throughput,
         latency,
-        pumps,
+        pumps: remains.pumps,
         stats,
         stats_text,
     })
 }
 
-fn measure(
-    settings: &Settings,
-    first: &dyn Guest,
-    second: &dyn Guest,
-    progress: &Progress,
-) -> Result<(Throughput, Latency)> {
-    wait_for_peer(first, second.seat().ipv4().into())?;
-    wait_for_peer(first, second.seat().ipv6().into())?;
+fn measure(settings: &Settings, pair: &Pair, progress: &Progress) -> Result<(Throughput, Latency)> {
+    let (first, second) = (&*pair.first, &*pair.second);
     progress.step(&format!("throughput, {} s", settings.time));
     let throughput = throughput::measure(first, second, settings).context("measuring throughput")?;
     progress.step(&format!("latency, {} s", settings.time));
     let latency = latency::measure(first, second, settings).context("measuring latency")?;
     Ok((throughput, latency))
-}
-
-/// Where the frames went is in the datapath's counters, as long as it is there.
-fn explain(error: &Error, attachment: &dyn Attachment) {
-    if !error.is::<Interrupted>()
-        && let Ok(Some(stats)) = attachment.stats()
-    {
-        eprintln!("the datapath's counters when it failed:\n{}", stats.text);
-    }
-}
-
-fn wait_for_peer(guest: &dyn Guest, peer: IpAddr) -> Result<()> {
-    let what = format!("{} to reach {peer} by TCP and UDP", guest.seat().name());
-    wait::until(&what, REACH_LIMIT, OnSignal::Stop, || {
-        Ok(guest.reaches(peer)?.then_some(()))
-    })
-}
-
-/// A line on standard error for every step.
-struct Progress {
-    start: Instant,
-    label: String,
-}
-
-impl Progress {
-    fn step(&self, what: &str) {
-        eprintln!(
-            "{} [{:4.1} s] {what}",
-            self.label,
-            self.start.elapsed().as_secs_f64()
-        );
-    }
 }

@@ -1,4 +1,4 @@
-//! Fetching one package with an apt configuration of our own: sources, package lists and state lie in a scratch folder,
+//! Fetching packages with an apt configuration of our own: sources, package lists and state lie in a scratch folder,
 //! so the system keeps its own and no root is needed. Only the mirror, its keyring and how to reach it (proxies,
 //! certificates) are taken from the system's configuration.
 
@@ -43,20 +43,9 @@ impl PrivateApt {
 
     /// Downloads a package, checks it against the pin, and unpacks it; returns the folder it was unpacked into.
     pub fn unpack(&self, package: &DebianPackage) -> Result<PathBuf> {
-        let archive = self.debian_archive()?;
-        let sources = self.folder.join("archive.sources");
-        fs::write(&sources, archive.source(&package.suite))?;
-        let ours = |action: &str| {
-            let mut apt = self.apt_get(action);
-            apt.arg(format!("-oDir::Etc::sourcelist={}", sources.display()))
-                .arg("-oDir::Etc::sourceparts=/dev/null");
-            apt
-        };
-        command::run(&mut ours("update"), LIMIT)?;
+        self.use_suites(&[&package.suite])?;
         let name = format!("{}={}", package.package, package.version);
-        command::run(ours("download").arg(&name).current_dir(&self.folder), LIMIT)?;
-
-        let file = self.downloaded()?;
+        let file = self.download(&name)?;
         let sum = command::output(Command::new("sha256sum").arg("--").arg(&file))?;
         let sum = sum
             .trim_start_matches('\\')
@@ -69,12 +58,102 @@ impl PrivateApt {
             package.sha256
         );
         let unpacked = self.folder.join("unpacked");
-        command::run(Command::new("dpkg").arg("-x").arg(&file).arg(&unpacked), LIMIT)?;
+        unpack_file(&file, &unpacked)?;
         Ok(unpacked)
     }
 
-    fn apt_get(&self, action: &str) -> Command {
-        let mut apt = Command::new("apt-get");
+    /// Takes packages from these suites from now on.
+    pub fn use_suites(&self, suites: &[&str]) -> Result<()> {
+        let archive = self.debian_archive()?;
+        fs::write(self.sources(), archive.source(&suites.join(" ")))?;
+        command::run(&mut self.ours("apt-get", "update"), LIMIT)
+    }
+
+    /// The package that a metapackage stands for: its first dependency.
+    pub fn dependency(&self, package: &str) -> Result<String> {
+        let listed = command::output(self.ours("apt-cache", "depends").arg(package))?;
+        let first = listed
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Depends: "));
+        Ok(first
+            .with_context(|| format!("{package} depends on nothing"))?
+            .to_owned())
+    }
+
+    /// Unpacks a package without what it depends on; returns it as [`described`](Self::described).
+    pub fn unpack_alone(&self, package: &str, root: &Path) -> Result<String> {
+        let file = self.download(package)?;
+        let described = Self::described(&file)?;
+        unpack_file(&file, root)?;
+        fs::remove_file(&file)?;
+        Ok(described)
+    }
+
+    /// Unpacks packages and all that they depend on, as on an empty system, those of one suite preferred; returns
+    /// each as [`described`](Self::described).
+    pub fn unpack_with_dependencies(
+        &self,
+        preferred: &str,
+        packages: &[String],
+        root: &Path,
+    ) -> Result<Vec<String>> {
+        let archives = self.folder.join("cache/archives");
+        let mut install = self.ours("apt-get", "install");
+        install
+            .args([
+                "-q",
+                "--yes",
+                "--download-only",
+                "--no-install-recommends",
+                "--target-release",
+                preferred,
+            ])
+            .args(packages);
+        command::run(&mut install, LIMIT)?;
+        let mut described = Vec::new();
+        for entry in fs::read_dir(&archives)? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "deb") {
+                described.push(Self::described(&file)?);
+                unpack_file(&file, root)?;
+                fs::remove_file(&file)?;
+            }
+        }
+        described.sort();
+        Ok(described)
+    }
+
+    /// A line with a package file's name and version.
+    fn described(file: &Path) -> Result<String> {
+        let format = "--showformat=${Package} ${Version}\\n";
+        command::output(Command::new("dpkg-deb").arg(format).arg("--show").arg(file))
+    }
+
+    fn download(&self, name: &str) -> Result<PathBuf> {
+        command::run(
+            self.ours("apt-get", "download")
+                .arg(name)
+                .current_dir(&self.folder),
+            LIMIT,
+        )?;
+        self.downloaded()
+    }
+
+    fn sources(&self) -> PathBuf {
+        self.folder.join("archive.sources")
+    }
+
+    /// A command that knows our sources only.
+    fn ours(&self, program: &str, action: &str) -> Command {
+        let mut apt = self.apt(program, action);
+        apt.arg(format!("-oDir::Etc::sourcelist={}", self.sources().display()))
+            .arg("-oDir::Etc::sourceparts=/dev/null");
+        apt
+    }
+
+    /// A command that knows the system's sources.
+    fn apt(&self, program: &str, action: &str) -> Command {
+        let mut apt = Command::new(program);
         apt.arg("-q").arg(action).env("APT_CONFIG", &self.configuration);
         apt
     }
@@ -94,8 +173,8 @@ impl PrivateApt {
         let mut targets = command::output(Command::new("apt-get").arg("indextargets"))?;
         if targets.trim().is_empty() {
             // A machine whose package lists were never fetched, or were deleted to save space.
-            command::run(&mut self.apt_get("update"), LIMIT)?;
-            targets = command::output(&mut self.apt_get("indextargets"))?;
+            command::run(&mut self.apt("apt-get", "update"), LIMIT)?;
+            targets = command::output(&mut self.apt("apt-get", "indextargets"))?;
         }
         let (uri, file) =
             debian_target(&targets).context("no Debian archive is among this machine's apt sources")?;
@@ -105,6 +184,10 @@ impl PrivateApt {
             signed_by: signed_by(&text, uri),
         })
     }
+}
+
+fn unpack_file(file: &Path, root: &Path) -> Result<()> {
+    command::run(Command::new("dpkg").arg("-x").arg(file).arg(root), LIMIT)
 }
 
 /// A Debian archive as an apt source of the system names it.

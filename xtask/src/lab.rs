@@ -24,6 +24,9 @@ static RECEIVED: AtomicI32 = AtomicI32::new(0);
 pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     setup::ebpf_toolchain()?;
     setup::programs(packages::PROGRAMS)?;
+    let machines = wants_virtual_machines(arguments)
+        .then(setup::virtual_machines)
+        .transpose()?;
     command::run(
         cargo("build").args([
             "--release",
@@ -42,6 +45,9 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
         .arg("--tapbridge")
         .arg(binaries.join("tapbridge"))
         .args(arguments);
+    if let Some(folder) = machines {
+        lab.arg("--vm").arg(folder);
+    }
 
     outlive_signals()?;
     let mut child = command::spawn(&mut lab)?;
@@ -50,6 +56,12 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Whether the lab is told to use virtual machines: `--guest qemu` or `--guest=qemu`.
+fn wants_virtual_machines(arguments: &[OsString]) -> bool {
+    let pair = |pair: &[OsString]| pair[0] == "--guest" && pair[1] == "qemu";
+    arguments.windows(2).any(pair) || arguments.iter().any(|argument| argument == "--guest=qemu")
 }
 
 /// The lab takes down what it has built when it is told to end. Its parent has to stay until then: the shell would

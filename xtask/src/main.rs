@@ -9,6 +9,7 @@ mod root;
 mod setup;
 mod test;
 mod totals;
+mod vm;
 
 use std::{
     env,

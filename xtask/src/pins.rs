@@ -12,6 +12,23 @@ pub struct Pins {
     pub bpf_linker: String,
     /// Debian's package of the compiler's own sources.
     pub rust_src: DebianPackage,
+    /// What virtual machines are made from.
+    pub vm: VmPackages,
+}
+
+/// Debian packages of a virtual machine: of one release, newest versions.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub struct VmPackages {
+    /// The release.
+    pub suite: String,
+    /// The suite that has newer packages for the release.
+    pub backports: String,
+    /// What the guest runs.
+    pub guest: Vec<String>,
+    /// The metapackage of the guest's kernel.
+    pub kernel: String,
+    /// QEMU, from the backports.
+    pub qemu: String,
 }
 
 /// One exact package of a Debian suite.
@@ -45,6 +62,7 @@ impl Pins {
             rust: rust_toolchain.toolchain.channel,
             bpf_linker: pins.bpf_linker,
             rust_src: pins.rust_src,
+            vm: pins.vm,
         })
     }
 }
@@ -69,6 +87,7 @@ struct Metadata {
 struct PinsTable {
     bpf_linker: String,
     rust_src: DebianPackage,
+    vm: VmPackages,
 }
 
 #[derive(Deserialize)]
@@ -98,11 +117,18 @@ mod tests {
             suite = "s"
             version = "1.0+dfsg1"
             sha256 = "00ff"
+            [workspace.metadata.pins.vm]
+            suite = "s"
+            backports = "b"
+            guest = ["g"]
+            kernel = "k"
+            qemu = "q"
         "#;
         let pins = Pins::parse(cargo, "[toolchain]\nchannel = \"1.0.0\"\n").expect("the pins are complete");
         assert_eq!(pins.rust, "1.0.0");
         assert_eq!(pins.bpf_linker, "1.2.3");
         assert_eq!(pins.rust_src.version, "1.0+dfsg1");
+        assert_eq!(pins.vm.guest, ["g"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Finding what is there and installing what is missing.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use xtask::{
 use crate::{
     bpf_core, linker,
     packages::{self, Program},
+    vm,
 };
 
 /// Sets up what the eBPF crate is built with.
@@ -46,6 +47,22 @@ pub fn ebpf_toolchain() -> Result<()> {
         found(&label, path.as_deref());
     }
     Ok(())
+}
+
+/// Sets up what virtual machines are made from; returns the folder that has it.
+pub fn virtual_machines() -> Result<PathBuf> {
+    let pins = Pins::load()?;
+    let cache = Cache::of_this_user()?;
+    let folder = vm::folder(&cache, &pins);
+    if !folder.is_dir() {
+        let _lock = cache.lock()?;
+        if !folder.is_dir() {
+            let how = "fetching packages from Debian (some 150 MB) and unpacking them";
+            timed("virtual machines", how, || vm::install(&cache, &pins))?;
+        }
+    }
+    found("virtual machines", Some(&folder));
+    Ok(folder)
 }
 
 /// Installs those of the programs that are missing.

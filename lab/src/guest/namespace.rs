@@ -4,18 +4,19 @@ use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use lab::{Namespace, Offloads, pump};
 
-use super::{Guest, Hardware};
+use super::{Facts, Guest, Hardware, Kind, Maker};
 use crate::{
     job::{self, Job},
     plan::{self, IPV4_PREFIX, IPV6_PREFIX, Seat},
     process::{self, Process},
     pump_command,
+    vm_image::Packages,
 };
 
 const CARD: &str = pump_command::GUEST_TAP;
@@ -24,7 +25,52 @@ const PROBE_LIMIT: Duration = Duration::from_millis(200);
 /// A port that nobody listens on, so that the answer comes from the peer's kernel.
 const CLOSED_PORT: u16 = 1;
 
-pub struct NamespaceGuest {
+/// Makes namespaces that are guests.
+pub struct NamespaceMaker {
+    facts: Facts,
+    busybox: String,
+}
+
+impl NamespaceMaker {
+    /// The guests run the host's programs, except busybox if there are packages.
+    pub fn new(packages: Option<&Packages>) -> Result<Self> {
+        let iperf3 =
+            process::first_line("iperf3", "--version").context("needs iperf3: 'apt-get install iperf3'")?;
+        let sockperf = process::first_line("sockperf", "--version")
+            .context("needs sockperf: 'apt-get install sockperf'")?;
+        let busybox = packages.map(|packages| packages.busybox().display().to_string());
+        Ok(Self {
+            facts: Facts {
+                kind: Kind::Netns,
+                vmm: None,
+                accelerator: None,
+                vhost: false,
+                kernel: None,
+                iperf3,
+                sockperf,
+            },
+            busybox: busybox.unwrap_or_else(|| "busybox".into()),
+        })
+    }
+}
+
+impl Maker for NamespaceMaker {
+    fn boot(&self, host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Box<dyn Guest>> {
+        Ok(Box::new(NamespaceGuest::boot(host, seat, hardware)?))
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn busybox(&self) -> String {
+        self.busybox.clone()
+    }
+}
+
+struct NamespaceGuest {
+    /// Seconds.
+    booted_in: f64,
     seat: Seat,
     /// Before the namespace, so that it goes first.
     pump: Process,
@@ -32,11 +78,13 @@ pub struct NamespaceGuest {
 }
 
 impl NamespaceGuest {
-    pub fn boot(host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Self> {
+    fn boot(host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Self> {
+        let start = Instant::now();
         let namespace = Namespace::create(&plan::own_namespace(&seat.name()))?;
         let mut pump = start_pump(host, &namespace, seat, hardware)?;
         job::has_printed(&mut pump, pump_command::READY, BOOT_LIMIT)?;
-        let guest = Self {
+        let mut guest = Self {
+            booted_in: 0.0,
             seat,
             pump,
             namespace,
@@ -46,6 +94,7 @@ impl NamespaceGuest {
         let ipv6 = format!("{}/{IPV6_PREFIX}", seat.ipv6());
         guest.ip(&["address", "add", &ipv4, "dev", CARD])?;
         guest.ip(&["address", "add", &ipv6, "dev", CARD, "nodad"])?;
+        guest.booted_in = start.elapsed().as_secs_f64();
         Ok(guest)
     }
 
@@ -88,6 +137,15 @@ impl Guest for NamespaceGuest {
         self.seat
     }
 
+    /// It is: nothing of it is left to a later moment.
+    fn wait_until_booted(&mut self) -> Result<f64> {
+        Ok(self.booted_in)
+    }
+
+    fn vmm(&self) -> u32 {
+        self.pump.id()
+    }
+
     fn start(&self, words: &[&str]) -> Result<Box<dyn Job>> {
         let [program, arguments @ ..] = words else {
             anyhow::bail!("no program to start")
@@ -106,9 +164,10 @@ impl Guest for NamespaceGuest {
         Ok(self.namespace.run(|| tcp_answers(peer) && udp_answers(peer)))
     }
 
-    fn stop(self: Box<Self>) -> Result<pump::Report> {
+    fn stop(self: Box<Self>) -> Result<Option<pump::Report>> {
         let output = self.pump.stop()?;
-        serde_json::from_str(&output).with_context(|| format!("the pump's report: {output}"))
+        let report = serde_json::from_str(&output).with_context(|| format!("the pump's report: {output}"))?;
+        Ok(Some(report))
     }
 }
 

@@ -127,7 +127,8 @@ fn a_run_measures() {
     } = run.child.wait_with_output().expect("wait for the lab");
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     let report: Value = serde_json::from_slice(&stdout).expect("JSON");
-    assert_eq!(report["schema"], 1);
+    assert_eq!(report["schema"], 2);
+    assert_eq!(report["guests"]["kind"], "netns");
     let sample = &report["samples"][0];
     assert!(
         sample["throughput"]["gbit_per_s"]

@@ -1,0 +1,175 @@
+//! `tapbridge-lab check`: whether a datapath carries what guests send, unharmed.
+
+use std::{env, fs, net::IpAddr, path::PathBuf, process, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::{
+    guest::{self, Guest},
+    interrupt,
+    job::{self, State},
+    machine,
+    pair::{self, Pair, Progress},
+    settings::Setup,
+    sweep,
+    wait::{self, OnSignal},
+};
+
+/// For a ping, or a file of half a MB, on a busy machine whose guests run without KVM.
+const LIMIT: Duration = Duration::from_mins(1);
+/// The file's length, in blocks of 64 KiB.
+const BLOCKS: &str = "8";
+const PORT: &str = "7000";
+
+/// Check that pings and files get from guest to guest, over each of the datapaths in turn
+///
+/// Files are sent both ways by TCP over IPv4 and IPv6 and compared by checksum. The guests need busybox: virtual
+/// machines have it, namespaces use that of --vm, or the host's.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    #[command(flatten)]
+    setup: Setup,
+}
+
+impl CheckArguments {
+    pub fn run(&self) -> Result<()> {
+        interrupt::catch()?;
+        let setup = &self.setup;
+        machine::inspect(setup)?;
+        sweep::sweep(setup.tapbridge.as_deref());
+        let maker = guest::maker(setup)?;
+        let scratch = Scratch::new()?;
+        for &kind in &setup.datapath {
+            let progress = Progress::new(kind.name().into());
+            let host = pair::host()?;
+            let pair = Pair::connect(&host, &*maker, setup, kind, &progress)?;
+            let check = Check {
+                busybox: maker.busybox(),
+                folder: scratch.0.display().to_string(),
+                name: kind.name(),
+            };
+            check
+                .all(&*pair.first, &*pair.second)
+                .inspect_err(|error| pair.explain(error))
+                .with_context(|| kind.name())?;
+            progress.step("cleaning up");
+            pair.end()?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder for files of guests that share the host's file system.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let path = env::temp_dir().join(format!("tblab-{}", process::id()));
+        fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("left behind: {}: {error}", self.0.display());
+        }
+    }
+}
+
+struct Check {
+    busybox: String,
+    folder: String,
+    /// The datapath's.
+    name: &'static str,
+}
+
+impl Check {
+    fn all(&self, first: &dyn Guest, second: &dyn Guest) -> Result<()> {
+        for (from, to) in [(first, second), (second, first)] {
+            let addresses: [IpAddr; 2] = [to.seat().ipv4().into(), to.seat().ipv6().into()];
+            for address in addresses {
+                self.ping(from, address)?;
+                self.send_file(from, to, address)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ping(&self, from: &dyn Guest, to: IpAddr) -> Result<()> {
+        let to = to.to_string();
+        self.busybox(from, &["ping", "-c", "3", "-i", "0.2", "-W", "2", &to])?;
+        println!("{}: ping from {} to {to}: ok", self.name, from.seat().name());
+        Ok(())
+    }
+
+    fn send_file(&self, from: &dyn Guest, to: &dyn Guest, address: IpAddr) -> Result<()> {
+        let (sent, received) = (
+            format!("{}/sent", self.folder),
+            format!("{}/received", self.folder),
+        );
+        for guest in [from, to] {
+            self.busybox(guest, &["mkdir", "-p", &self.folder])?;
+        }
+        let source = format!("of={sent}");
+        self.busybox(
+            from,
+            &[
+                "dd",
+                "if=/dev/urandom",
+                &source,
+                "bs=64k",
+                &format!("count={BLOCKS}"),
+            ],
+        )?;
+
+        let busybox = &self.busybox;
+        let store = format!("{busybox} cat >{received}");
+        // As the server's child, so that the end of its input does not end the connection's other direction.
+        let mut server = to.start(&[busybox, "nc", "-l", "-p", PORT, "-e", busybox, "sh", "-c", &store])?;
+        let client = format!("{busybox} nc {address} {PORT} <{sent}");
+        wait::until("the connection for a file", LIMIT, OnSignal::Stop, || {
+            let mut client = from.start(&[busybox, "sh", "-c", &client])?;
+            let end = wait::until("the file to be sent", LIMIT, OnSignal::Stop, || {
+                Ok(Some(client.state()?).filter(|state| *state != State::Running))
+            })?;
+            match (end, server.state()?) {
+                (State::Succeeded, _) => Ok(Some(())),
+                (State::Failed(how), State::Succeeded | State::Failed(_)) => {
+                    bail!("sending a file: {how}, {}", client.stderr())
+                }
+                // The server may not listen yet.
+                _ => Ok(None),
+            }
+        })?;
+        job::finish(&mut *server, LIMIT, OnSignal::Stop)?;
+
+        let (sent, received) = (self.checksum(from, &sent)?, self.checksum(to, &received)?);
+        ensure!(
+            sent == received,
+            "the file from {} to {address} arrived with the checksum {received} instead of {sent}",
+            from.seat().name()
+        );
+        println!(
+            "{}: file from {} to {address}, SHA-256 {}…: ok",
+            self.name,
+            from.seat().name(),
+            &sent[..16]
+        );
+        Ok(())
+    }
+
+    fn checksum(&self, guest: &dyn Guest, path: &str) -> Result<String> {
+        let output = self.busybox(guest, &["sha256sum", path])?;
+        let sum = output.split_whitespace().next().unwrap_or_default();
+        ensure!(sum.len() == 64, "sha256sum printed '{output}'");
+        Ok(sum.into())
+    }
+
+    fn busybox(&self, guest: &dyn Guest, words: &[&str]) -> Result<String> {
+        let mut job = guest.start(&[&[&*self.busybox], words].concat())?;
+        job::finish(&mut *job, LIMIT, OnSignal::Stop)
+    }
+}

@@ -1,0 +1,124 @@
+//! A guest that is a virtual machine: QEMU with a virtio network card on a tap.
+
+mod channel;
+mod machine;
+mod transcript;
+
+use std::{net::IpAddr, rc::Rc, time::Instant};
+
+use anyhow::{Context, Result};
+use lab::{Namespace, Tap, pump, tap::IdleTap};
+
+use self::{
+    channel::Channel,
+    machine::{BOOT_LIMIT, Model, Qemu},
+};
+use super::{Facts, Guest, Hardware, Kind, Maker};
+use crate::{
+    job::Job,
+    plan::Seat,
+    vm_image::{Image, Packages},
+};
+
+pub use machine::Accelerator;
+
+/// Boots virtual machines.
+pub struct QemuMaker {
+    model: Model,
+    facts: Facts,
+}
+
+impl QemuMaker {
+    /// Finds QEMU and an accelerator, and makes the image where there is none yet.
+    pub fn new(packages: &Packages, vhost: bool) -> Result<Self> {
+        machine::check_vhost(vhost)?;
+        let qemu = Qemu::find(packages)?;
+        let model = Model::new(qemu, Image::of(packages)?, vhost)?;
+        let facts = Facts {
+            kind: Kind::Qemu,
+            vmm: Some(format!("QEMU {}", model.qemu.version)),
+            accelerator: Some(model.accelerator),
+            vhost,
+            kernel: Some(model.image.release.clone()),
+            iperf3: format!("iperf3 {}", packages.version("iperf3")?),
+            sockperf: format!("sockperf {}", packages.version("sockperf")?),
+        };
+        Ok(Self { model, facts })
+    }
+}
+
+impl Maker for QemuMaker {
+    fn boot(&self, host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Box<dyn Guest>> {
+        // QEMU could make the tap, but not before it is to be set up.
+        let tap = host.run(|| {
+            let tap = Tap::builder(seat.tap()).mtu(hardware.mtu).persistent().open()?;
+            tap.up()?;
+            tap.close()
+        })?;
+        let start = Instant::now();
+        let machine = self.model.start(host, seat, hardware)?;
+        Ok(Box::new(QemuGuest {
+            seat,
+            start,
+            channel: Rc::new(Channel::new(machine)),
+            _tap: tap,
+        }))
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn busybox(&self) -> String {
+        "busybox".into()
+    }
+}
+
+struct QemuGuest {
+    seat: Seat,
+    start: Instant,
+    /// Before the tap, so that the machine goes first.
+    channel: Rc<Channel>,
+    /// Goes with the guest.
+    _tap: IdleTap,
+}
+
+impl Guest for QemuGuest {
+    fn seat(&self) -> Seat {
+        self.seat
+    }
+
+    fn wait_until_booted(&mut self) -> Result<f64> {
+        self.channel
+            .wait_until_ready(BOOT_LIMIT)
+            .with_context(|| format!("booting {}", self.seat.name()))?;
+        Ok(self.start.elapsed().as_secs_f64())
+    }
+
+    fn vmm(&self) -> u32 {
+        self.channel.process_id()
+    }
+
+    fn start(&self, words: &[&str]) -> Result<Box<dyn Job>> {
+        let program = words.first().context("no program to start")?;
+        let name = format!("{program} in {}", self.seat.name());
+        Ok(Box::new(self.channel.start(name, words)?))
+    }
+
+    fn reaches(&self, address: IpAddr) -> Result<bool> {
+        let bracketed = match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let (status, _) = self.channel.request(&format!("reaches {address} {bracketed}"))?;
+        Ok(status == 0)
+    }
+
+    fn stop(self: Box<Self>) -> Result<Option<pump::Report>> {
+        let channel = Rc::try_unwrap(self.channel)
+            .ok()
+            .context("a program in the guest is still used")?;
+        channel.stop()?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,168 @@
+//! Two guests that a datapath connects, which is what every measurement is made with.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Error, Result};
+use lab::{Namespace, netns, pump};
+
+use crate::{
+    datapath::{Attachment, Kind, Stats},
+    guest::{self, Guest, Maker},
+    interrupt::Interrupted,
+    plan::{self, Seat},
+    settings::Setup,
+    wait::{self, OnSignal},
+};
+
+const REACH_LIMIT: Duration = Duration::from_secs(20);
+const SEATS: [Seat; 2] = [Seat(1), Seat(2)];
+
+/// A namespace for the host's part of a lab: the taps and what connects them.
+pub fn host() -> Result<Namespace> {
+    let host = Namespace::create(&plan::own_namespace(plan::HOST))?;
+    // The host is a switch and nothing else: its own packets would be in the counters.
+    host.run(netns::disable_ipv6)?;
+    Ok(host)
+}
+
+/// Two guests and their datapath. Dropping it takes all apart.
+pub struct Pair<'host> {
+    /// Before the guests, whose taps it holds.
+    attachment: Box<dyn Attachment + 'host>,
+    pub first: Box<dyn Guest>,
+    pub second: Box<dyn Guest>,
+    pub boot: Boot,
+}
+
+/// How the guests have booted.
+#[derive(Debug, Clone, Copy)]
+pub struct Boot {
+    /// How often they were: 2 if they did not reach each other at first.
+    pub times: u32,
+    /// Of each guest the last time, in seconds.
+    pub seconds: [f64; 2],
+}
+
+/// What is known of a pair after its end.
+pub struct Remains {
+    /// Of the guests' VMMs, if they count.
+    pub pumps: Option<[pump::Report; 2]>,
+    /// Of the datapath, if it counts.
+    pub stats: Option<Stats>,
+}
+
+impl<'host> Pair<'host> {
+    /// Boots two guests, connects them, and waits until packets get from one to the other.
+    pub fn connect(
+        host: &'host Namespace,
+        maker: &dyn Maker,
+        setup: &Setup,
+        kind: Kind,
+        progress: &Progress,
+    ) -> Result<Self> {
+        for times in 1.. {
+            let mut pair = Self::boot(host, maker, setup, kind, progress)?;
+            pair.boot.times = times;
+            let Err(error) = pair.wait_for_traffic() else {
+                return Ok(pair);
+            };
+            pair.explain(&error);
+            // Once in a hundred times a virtual machine boots with a network card that is dead.
+            if error.is::<Interrupted>() || maker.facts().kind == guest::Kind::Netns || times == 2 {
+                return Err(error);
+            }
+            progress.step(&format!("{error:#}: booting both once more"));
+        }
+        unreachable!("the second time is the last")
+    }
+
+    fn boot(
+        host: &'host Namespace,
+        maker: &dyn Maker,
+        setup: &Setup,
+        kind: Kind,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let datapath = kind.datapath(setup)?;
+        progress.step(&format!("booting two guests: {}", maker.facts().text()));
+        let [first, second] = SEATS.map(|seat| maker.boot(host, seat, setup.hardware()));
+        let (mut first, mut second) = (first?, second?);
+        let seconds = [first.wait_until_booted()?, second.wait_until_booted()?];
+        progress.step(&format!(
+            "booted in {:.1} and {:.1} s, processes {} and {}; attaching their taps",
+            seconds[0],
+            seconds[1],
+            first.vmm(),
+            second.vmm()
+        ));
+        let attachment = datapath.attach(host, &SEATS.map(Seat::tap))?;
+        Ok(Self {
+            attachment,
+            first,
+            second,
+            boot: Boot { times: 1, seconds },
+        })
+    }
+
+    fn wait_for_traffic(&self) -> Result<()> {
+        let seat = self.second.seat();
+        wait_for_peer(&*self.first, seat.ipv4().into())?;
+        wait_for_peer(&*self.first, seat.ipv6().into())
+    }
+
+    /// Where the frames went is in the datapath's counters, as long as it is there.
+    pub fn explain(&self, error: &Error) {
+        if !error.is::<Interrupted>()
+            && let Ok(Some(stats)) = self.attachment.stats()
+        {
+            eprintln!("the datapath's counters when it failed:\n{}", stats.text);
+        }
+    }
+
+    /// Takes all apart in order; unlike a drop it tells what went wrong.
+    pub fn end(self) -> Result<Remains> {
+        let stats = self.attachment.stats()?;
+        self.attachment.detach()?;
+        let pumps = [self.first.stop()?, self.second.stop()?];
+        let pumps = match pumps {
+            [Some(first), Some(second)] => Some([first, second]),
+            _ => None,
+        };
+        Ok(Remains { pumps, stats })
+    }
+}
+
+fn wait_for_peer(guest: &dyn Guest, peer: IpAddr) -> Result<()> {
+    let what = format!("{} to reach {peer} by TCP and UDP", guest.seat().name());
+    wait::until(&what, REACH_LIMIT, OnSignal::Stop, || {
+        Ok(guest.reaches(peer)?.then_some(()))
+    })
+}
+
+/// A line on standard error for every step.
+pub struct Progress {
+    start: Instant,
+    label: String,
+}
+
+impl Progress {
+    /// Starts counting the time.
+    pub fn new(label: String) -> Self {
+        Self {
+            start: Instant::now(),
+            label,
+        }
+    }
+
+    /// Says what comes next.
+    pub fn step(&self, what: &str) {
+        eprintln!(
+            "{} [{:4.1} s] {what}",
+            self.label,
+            self.start.elapsed().as_secs_f64()
+        );
+    }
+}

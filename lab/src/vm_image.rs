@@ -1,0 +1,188 @@
+//! What a virtual machine boots: a kernel, and an initramfs with the measuring programs, made from unpacked Debian
+//! packages. Nothing of it comes from the host's own /boot or libraries.
+
+mod cpio;
+mod kernel;
+mod libraries;
+mod packages;
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs,
+    hash::{Hash, Hasher},
+    os::unix::fs::{MetadataExt, chown},
+    path::{Path, PathBuf},
+    process,
+};
+
+use anyhow::{Context, Result, bail};
+
+use self::{cpio::Archive, libraries::Needs, packages::BUSYBOX};
+
+pub use packages::Packages;
+
+const INIT: &str = include_str!("vm_image/init.sh");
+
+/// Raised when what is written changes and neither [`INIT`] nor [`MODULES`] does.
+const FORM: u32 = 1;
+
+/// What drives a virtio network card and a virtio port on PCI, each module after those it needs.
+const MODULES: [&str; 9] = [
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/char/virtio_console",
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+];
+
+const PROGRAMS: [&str; 2] = ["usr/bin/iperf3", "usr/bin/sockperf"];
+
+/// Files that a machine boots.
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub kernel: PathBuf,
+    pub initramfs: PathBuf,
+    /// The kernel's release.
+    pub release: String,
+}
+
+impl Image {
+    /// The image of these packages, which is made when there is none yet.
+    pub fn of(packages: &Packages) -> Result<Self> {
+        let root = packages.guest();
+        let (vmlinuz, release) = find_kernel(&root)?;
+        let folder = packages
+            .folder()
+            .join(format!("image-{:016x}", digest(packages)?));
+        if !folder.is_dir() {
+            eprintln!("making the guests' kernel and initramfs in {}", folder.display());
+            make(&root, &vmlinuz, &release, &folder).context("making the guests' image")?;
+        }
+        let elf = folder.join("vmlinux");
+        Ok(Self {
+            kernel: if elf.exists() { elf } else { vmlinuz },
+            initramfs: folder.join("initramfs.cpio"),
+            release,
+        })
+    }
+}
+
+/// Of all that decides what is in the image.
+fn digest(packages: &Packages) -> Result<u64> {
+    let mut digest = DefaultHasher::new();
+    (FORM, INIT, MODULES, packages.list()?).hash(&mut digest);
+    Ok(digest.finish())
+}
+
+fn find_kernel(root: &Path) -> Result<(PathBuf, String)> {
+    let boot = root.join("boot");
+    for entry in fs::read_dir(&boot).with_context(|| format!("reading {}", boot.display()))? {
+        let entry = entry?;
+        if let Ok(release) = kernel::release(&entry.file_name().to_string_lossy()) {
+            return Ok((entry.path(), release.into()));
+        }
+    }
+    bail!("no kernel in {}", boot.display())
+}
+
+/// Fills a folder of another name, so that the image appears complete or not at all.
+fn make(root: &Path, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()> {
+    let partial = folder.with_extension(format!("{}.partial", process::id()));
+    fs::create_dir(&partial).with_context(|| format!("creating {}", partial.display()))?;
+    let made = fill(root, vmlinuz, release, &partial).and_then(|()| match fs::rename(&partial, folder) {
+        // Another lab was faster.
+        Err(_) if folder.is_dir() => Ok(fs::remove_dir_all(&partial)?),
+        result => Ok(result?),
+    });
+    if made.is_err() {
+        let _ = fs::remove_dir_all(&partial);
+    }
+    made
+}
+
+fn fill(root: &Path, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()> {
+    match fs::read(vmlinuz)
+        .map_err(Into::into)
+        .and_then(|file| kernel::vmlinux(&file))
+    {
+        Ok(kernel) => fs::write(folder.join("vmlinux"), kernel)?,
+        Err(error) => eprintln!(
+            "{} will be booted as it is, which takes longer: {error:#}",
+            vmlinuz.display()
+        ),
+    }
+    fs::write(folder.join("initramfs.cpio"), initramfs(root, release)?)?;
+    // The cache is the user's, this process root's: the user must be able to throw the image away.
+    let owner = fs::metadata(root)?;
+    for path in [folder.to_owned()]
+        .into_iter()
+        .chain(fs::read_dir(folder)?.flatten().map(|entry| entry.path()))
+    {
+        chown(&path, Some(owner.uid()), Some(owner.gid()))
+            .with_context(|| format!("handing {} to its user", path.display()))?;
+    }
+    Ok(())
+}
+
+fn initramfs(root: &Path, release: &str) -> Result<Vec<u8>> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let mut archive = Archive::default();
+    for folder in [
+        "bin",
+        "dev",
+        "jobs",
+        "lib",
+        libraries::FOLDERS[0],
+        "lib64",
+        "modules",
+        "proc",
+        "sys",
+        "tmp",
+        "usr",
+        "usr/bin",
+    ] {
+        archive.folder(folder);
+    }
+    // The kernel opens it for /init before anything is mounted.
+    archive.character_device("dev/console", 5, 1);
+    archive.file("init", INIT.as_bytes());
+    archive.file(BUSYBOX, &read(&root.join(BUSYBOX))?);
+    archive.symlink("bin/sh", "busybox");
+
+    let mut needs = Vec::new();
+    for program in PROGRAMS {
+        let file = read(&root.join(program))?;
+        needs.push(Needs::of(&file).with_context(|| program.to_owned())?);
+        archive.file(program, &file);
+    }
+    if let Some(linker) = needs.iter().find_map(|needs| needs.linker.as_deref()) {
+        let name = linker.rsplit('/').next().unwrap_or(linker);
+        archive.file(
+            linker.trim_start_matches('/'),
+            &read(&libraries::find(root, name)?)?,
+        );
+    }
+    for (name, path) in libraries::closure(root, needs)? {
+        archive.file(&format!("{}/{name}", libraries::FOLDERS[0]), &read(&path)?);
+    }
+
+    let modules = root.join("lib/modules").join(release);
+    let builtin = fs::read_to_string(modules.join("modules.builtin")).unwrap_or_default();
+    let mut order = String::new();
+    for module in MODULES {
+        let file = format!("kernel/{module}.ko");
+        if builtin.lines().any(|line| line == file) {
+            continue;
+        }
+        let name = format!("{}.ko", module.rsplit('/').next().unwrap_or(module));
+        archive.file(&format!("modules/{name}"), &read(&modules.join(file))?);
+        order.push_str(&name);
+        order.push('\n');
+    }
+    archive.file("modules/order", order.as_bytes());
+    Ok(archive.finish())
+}
