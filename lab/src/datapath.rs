@@ -1,4 +1,4 @@
-//! Datapaths: what may connect the guests' taps.
+//! Datapaths: what may connect guests.
 
 mod linux_bridge;
 mod tapbridge;
@@ -9,22 +9,34 @@ use lab::Namespace;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::settings::Setup;
+use crate::{guest::Hardware, settings::Setup};
 
 pub use tapbridge::{Hook, detach_all, is_pinned};
 
-/// A way to connect taps.
+/// A way to connect guests.
 pub trait Datapath {
-    /// Connects the taps, which are up, in the host's namespace.
+    /// Makes in the host's namespace what the guests' devices depend on; says what devices these are.
+    fn prepare(&self, _host: &Namespace, _hardware: Hardware) -> Result<Device> {
+        Ok(Device::Tap)
+    }
+
+    /// Connects the guests' devices, which are up, in the host's namespace.
     fn attach<'host>(&self, host: &'host Namespace, taps: &[String]) -> Result<Box<dyn Attachment + 'host>>;
 }
 
-/// Taps that are connected. Dropping it disconnects them.
+/// What leads to a guest on the host, which its VMM holds open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// A tap that comes and goes with the guest
+    Tap,
+}
+
+/// Guests that are connected. Dropping it disconnects them.
 pub trait Attachment {
     /// What the datapath has counted, if it counts.
     fn stats(&self) -> Result<Option<Stats>>;
 
-    /// Disconnects the taps; unlike a drop it tells what went wrong.
+    /// Disconnects them; unlike a drop it tells what went wrong.
     fn detach(self: Box<Self>) -> Result<()>;
 }
 

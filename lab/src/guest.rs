@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use lab::{Namespace, Offloads, pump};
 use serde::Serialize;
 
-use crate::{job::Job, plan::Seat, settings::Setup, vm_image::Packages};
+use crate::{datapath::Device, job::Job, plan::Seat, settings::Setup, vm_image::Packages};
 
 pub use qemu::Accelerator;
 
@@ -26,8 +26,14 @@ pub enum Kind {
 
 /// Makes guests of one kind.
 pub trait Maker {
-    /// Starts the guest of a seat, with its tap in the host's namespace, up.
-    fn boot(&self, host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Box<dyn Guest>>;
+    /// Starts the guest of a seat, with its device in the host's namespace, up.
+    fn boot(
+        &self,
+        host: &Namespace,
+        seat: Seat,
+        hardware: Hardware,
+        device: Device,
+    ) -> Result<Box<dyn Guest>>;
 
     /// What the guests are.
     fn facts(&self) -> &Facts;

@@ -88,11 +88,13 @@ impl<'host> Pair<'host> {
     ) -> Result<Self> {
         let datapath = kind.datapath(setup)?;
         progress.step(&format!("booting two guests: {}", maker.facts().text()));
-        let [first, second] = SEATS.map(|seat| maker.boot(host, seat, setup.hardware()));
+        let hardware = setup.hardware();
+        let device = datapath.prepare(host, hardware)?;
+        let [first, second] = SEATS.map(|seat| maker.boot(host, seat, hardware, device));
         let (mut first, mut second) = (first?, second?);
         let seconds = [first.wait_until_booted()?, second.wait_until_booted()?];
         progress.step(&format!(
-            "booted in {:.1} and {:.1} s, processes {} and {}; attaching their taps",
+            "booted in {:.1} and {:.1} s, processes {} and {}; connecting them",
             seconds[0],
             seconds[1],
             first.vmm(),

@@ -12,6 +12,7 @@ use lab::{Namespace, Offloads, pump};
 
 use super::{Facts, Guest, Hardware, Kind, Maker};
 use crate::{
+    datapath::Device,
     job::{self, Job},
     plan::{self, IPV4_PREFIX, IPV6_PREFIX, Seat},
     process::{self, Process},
@@ -55,7 +56,13 @@ impl NamespaceMaker {
 }
 
 impl Maker for NamespaceMaker {
-    fn boot(&self, host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Box<dyn Guest>> {
+    fn boot(
+        &self,
+        host: &Namespace,
+        seat: Seat,
+        hardware: Hardware,
+        Device::Tap: Device,
+    ) -> Result<Box<dyn Guest>> {
         Ok(Box::new(NamespaceGuest::boot(host, seat, hardware)?))
     }
 

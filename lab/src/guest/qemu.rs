@@ -15,6 +15,7 @@ use self::{
 };
 use super::{Facts, Guest, Hardware, Kind, Maker};
 use crate::{
+    datapath::Device,
     job::Job,
     plan::Seat,
     vm_image::{Image, Packages},
@@ -48,7 +49,13 @@ impl QemuMaker {
 }
 
 impl Maker for QemuMaker {
-    fn boot(&self, host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Box<dyn Guest>> {
+    fn boot(
+        &self,
+        host: &Namespace,
+        seat: Seat,
+        hardware: Hardware,
+        Device::Tap: Device,
+    ) -> Result<Box<dyn Guest>> {
         // QEMU could make the tap, but not before it is to be set up.
         let tap = host.run(|| {
             let tap = Tap::builder(seat.tap()).mtu(hardware.mtu).persistent().open()?;
