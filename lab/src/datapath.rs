@@ -1,6 +1,8 @@
 //! Datapaths: what may connect guests.
 
+mod link;
 mod linux_bridge;
+mod macvtap;
 mod tapbridge;
 
 use anyhow::{Context, Result};
@@ -9,14 +11,14 @@ use lab::Namespace;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{guest::Hardware, settings::Setup};
+use crate::{guest::Hardware, plan::Seat, settings::Setup};
 
 pub use tapbridge::{Hook, detach_all, is_pinned};
 
 /// A way to connect guests.
 pub trait Datapath {
     /// Makes in the host's namespace what the guests' devices depend on; says what devices these are.
-    fn prepare(&self, _host: &Namespace, _hardware: Hardware) -> Result<Device> {
+    fn prepare(&self, _host: &Namespace, _seats: &[Seat], _hardware: Hardware) -> Result<Device> {
         Ok(Device::Tap)
     }
 
@@ -25,10 +27,12 @@ pub trait Datapath {
 }
 
 /// What leads to a guest on the host, which its VMM holds open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Device {
     /// A tap that comes and goes with the guest
     Tap,
+    /// A macvtap that is there already
+    Macvtap,
 }
 
 /// Guests that are connected. Dropping it disconnects them.
@@ -55,6 +59,8 @@ pub enum Kind {
     Tapbridge,
     /// The kernel's bridge, without STP and netfilter
     LinuxBridge,
+    /// The kernel's macvtap in bridge mode, over a veth
+    Macvtap,
 }
 
 impl Kind {
@@ -63,6 +69,7 @@ impl Kind {
         match self {
             Self::Tapbridge => "tapbridge",
             Self::LinuxBridge => "linux-bridge",
+            Self::Macvtap => "macvtap",
         }
     }
 
@@ -78,6 +85,7 @@ impl Kind {
                 })
             }
             Self::LinuxBridge => Box::new(linux_bridge::LinuxBridge),
+            Self::Macvtap => Box::new(macvtap::Macvtap),
         })
     }
 }

@@ -203,6 +203,6 @@ fn ip(arguments: &[&str]) -> io::Result<()> {
 }
 
 /// Namespaces belong to threads: what is to change one for a moment does so on a thread that ends.
-fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))
 }

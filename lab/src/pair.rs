@@ -89,7 +89,7 @@ impl<'host> Pair<'host> {
         let datapath = kind.datapath(setup)?;
         progress.step(&format!("booting two guests: {}", maker.facts().text()));
         let hardware = setup.hardware();
-        let device = datapath.prepare(host, hardware)?;
+        let device = datapath.prepare(host, &SEATS, hardware)?;
         let [first, second] = SEATS.map(|seat| maker.boot(host, seat, hardware, device));
         let (mut first, mut second) = (first?, second?);
         let seconds = [first.wait_until_booted()?, second.wait_until_booted()?];

@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::unix::{fs::FileExt, process::CommandExt},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::{fs::FileExt, process::CommandExt},
+    },
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -12,6 +15,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
         memfd::{MFdFlags, memfd_create},
         prctl::set_pdeathsig,
@@ -166,6 +170,20 @@ fn die_with_parent(mut command: Command) -> Command {
         });
     }
     command
+}
+
+/// Has the command's process inherit a file; returns the number that it finds the file by.
+pub fn inherit(command: &mut Command, file: impl Into<OwnedFd>) -> RawFd {
+    let file = file.into();
+    let number = file.as_raw_fd();
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
+        });
+    }
+    number
 }
 
 /// The file's bytes, whatever position the child writes at.

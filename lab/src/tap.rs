@@ -21,6 +21,7 @@ use crate::{
     error::{Context, Result},
     ioctl,
     netns::Namespace,
+    offloads::Offloads,
     rtnetlink,
     vnet::VnetHeader,
 };
@@ -29,19 +30,6 @@ use crate::{
 pub const MAX_FRAME: usize = 65_550;
 
 const TUN_DEVICE: &str = "/dev/net/tun";
-const OFFLOADS: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
-/// Both or neither: the kernel refuses one alone (since 6.2, before that it refuses both).
-const OFFLOADS_USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
-
-/// What the holder of the tap, standing for the guest's driver, takes: what it is sent, and what its stack may send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Offloads {
-    /// Partial checksums, TCP segments of up to 64 KiB, and UDP ones where the kernel has them (6.2).
-    #[default]
-    All,
-    /// Every frame complete and at most as long as the MTU allows, like a guest with no offload negotiated.
-    None,
-}
 
 /// The options of a tap that is about to be opened; see [`Tap::builder`].
 #[derive(Debug, Clone)]
@@ -96,11 +84,7 @@ impl TapBuilder {
         let flags = i16::try_from(flags).expect("the tap flags fit in a short");
         let name = &ioctl::tun_set_iff(&tun, &self.name, flags).context(&self.name, "TUNSETIFF")?;
 
-        let header_len = i32::try_from(VnetHeader::LEN).expect("12");
-        ioctl::tun_set_vnet_hdr_size(&tun, header_len).context(name, "TUNSETVNETHDRSZ")?;
-        set_offloads(&tun, self.offloads).context(name, "TUNSETOFFLOAD")?;
-        // QEMU's default too. With anything less tun never runs native XDP.
-        ioctl::tun_set_sndbuf(&tun, i32::MAX).context(name, "TUNSETSNDBUF")?;
+        self.offloads.configure(&tun, name)?;
         let of_others = ioctl::tun_is_persistent(&tun).context(name, "TUNGETIFF")? && !self.persistent;
         if self.persistent {
             ioctl::tun_set_persist(&tun, true).context(name, "TUNSETPERSIST")?;
@@ -124,14 +108,6 @@ impl TapBuilder {
             tap.set_mtu(mtu)?;
         }
         Ok(tap)
-    }
-}
-
-fn set_offloads(tun: &File, offloads: Offloads) -> io::Result<()> {
-    match offloads {
-        Offloads::None => ioctl::tun_set_offload(tun, 0),
-        Offloads::All => ioctl::tun_set_offload(tun, OFFLOADS | OFFLOADS_USO)
-            .or_else(|_| ioctl::tun_set_offload(tun, OFFLOADS)),
     }
 }
 

@@ -23,7 +23,7 @@ static RECEIVED: AtomicI32 = AtomicI32::new(0);
 /// Builds tapbridge and the lab, runs the lab, and ends as it ends.
 pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     setup::ebpf_toolchain()?;
-    setup::programs(packages::PROGRAMS)?;
+    setup::programs(packages::LAB)?;
     let machines = wants_virtual_machines(arguments)
         .then(setup::virtual_machines)
         .transpose()?;

@@ -84,7 +84,7 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup => {
             setup::ebpf_toolchain()?;
-            setup::programs(packages::PROGRAMS)?;
+            setup::programs(packages::TESTS)?;
             println!("everything is set up");
             Ok(ExitCode::SUCCESS)
         }

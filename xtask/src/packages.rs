@@ -31,8 +31,15 @@ const SOCKPERF: Program = Program {
     package: "sockperf",
 };
 
-/// What the tests and the lab run; the lab's own tests run the lab.
-pub const PROGRAMS: &[Program] = &[IP, IPERF3, SOCKPERF];
+const BUSYBOX: Program = Program {
+    name: "busybox",
+    package: "busybox-static",
+};
+
+/// What the lab runs to measure.
+pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
+/// What the tests run; those of the lab have it measure, and check with busybox that files arrive.
+pub const TESTS: &[Program] = &[IP, IPERF3, SOCKPERF, BUSYBOX];
 
 /// Installs programs with apt-get.
 pub fn install(programs: &[&Program]) -> Result<()> {

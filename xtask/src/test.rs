@@ -36,7 +36,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     let mut totals = Totals::default();
 
     let ready = failures.step("set-up of the eBPF toolchain", setup::ebpf_toolchain);
-    failures.step("set-up of the programs", || setup::programs(packages::PROGRAMS));
+    failures.step("set-up of the programs", || setup::programs(packages::TESTS));
     failures.step("cargo fmt", || {
         command::run(cargo("fmt").args(["--all", "--check"]), CARGO_LIMIT)
     });

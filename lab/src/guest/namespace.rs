@@ -61,9 +61,9 @@ impl Maker for NamespaceMaker {
         host: &Namespace,
         seat: Seat,
         hardware: Hardware,
-        Device::Tap: Device,
+        device: Device,
     ) -> Result<Box<dyn Guest>> {
-        Ok(Box::new(NamespaceGuest::boot(host, seat, hardware)?))
+        Ok(Box::new(NamespaceGuest::boot(host, seat, hardware, device)?))
     }
 
     fn facts(&self) -> &Facts {
@@ -85,10 +85,10 @@ struct NamespaceGuest {
 }
 
 impl NamespaceGuest {
-    fn boot(host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Self> {
+    fn boot(host: &Namespace, seat: Seat, hardware: Hardware, device: Device) -> Result<Self> {
         let start = Instant::now();
         let namespace = Namespace::create(&plan::own_namespace(&seat.name()))?;
-        let mut pump = start_pump(host, &namespace, seat, hardware)?;
+        let mut pump = start_pump(host, &namespace, seat, hardware, device)?;
         job::has_printed(&mut pump, pump_command::READY, BOOT_LIMIT)?;
         let mut guest = Self {
             booted_in: 0.0,
@@ -112,7 +112,13 @@ impl NamespaceGuest {
     }
 }
 
-fn start_pump(host: &Namespace, guest: &Namespace, seat: Seat, hardware: Hardware) -> Result<Process> {
+fn start_pump(
+    host: &Namespace,
+    guest: &Namespace,
+    seat: Seat,
+    hardware: Hardware,
+    device: Device,
+) -> Result<Process> {
     let own = std::env::current_exe().context("finding this program's own file")?;
     let path = |namespace: &Namespace| namespace.path().context("the lab's namespaces have names");
     let mut command = Command::new(own);
@@ -120,6 +126,11 @@ fn start_pump(host: &Namespace, guest: &Namespace, seat: Seat, hardware: Hardwar
         "pump",
         "--host-tap",
         &seat.tap(),
+        "--host-device",
+        match device {
+            Device::Tap => "tap",
+            Device::Macvtap => "macvtap",
+        },
         "--mtu",
         &hardware.mtu.to_string(),
     ]);

@@ -7,7 +7,7 @@ mod transcript;
 use std::{net::IpAddr, rc::Rc, time::Instant};
 
 use anyhow::{Context, Result};
-use lab::{Namespace, Tap, pump, tap::IdleTap};
+use lab::{Macvtap, Namespace, Offloads, Tap, pump, tap::IdleTap};
 
 use self::{
     channel::Channel,
@@ -54,16 +54,20 @@ impl Maker for QemuMaker {
         host: &Namespace,
         seat: Seat,
         hardware: Hardware,
-        Device::Tap: Device,
+        device: Device,
     ) -> Result<Box<dyn Guest>> {
-        // QEMU could make the tap, but not before it is to be set up.
-        let tap = host.run(|| {
-            let tap = Tap::builder(seat.tap()).mtu(hardware.mtu).persistent().open()?;
-            tap.up()?;
-            tap.close()
+        let (tap, open) = host.run(|| match device {
+            // QEMU could make the tap, but not before it is to be set up.
+            Device::Tap => {
+                let tap = Tap::builder(seat.tap()).mtu(hardware.mtu).persistent().open()?;
+                tap.up()?;
+                Ok::<_, lab::Error>((Some(tap.close()?), None))
+            }
+            // QEMU sets what it needs itself, and no offload before the guest's driver takes it.
+            Device::Macvtap => Ok((None, Some(Macvtap::open(seat.tap(), Offloads::None)?))),
         })?;
         let start = Instant::now();
-        let machine = self.model.start(host, seat, hardware)?;
+        let machine = self.model.start(host, seat, hardware, open)?;
         Ok(Box::new(QemuGuest {
             seat,
             start,
@@ -86,8 +90,8 @@ struct QemuGuest {
     start: Instant,
     /// Before the tap, so that the machine goes first.
     channel: Rc<Channel>,
-    /// Goes with the guest.
-    _tap: IdleTap,
+    /// Goes with the guest, unless it is a macvtap.
+    _tap: Option<IdleTap>,
 }
 
 impl Guest for QemuGuest {

@@ -60,7 +60,7 @@ fn bridged(a: Offloads, b: Offloads) -> (Tap, Tap) {
     (a, b)
 }
 
-fn ip(arguments: &str) {
+pub fn ip(arguments: &str) {
     let output = Command::new("ip")
         .args(arguments.split(' '))
         .output()
@@ -81,7 +81,7 @@ fn exists(interface: &str) -> bool {
         .success()
 }
 
-fn udp_frame(payload: &[u8]) -> Vec<u8> {
+pub fn udp_frame(payload: &[u8]) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
         .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
         .udp(1, 2);

@@ -1,15 +1,18 @@
 //! Tests of the lab on the real kernel. Where the machine lacks what they need they are ignored, and say so.
 
+mod datapaths;
 mod devices;
+mod macvtap;
 mod pump;
 mod run;
 
 use std::{
     fs,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
+use lab::Namespace;
 use libtest_mimic::{Arguments, Trial};
 
 /// The sentence it proves, and the proof.
@@ -22,7 +25,16 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let devices = lacking(&["ip"]);
     let programs = lacking(&["ip", "iperf3", "sockperf"]);
+    let macvtap = devices.clone().or_else(lacking_macvtap);
+    let measured_macvtap = programs.clone().or_else(|| macvtap.clone());
+    let busybox = programs.clone().or_else(|| lacking(&["busybox"]));
+    let checked_macvtap = busybox.clone().or_else(|| macvtap.clone());
+    let switch = busybox.or_else(lacking_switch);
     let trials = [
+        trials(macvtap::TESTS, macvtap.as_deref()),
+        trials(datapaths::MACVTAP, measured_macvtap.as_deref()),
+        trials(datapaths::CHECKS, checked_macvtap.as_deref()),
+        trials(datapaths::SWITCH_CHECKS, switch.as_deref()),
         trials(devices::TESTS, devices.as_deref()),
         trials(pump::TESTS, devices.as_deref()),
         trials(run::TESTS, programs.as_deref()),
@@ -54,4 +66,24 @@ fn lacking(programs: &[&str]) -> Option<String> {
         .iter()
         .find(|program| Command::new(program).arg("--version").output().is_err())?;
     Some(format!("needs {missing}"))
+}
+
+/// Whether the kernel makes macvtaps can only be tried: their driver is loaded when the first one is made.
+fn lacking_macvtap() -> Option<String> {
+    let namespace = Namespace::anonymous().expect("namespace");
+    let makes = |arguments: &str| {
+        let mut ip = Command::new("ip");
+        ip.args(arguments.split(' ')).stderr(Stdio::null());
+        namespace
+            .run(move || ip.status())
+            .is_ok_and(|status| status.success())
+    };
+    let made = makes("link add lower type veth peer name lower-peer")
+        && makes("link add vm1 link lower type macvtap mode bridge");
+    (!made).then(|| "needs the kernel's macvtap".into())
+}
+
+fn lacking_switch() -> Option<String> {
+    let there = datapaths::switch().exists();
+    (!there).then(|| "needs tapbridge: 'cargo build -p bridge-user'".into())
 }

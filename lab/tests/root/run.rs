@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -29,6 +30,14 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
+/// A lab removes what killed ones left: none of another test may start while one looks at that.
+static REMAINS: RwLock<()> = RwLock::new(());
+
+/// What a test holds while it runs labs that are not killed.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    REMAINS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A lab's process and the namespaces it has made.
 struct Run {
     child: Child,
@@ -36,9 +45,9 @@ struct Run {
 }
 
 impl Run {
-    fn start(time: &str) -> Self {
+    fn start(datapath: &str, time: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
-        command.args(["run", "--datapath", "linux-bridge", "--json", "--time", time]);
+        command.args(["run", "--datapath", datapath, "--json", "--time", time]);
         let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -52,7 +61,7 @@ impl Run {
 
     /// A lab in the middle of its first measurement.
     fn in_the_middle() -> Self {
-        let mut run = Self::start("30");
+        let mut run = Self::start("linux-bridge", "30");
         let deadline = Instant::now() + Duration::from_secs(10);
         while run
             .programs()
@@ -118,7 +127,13 @@ impl Run {
 }
 
 fn a_run_measures() {
-    let run = Run::start("1");
+    measure("linux-bridge");
+}
+
+/// Has a lab measure once, checks what it reports and that it leaves nothing behind; returns the report.
+pub fn measure(datapath: &str) -> Value {
+    let _guard = beside_others();
+    let run = Run::start(datapath, "1");
     let names = format!("tblab-{}-", run.child.id());
     let Output {
         status,
@@ -155,9 +170,11 @@ fn a_run_measures() {
         !left.iter().any(|name| name.to_string_lossy().starts_with(&names)),
         "{left:?}"
     );
+    report
 }
 
 fn an_interrupted_run_leaves_nothing() {
+    let _guard = beside_others();
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let mut run = Run::in_the_middle();
         run.signal(signal);
@@ -169,6 +186,7 @@ fn an_interrupted_run_leaves_nothing() {
 }
 
 fn the_next_run_removes_the_remains() {
+    let _guard = REMAINS.write().unwrap_or_else(PoisonError::into_inner);
     let mut killed = Run::in_the_middle();
     killed.signal(Signal::SIGKILL);
     killed.child.wait().expect("wait for the lab");

@@ -3,13 +3,14 @@
 use std::{
     ffi::OsString,
     fmt, fs,
+    os::fd::RawFd,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use lab::{Namespace, Offloads};
+use lab::{Macvtap, Namespace, Offloads};
 use serde::Serialize;
 
 use super::channel::Channel;
@@ -165,13 +166,20 @@ impl Model {
         channel.wait_until_ready(TRIAL_LIMIT)
     }
 
-    /// Starts the machine of a seat, whose tap is there.
-    pub fn start(&self, host: &Namespace, seat: Seat, hardware: Hardware) -> Result<Process> {
+    /// Starts the machine of a seat, whose tap is there, unless it is to use an open macvtap.
+    pub fn start(
+        &self,
+        host: &Namespace,
+        seat: Seat,
+        hardware: Hardware,
+        macvtap: Option<Macvtap>,
+    ) -> Result<Process> {
         let mut command = self.qemu.command(Some(host))?;
         self.describe(&mut command, &addresses(seat, hardware));
+        let inherited = macvtap.map(|macvtap| process::inherit(&mut command, macvtap));
         command
             .arg("-netdev")
-            .arg(network(seat, self.vhost))
+            .arg(network(seat, inherited, self.vhost))
             .arg("-device")
             .arg(card(seat, hardware));
         Process::start_with_input(format!("QEMU of {}", seat.name()), command)
@@ -225,12 +233,13 @@ fn addresses(seat: Seat, hardware: Hardware) -> String {
     )
 }
 
-fn network(seat: Seat, vhost: bool) -> String {
+fn network(seat: Seat, inherited: Option<RawFd>, vhost: bool) -> String {
+    let device = match inherited {
+        Some(number) => format!("fd={number}"),
+        None => format!("ifname={},script=no,downscript=no", seat.tap()),
+    };
     let vhost = if vhost { "on" } else { "off" };
-    format!(
-        "tap,id=net,ifname={},script=no,downscript=no,vhost={vhost}",
-        seat.tap()
-    )
+    format!("tap,id=net,{device},vhost={vhost}")
 }
 
 fn card(seat: Seat, hardware: Hardware) -> String {
@@ -281,6 +290,12 @@ mod tests {
             addresses(Seat(1), hardware),
             " tb.ip4=10.0.0.1/24 tb.ip6=fd00::1/64 tb.mtu=9000"
         );
-        assert!(network(Seat(1), true).ends_with("ifname=vm1,script=no,downscript=no,vhost=on"));
+    }
+
+    #[test]
+    fn qemu_makes_no_tap_where_it_inherits_a_device() {
+        let own = network(Seat(1), None, true);
+        assert_eq!(own, "tap,id=net,ifname=vm1,script=no,downscript=no,vhost=on");
+        assert_eq!(network(Seat(1), Some(7), false), "tap,id=net,fd=7,vhost=off");
     }
 }
