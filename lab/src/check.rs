@@ -1,6 +1,6 @@
 //! `tapbridge-lab check`: whether a datapath carries what guests send, unharmed.
 
-use std::{env, fs, net::IpAddr, path::PathBuf, process, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -11,6 +11,7 @@ use crate::{
     job::{self, State},
     machine,
     pair::{self, Pair, Progress},
+    scratch::Scratch,
     settings::Setup,
     sweep,
     wait::{self, OnSignal},
@@ -39,14 +40,15 @@ impl CheckArguments {
         machine::inspect(setup)?;
         sweep::sweep(setup.tapbridge.as_deref());
         let maker = guest::maker(setup)?;
-        let scratch = Scratch::new()?;
+        // Guests that are namespaces share the host's file system.
+        let scratch = Scratch::new("check")?;
         for &kind in &setup.datapath {
             let progress = Progress::new(kind.name().into());
             let host = pair::host()?;
             let pair = Pair::connect(&host, &*maker, setup, kind, &progress)?;
             let check = Check {
                 busybox: maker.busybox(),
-                folder: scratch.0.display().to_string(),
+                folder: scratch.path().display().to_string(),
                 name: kind.name(),
             };
             check
@@ -57,25 +59,6 @@ impl CheckArguments {
             pair.end()?;
         }
         Ok(())
-    }
-}
-
-/// A folder for files of guests that share the host's file system.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let path = env::temp_dir().join(format!("tblab-{}", process::id()));
-        fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("left behind: {}: {error}", self.0.display());
-        }
     }
 }
 

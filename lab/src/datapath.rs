@@ -3,6 +3,7 @@
 mod link;
 mod linux_bridge;
 mod macvtap;
+mod ovs;
 mod tapbridge;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 use crate::{guest::Hardware, plan::Seat, settings::Setup};
 
+pub use ovs::version as ovs_version;
 pub use tapbridge::{Hook, detach_all, is_pinned};
 
 /// A way to connect guests.
@@ -40,6 +42,11 @@ pub trait Attachment {
     /// What the datapath has counted, if it counts.
     fn stats(&self) -> Result<Option<Stats>>;
 
+    /// What a reader of figures has to know of it, beside its name.
+    fn facts(&self) -> Option<String> {
+        None
+    }
+
     /// Disconnects them; unlike a drop it tells what went wrong.
     fn detach(self: Box<Self>) -> Result<()>;
 }
@@ -61,6 +68,8 @@ pub enum Kind {
     LinuxBridge,
     /// The kernel's macvtap in bridge mode, over a veth
     Macvtap,
+    /// Open vSwitch, in the kernel or else in userspace
+    Ovs,
 }
 
 impl Kind {
@@ -70,6 +79,7 @@ impl Kind {
             Self::Tapbridge => "tapbridge",
             Self::LinuxBridge => "linux-bridge",
             Self::Macvtap => "macvtap",
+            Self::Ovs => "ovs",
         }
     }
 
@@ -86,6 +96,9 @@ impl Kind {
             }
             Self::LinuxBridge => Box::new(linux_bridge::LinuxBridge),
             Self::Macvtap => Box::new(macvtap::Macvtap),
+            Self::Ovs => Box::new(ovs::OpenVswitch {
+                version: ovs::version()?,
+            }),
         })
     }
 }

@@ -6,7 +6,11 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::{datapath::Kind, process::first_line, settings::Setup};
+use crate::{
+    datapath::{Kind, ovs_version},
+    process::first_line,
+    settings::Setup,
+};
 
 /// Facts that a figure means nothing without.
 #[derive(Debug, Serialize)]
@@ -39,6 +43,9 @@ pub fn inspect(setup: &Setup) -> Result<Machine> {
         (None, true) => bail!("the datapath tapbridge needs --tapbridge PATH"),
         (Some(path), true) => Some(first_line(path, "--version").context("needs this project's switch")?),
     };
+    if setup.datapath.contains(&Kind::Ovs) {
+        ovs_version()?;
+    }
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     Ok(Machine {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into(),

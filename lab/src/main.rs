@@ -14,6 +14,7 @@ mod pump_command;
 mod report;
 mod run;
 mod sample;
+mod scratch;
 mod settings;
 mod sweep;
 mod throughput;

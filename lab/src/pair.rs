@@ -52,6 +52,8 @@ pub struct Remains {
     pub pumps: Option<[pump::Report; 2]>,
     /// Of the datapath, if it counts.
     pub stats: Option<Stats>,
+    /// Of the datapath, what a reader of figures has to know.
+    pub facts: Option<String>,
 }
 
 impl<'host> Pair<'host> {
@@ -101,6 +103,9 @@ impl<'host> Pair<'host> {
             second.vmm()
         ));
         let attachment = datapath.attach(host, &SEATS.map(Seat::tap))?;
+        if let Some(facts) = attachment.facts() {
+            progress.step(&format!("connected by {facts}"));
+        }
         Ok(Self {
             attachment,
             first,
@@ -126,14 +131,14 @@ impl<'host> Pair<'host> {
 
     /// Takes all apart in order; unlike a drop it tells what went wrong.
     pub fn end(self) -> Result<Remains> {
-        let stats = self.attachment.stats()?;
+        let (stats, facts) = (self.attachment.stats()?, self.attachment.facts());
         self.attachment.detach()?;
         let pumps = [self.first.stop()?, self.second.stop()?];
         let pumps = match pumps {
             [Some(first), Some(second)] => Some([first, second]),
             _ => None,
         };
-        Ok(Remains { pumps, stats })
+        Ok(Remains { pumps, stats, facts })
     }
 }
 

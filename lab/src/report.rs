@@ -68,6 +68,9 @@ impl<'run> Report<'run> {
                 .iter()
                 .rev()
                 .find(|sample| sample.datapath == summary.datapath);
+            if let Some(facts) = last.and_then(|sample| sample.datapath_facts.as_deref()) {
+                let _ = writeln!(text, "\n{}: {facts}", summary.datapath.name());
+            }
             if let Some(stats) = last.and_then(|sample| sample.stats_text.as_deref()) {
                 let _ = write!(text, "\n{} stats, last round:\n{stats}", summary.datapath.name());
             }
@@ -159,6 +162,7 @@ mod tests {
     fn sample(datapath: Kind, round: u32, gbit_per_s: f64, p50_us: f64) -> Sample {
         Sample {
             datapath,
+            datapath_facts: None,
             round,
             boots: 1,
             boot_s: [0.0; 2],

@@ -18,6 +18,8 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct Sample {
     pub datapath: Kind,
+    /// What it was in more detail, such as its version; null where the name says it all.
+    pub datapath_facts: Option<String>,
     /// From 1.
     pub round: u32,
     /// How often the guests were booted: 2 if they did not reach each other at first.
@@ -49,6 +51,7 @@ pub fn take(settings: &Settings, maker: &dyn Maker, kind: Kind, round: u32) -> R
     let (stats, stats_text) = remains.stats.map(|Stats { json, text }| (json, text)).unzip();
     Ok(Sample {
         datapath: kind,
+        datapath_facts: remains.facts,
         round,
         boots: boot.times,
         boot_s: boot.seconds,

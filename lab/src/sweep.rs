@@ -1,11 +1,11 @@
-//! What a lab that was killed left behind: namespaces, and a bridge that stays pinned.
+//! What a lab that was killed left behind: namespaces, a bridge that stays pinned, and temporary files.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use lab::{Namespace, netns};
 
-use crate::{datapath, plan};
+use crate::{datapath, plan, scratch};
 
 /// Removes the remains of labs whose process no longer lives.
 pub fn sweep(tapbridge: Option<&Path>) {
@@ -26,6 +26,15 @@ pub fn sweep(tapbridge: Option<&Path>) {
         }
         netns::remove(&name);
         eprintln!("removed {name}, which a killed lab left behind");
+    }
+    for folder in scratch::remains(alive) {
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => eprintln!("removed {}, which a killed lab left behind", folder.display()),
+            Err(error) => eprintln!(
+                "a killed lab left {} behind, which stays: {error}",
+                folder.display()
+            ),
+        }
     }
 }
 

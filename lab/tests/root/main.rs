@@ -27,12 +27,22 @@ fn main() -> ExitCode {
     let programs = lacking(&["ip", "iperf3", "sockperf"]);
     let macvtap = devices.clone().or_else(lacking_macvtap);
     let measured_macvtap = programs.clone().or_else(|| macvtap.clone());
+    let ovs = programs
+        .clone()
+        .or_else(|| lacking(&["ovs-vswitchd", "ovsdb-server", "ovs-vsctl"]));
+    let no_ovs = programs.clone().or_else(|| {
+        lacking(&["ovs-vswitchd"])
+            .is_none()
+            .then(|| "Open vSwitch is here".into())
+    });
     let busybox = programs.clone().or_else(|| lacking(&["busybox"]));
     let checked_macvtap = busybox.clone().or_else(|| macvtap.clone());
     let switch = busybox.or_else(lacking_switch);
     let trials = [
         trials(macvtap::TESTS, macvtap.as_deref()),
         trials(datapaths::MACVTAP, measured_macvtap.as_deref()),
+        trials(datapaths::OVS, ovs.as_deref()),
+        trials(datapaths::NO_OVS, no_ovs.as_deref()),
         trials(datapaths::CHECKS, checked_macvtap.as_deref()),
         trials(datapaths::SWITCH_CHECKS, switch.as_deref()),
         trials(devices::TESTS, devices.as_deref()),
