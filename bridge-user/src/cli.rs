@@ -1,5 +1,7 @@
 //! Commands: what the user may say, and what is done then.
 
+mod fdb;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
@@ -10,9 +12,7 @@ use tapbridge::{
     bridge::Bridge,
     common::{
         fdb::DEFAULT_AGEING_SECONDS,
-        frame::Vlan,
         layout::{DEFAULT_MAX_PORTS, MAX_PORTS_LIMIT},
-        mac::Mac,
     },
     detach::{detach, detach_all},
     kernel,
@@ -24,6 +24,7 @@ use tapbridge::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::fdb::Fdb;
 use crate::output;
 
 /// The bridge that ports go to unless the user names another.
@@ -153,65 +154,6 @@ struct Set {
     ageing_time: u64,
 }
 
-#[derive(Args)]
-struct Address {
-    /// Unicast MAC address, as 52:54:00:12:34:56
-    #[arg(value_name = "MAC")]
-    mac: Mac,
-
-    /// VLAN of tagged frames: 1 to 4094; without it the address is that of untagged frames
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
-    vlan: Option<u16>,
-
-    /// The VLAN is a service VLAN (802.1ad)
-    #[arg(long, requires = "vlan")]
-    service: bool,
-}
-
-impl Address {
-    fn vlan(&self) -> Vlan {
-        Vlan::new(self.vlan.unwrap_or(0), self.service)
-    }
-}
-
-#[derive(Subcommand)]
-enum Fdb {
-    /// Show addresses, learned and static
-    Show(Which),
-    /// Put an address on a port for good: it is not learned elsewhere and does not age
-    Add {
-        #[command(flatten)]
-        address: Address,
-
-        /// The port
-        #[arg(long, value_name = "IFACE")]
-        dev: String,
-    },
-    /// Remove an address, learned or static
-    Del {
-        #[command(flatten)]
-        address: Address,
-
-        /// Bridge to remove it from
-        #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
-        bridge: String,
-    },
-    /// Forget learned addresses
-    Flush {
-        /// Only those on this port
-        #[arg(long, value_name = "IFACE")]
-        dev: Option<String>,
-
-        /// Only in this bridge
-        #[arg(long, value_name = "NAME")]
-        bridge: Option<String>,
-
-        /// Remove static addresses too
-        #[arg(long = "static")]
-        statics: bool,
-    },
-}
-
 /// Does what the user said.
 pub async fn run(command_line: CommandLine) -> Result<()> {
     kernel::check_permission()?;
@@ -249,7 +191,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
             let locked = read(&state, bridge.as_deref())?;
             output::overview(&show(locked.as_ref(), bridge.as_deref()).await?, json)
         }
-        Command::Fdb { command } => fdb(&state, command, json).await,
+        Command::Fdb { command } => fdb::run(&state, command, json).await,
         Command::Stats(Stats { which, watch }) => match watch {
             None => output::statistics(&statistics(&state, which.bridge.as_deref()).await?, None, json),
             Some(seconds) => watch_statistics(&state, which.bridge.as_deref(), seconds, json).await,
@@ -354,77 +296,6 @@ async fn watch_statistics(state: &State, only: Option<&str>, seconds: u64, json:
         let now = statistics(state, only).await?;
         output::statistics(&now, before.as_ref().map(|before| (before, seconds)), json)?;
         before = Some(now);
-    }
-}
-
-async fn fdb(state: &State, command: Fdb, json: bool) -> Result<()> {
-    let links = Netlink::connect()?.links().await?;
-    match command {
-        Fdb::Show(Which { bridge }) => {
-            let locked = read(state, bridge.as_deref())?;
-            let mut entries = Vec::new();
-            for bridge in open(locked.as_ref(), bridge.as_deref())? {
-                entries.extend(bridge.fdb(&links)?);
-            }
-            output::fdb(&entries, json)
-        }
-        Fdb::Add { address, dev } => {
-            let locked = state.lock_existing()?.ok_or_else(|| not_attached(&dev))?;
-            let mut bridges = open(Some(&locked), None)?;
-            let (index, slot) =
-                tapbridge::detach::find(&bridges, &links, &dev)?.ok_or_else(|| not_attached(&dev))?;
-            Ok(bridges[index].add_static(address.mac, address.vlan(), slot)?)
-        }
-        Fdb::Del {
-            address,
-            bridge: name,
-        } => {
-            let locked = change(state, &name)?;
-            let mut bridge = Bridge::open(&locked, &name)?;
-            if bridge.remove_address(address.mac, address.vlan())? {
-                return Ok(());
-            }
-            let vlan = address
-                .vlan
-                .map(|vlan| format!(" vlan {vlan}"))
-                .unwrap_or_default();
-            Err(Error::NoFdbEntry {
-                mac: address.mac.to_string(),
-                vlan,
-                bridge: name,
-            }
-            .into())
-        }
-        Fdb::Flush {
-            dev,
-            bridge: only,
-            statics,
-        } => {
-            let locked = read_or_change(state, only.as_deref())?;
-            let mut bridges = open(locked.as_ref(), only.as_deref())?;
-            let flushed = match dev {
-                None => bridges
-                    .iter_mut()
-                    .map(|bridge| bridge.flush(None, statics))
-                    .sum::<tapbridge::Result<_>>()?,
-                Some(dev) => {
-                    let place = tapbridge::detach::find(&bridges, &links, &dev)?;
-                    let (index, slot) = place.ok_or(Error::NotAttached {
-                        name: dev,
-                        bridge: only,
-                    })?;
-                    bridges[index].flush(Some(slot), statics)?
-                }
-            };
-            output::flushed(flushed, json)
-        }
-    }
-}
-
-fn read_or_change(state: &State, bridge: Option<&str>) -> Result<Option<Locked>> {
-    match bridge {
-        Some(name) => change(state, name).map(Some),
-        None => Ok(state.lock_existing()?),
     }
 }
 
