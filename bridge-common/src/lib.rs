@@ -15,6 +15,7 @@ pub mod frame;
 pub mod layout;
 pub mod mac;
 pub mod port;
+pub mod syscalls;
 
 /// Where the switch saw a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ mod plain {
         crate::layout::Kernel,
         crate::port::Ingress,
         crate::port::Port,
+        crate::syscalls::Key,
+        crate::syscalls::Settings,
     );
 }
 
@@ -75,4 +78,6 @@ const _: () = {
     assert!(size_of::<layout::Kernel>() == 9 * 8);
     assert!(size_of::<port::Ingress>() == 4 + 4);
     assert!(size_of::<port::Port>() == 4 * 4 + 8 + port::INTERFACE_NAME);
+    assert!(size_of::<syscalls::Key>() == syscalls::NAME + 3 * 4);
+    assert!(size_of::<syscalls::Settings>() == 7 * 8);
 };

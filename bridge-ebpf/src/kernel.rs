@@ -5,13 +5,10 @@
 
 use core::ptr;
 
-use aya_ebpf::{
-    Global,
-    bindings::xdp_md,
-    helpers::{bpf_probe_read_kernel, generated::bpf_map_lookup_elem},
-    maps::DevMap,
-};
+use aya_ebpf::{Global, bindings::xdp_md, helpers::generated::bpf_map_lookup_elem, maps::DevMap};
 use bridge_common::{decision::Device, layout::Kernel};
+
+use crate::address::Address;
 
 /// Set by the loader.
 #[unsafe(no_mangle)]
@@ -39,18 +36,6 @@ macro_rules! offset {
 const UP: u32 = 1 << 0;
 /// `1 << __LINK_STATE_NOCARRIER`
 const NO_CARRIER: u64 = 1 << 2;
-
-/// A pointer into the kernel's memory.
-#[derive(Clone, Copy)]
-struct Address(u64);
-
-impl Address {
-    #[inline(always)]
-    fn read<T>(self, offset: u64) -> Option<T> {
-        // SAFETY: the helper checks the address and fails where it can't be read; every `T` here is an integer.
-        unsafe { bpf_probe_read_kernel(self.0.wrapping_add(offset) as *const T) }.ok()
-    }
-}
 
 /// A `struct net_device`. Both programs run under RCU, so a device found through a map or a frame does not go away
 /// while they look at it.

@@ -296,7 +296,7 @@ pub(crate) fn remove_folder(folder: &Path, name: &str) -> Result<()> {
 }
 
 /// What the verifier said last is what it objected to; all it said can be megabytes.
-fn load_error(object: &str, error: ProgramError) -> Error {
+pub(crate) fn load_error(object: &str, error: ProgramError) -> Error {
     let cause = match error {
         ProgramError::LoadError {
             io_error,

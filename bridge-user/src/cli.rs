@@ -1,6 +1,7 @@
 //! Commands: what the user may say, and what is done then.
 
 mod fdb;
+mod syscalls;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -24,7 +25,7 @@ use tapbridge::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::fdb::Fdb;
+use self::{fdb::Fdb, syscalls::Syscalls};
 use crate::output;
 
 /// The bridge that ports go to unless the user names another.
@@ -67,6 +68,8 @@ enum Command {
     Monitor(Monitor),
     /// Change a bridge's settings
     Set(Set),
+    /// Count the system calls of processes, such as VMMs, until Ctrl-C
+    Syscalls(Syscalls),
 }
 
 /// Which hooks a tap gets.
@@ -209,6 +212,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
             config.ageing = ageing_time * 1_000_000_000;
             Ok(bridge.set_config(config)?)
         }
+        Command::Syscalls(arguments) => syscalls::run(arguments, json).await,
     }
 }
 

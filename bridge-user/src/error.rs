@@ -189,6 +189,38 @@ pub enum Error {
         /// How many fit.
         capacity: u32,
     },
+    /// No such process.
+    #[error("process {pid}: there is none in this namespace of process ids; 'ps -e' lists those there are")]
+    NoProcess {
+        /// Its id.
+        pid: u32,
+    },
+    /// The id is that of a thread.
+    #[error("process {pid}: is a thread of process {process}; count that one: all its threads count")]
+    Thread {
+        /// The thread's id.
+        pid: u32,
+        /// Its process's id.
+        process: u32,
+    },
+    /// The process belongs to another namespace of process ids.
+    #[error(
+        "process {pid}: lives in another namespace of process ids, in a container inside this one; count it from \
+         the host, or from in there"
+    )]
+    OtherPidNamespace {
+        /// Its id.
+        pid: u32,
+    },
+    /// There is no tracepoint that system calls pass.
+    #[error(
+        "tracepoint sys_enter: attach: {cause}; counting system calls needs a kernel built with CONFIG_BPF_EVENTS=y \
+         for an architecture that has this tracepoint"
+    )]
+    NoSysEnter {
+        /// What the kernel said.
+        cause: String,
+    },
     /// Anything else that the kernel refused.
     #[error("{object}: {action}: {cause}")]
     System {
@@ -218,7 +250,7 @@ impl<T, E: std::error::Error> Context<T> for std::result::Result<T, E> {
 }
 
 /// An error and what caused it, in one line. A verifier's log is cut to its end, where the cause is.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -64,19 +64,55 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The offsets that the programs need, from the kernel's own description of itself.
+/// The offsets that the switch's programs need, from the kernel's own description of itself.
 pub fn offsets() -> Result<Kernel> {
+    read_btf(switch_offsets)
+}
+
+/// What the counter of system calls needs to know of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskOffsets {
+    /// `task_struct.group_leader`
+    pub group_leader: u64,
+    /// `task_struct.comm`
+    pub comm: u64,
+    /// The word that tells a 32-bit call, and its bits there; 0 on machines that have none.
+    pub compat: (u64, u64),
+}
+
+/// Where the members of a thread lie that the counter of system calls reads.
+pub fn task_offsets() -> Result<TaskOffsets> {
+    read_btf(|btf| {
+        let thread_info = |member: &str| -> Result<u64, BtfError> {
+            Ok(btf.offset("task_struct", "thread_info")? + btf.offset("thread_info", member)?)
+        };
+        Ok(TaskOffsets {
+            group_leader: btf.offset("task_struct", "group_leader")?,
+            comm: btf.offset("task_struct", "comm")?,
+            compat: match std::env::consts::ARCH {
+                // TS_COMPAT
+                "x86_64" => (thread_info("status")?, 1 << 1),
+                // TIF_32BIT
+                "aarch64" => (thread_info("flags")?, 1 << 22),
+                _ => (0, 0),
+            },
+        })
+    })
+}
+
+fn read_btf<T>(read: impl FnOnce(&Btf<'_>) -> Result<T, BtfError>) -> Result<T> {
     let path = Path::new(VMLINUX);
     let no_btf = |reason: String| Error::NoBtf {
         path: path.to_owned(),
         reason,
     };
     let data = fs::read(path).map_err(|error| no_btf(error.to_string()))?;
-    read_offsets(&data).map_err(|error| no_btf(error.to_string()))
+    Btf::parse(&data)
+        .and_then(|btf| read(&btf))
+        .map_err(|error| no_btf(error.to_string()))
 }
 
-fn read_offsets(data: &[u8]) -> Result<Kernel, BtfError> {
-    let btf = Btf::parse(data)?;
+fn switch_offsets(btf: &Btf<'_>) -> Result<Kernel, BtfError> {
     Ok(Kernel {
         xdp_buff_rxq: btf.offset("xdp_buff", "rxq")?,
         xdp_rxq_info_dev: btf.offset("xdp_rxq_info", "dev")?,

@@ -2,7 +2,8 @@
 //!
 //! Nothing here has to keep running: a bridge is a folder of pinned maps, programs and links in bpffs ([`state`]).
 //! [`bridge`] opens and makes such a folder, [`attach`] and [`detach`] move ports in and out of it, [`fdb`],
-//! [`show`], [`stats`] and [`monitor`] read it.
+//! [`show`], [`stats`] and [`monitor`] read it. [`syscalls`] has nothing to do with bridges: it counts what a VMM asks
+//! of the kernel, and leaves nothing behind.
 
 pub mod attach;
 pub mod bridge;
@@ -19,10 +20,14 @@ pub mod port;
 pub mod show;
 pub mod state;
 pub mod stats;
+pub mod syscalls;
 pub mod sysctl;
 
 pub use bridge_common as common;
 pub use error::{Error, Result};
 
-/// The programs and maps, built for the kernel by the build script.
+/// The switch's programs and maps, built for the kernel by the build script.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tapbridge.bpf.o"));
+
+/// The counter of system calls, as above: an object of its own, since it has nothing of the switch's.
+pub static SYSCALLS_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscalls.bpf.o"));

@@ -1,11 +1,31 @@
-//! Network namespaces: a bridge's maps hold ifindexes, which mean something in one namespace only.
+//! Namespaces: a bridge's maps hold ifindexes, which mean something in one network namespace only, and process ids mean
+//! something in one namespace of processes only.
 
 use std::{fs, os::unix::fs::MetadataExt as _};
+
+use nix::sys::stat::{major, minor};
+
+use crate::error::{Context as _, Result};
+
+/// Inode of the initial namespace of process ids (`PROC_PID_INIT_INO`).
+const INITIAL_PID_INODE: u64 = 0xefff_fffc;
 
 /// Inode of the calling thread's network namespace.
 pub fn current() -> u64 {
     // A thread may have entered a namespace of its own.
     fs::metadata("/proc/thread-self/ns/net").map_or(0, |metadata| metadata.ino())
+}
+
+/// Device, as the kernel writes it, and inode of the calling process's namespace of process ids; zeros for the initial
+/// one.
+pub fn of_processes() -> Result<[u64; 2]> {
+    let path = "/proc/self/ns/pid";
+    let namespace = fs::metadata(path).at(path, "read")?;
+    Ok(match namespace.ino() {
+        INITIAL_PID_INODE => [0, 0],
+        // `MKDEV`; what stat tells is folded otherwise.
+        inode => [major(namespace.dev()) << 20 | minor(namespace.dev()), inode],
+    })
 }
 
 /// The command that runs another command in the namespace of this inode.

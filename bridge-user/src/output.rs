@@ -1,5 +1,7 @@
 //! What the commands print: tables for people, JSON for programs.
 
+mod syscalls;
+
 use std::io::{self, Write as _};
 
 use anyhow::Result;
@@ -12,6 +14,8 @@ use tapbridge::{
     show::{BridgeOverview, Overview},
     stats::{BridgeStatistics, Count, PortStatistics, Statistics},
 };
+
+pub use self::syscalls::syscalls;
 
 /// Whether an error only says that nobody reads any more.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {

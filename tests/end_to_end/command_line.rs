@@ -109,7 +109,15 @@ fn without_the_capabilities_it_says_which_are_missing() {
     let copy = env::temp_dir().join(unique("tapbridge-copy-"));
     fs::copy(TAPBRIDGE, &copy).expect("copy the binary");
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("make the copy executable");
-    let outputs = ["show", "attach lo", "detach --all", "stats", "fdb show"].map(|words| {
+    let outputs = [
+        "show",
+        "attach lo",
+        "detach --all",
+        "stats",
+        "fdb show",
+        "syscalls --pid 1",
+    ]
+    .map(|words| {
         let mut command = Command::new(&copy);
         command
             .args(words.split_whitespace())

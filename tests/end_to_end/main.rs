@@ -19,6 +19,8 @@ mod ring;
 mod several;
 mod statistics;
 mod support;
+mod syscalls;
+mod syscalls_output;
 mod tcp;
 mod tunnels;
 mod veth;
@@ -42,6 +44,8 @@ macro_rules! tests {
 }
 
 fn main() -> ExitCode {
+    support::caller::play_if_told_to();
+    syscalls::contain_if_told_to();
     let mut arguments = Arguments::from_args();
     // Most of a test's time is the kernel's: waiting for grace periods while programs come and go.
     arguments.test_threads = arguments
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
     let bpffs = (lacking.is_none() && !arguments.list).then(Bpffs::new);
     let lacking = lacking.as_deref();
     let tracing = lacking.or_else(|| lacking_tracepoints().then_some("needs tracefs"));
+    let compat = lacking.or_else(|| (!support::caller::has_compat_calls()).then_some("needs 32-bit calls"));
     let trials = [
         trials("attach", attach::TESTS, lacking),
         trials("checksum", checksum::TESTS, lacking),
@@ -69,6 +74,10 @@ fn main() -> ExitCode {
         trials("ring", ring::TESTS, lacking),
         trials("several", several::TESTS, lacking),
         trials("statistics", statistics::TESTS, lacking),
+        trials("syscalls", syscalls::TESTS, lacking),
+        trials("syscalls_output", syscalls_output::TESTS, lacking),
+        trials("syscalls_output", syscalls_output::TRACING_TESTS, tracing),
+        trials("syscalls_output", syscalls_output::COMPAT_TESTS, compat),
         trials("tcp", tcp::TESTS, lacking),
         trials("tunnels", tunnels::TESTS, lacking),
         trials("veth", veth::TESTS, lacking),

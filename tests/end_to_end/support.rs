@@ -1,6 +1,8 @@
 //! What the tests share: a switch in a namespace of its own, frames, and what the kernel says of them.
 
 pub mod bpffs;
+pub mod caller;
+pub mod counting;
 pub mod frames;
 pub mod guest;
 pub mod program;

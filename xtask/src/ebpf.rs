@@ -15,16 +15,16 @@ use crate::{
     toolchain::{TARGET, Toolchain},
 };
 
-/// The file name of the object in the build script's output folder.
-const OBJECT: &str = "tapbridge.bpf.o";
-
-/// The eBPF crate's package, and its binary.
+/// The eBPF crate's package.
 const PACKAGE: &str = "bridge-ebpf";
 
-/// What the object is made of, besides this crate: paths in the workspace.
+/// Its binaries, and the file names of their objects in the build script's output folder.
+const OBJECTS: [(&str, &str); 2] = [(PACKAGE, "tapbridge.bpf.o"), ("syscalls", "syscalls.bpf.o")];
+
+/// What the objects are made of, besides this crate: paths in the workspace.
 const SOURCES: [&str; 4] = [PACKAGE, "bridge-common", "Cargo.toml", "Cargo.lock"];
 
-/// The whole of the build script: builds the object, puts it into `OUT_DIR`, and tells cargo when to run it again.
+/// The whole of the build script: builds the objects, puts them into `OUT_DIR`, and tells cargo when to run it again.
 pub fn build_script() -> Result<()> {
     let workspace = crate::workspace();
     for source in SOURCES {
@@ -46,17 +46,19 @@ pub fn build_script() -> Result<()> {
     };
     println!("cargo::rerun-if-changed={}", toolchain.linker.display());
     println!("cargo::rerun-if-changed={}", toolchain.sysroot.display());
-    let object = build(&toolchain, &workspace, &target_folder(&out))?;
-    let copy = out.join(OBJECT);
-    fs::copy(&object, &copy).with_context(|| format!("copy {} to {}", object.display(), copy.display()))?;
+    let folder = build(&toolchain, &workspace, &target_folder(&out))?;
+    for (binary, object) in OBJECTS {
+        let (from, to) = (folder.join(binary), out.join(object));
+        fs::copy(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    }
     Ok(())
 }
 
-/// Builds the eBPF crate and returns the object's path. All profiles and tools share one `target` folder, since the
-/// object is always the optimised one: the verifier does not accept any other.
+/// Builds the eBPF crate and returns the folder of its objects. All profiles and tools share one `target` folder, since
+/// the objects are always the optimised ones: the verifier does not accept any other.
 fn build(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<PathBuf> {
     let mut cargo = cargo(toolchain, workspace, target, "build");
-    cargo.args(["--bin", PACKAGE]);
+    cargo.arg("--bins");
     let output = cargo
         .output()
         .with_context(|| format!("`{}` could not be started", command::line(&cargo)))?;
@@ -72,7 +74,7 @@ fn build(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<PathB
     for warning in warnings(&stderr) {
         println!("cargo::warning={warning}");
     }
-    Ok(target.join(TARGET).join("release").join(PACKAGE))
+    Ok(target.join(TARGET).join("release"))
 }
 
 /// The compiler's warnings in cargo's messages, each with its place on one line: a build script can't show more.
@@ -98,7 +100,7 @@ fn warnings(messages: &str) -> Vec<String> {
 
 /// The command `cargo build` or `cargo clippy` of the eBPF crate, for BPF.
 ///
-/// Two machines that build the same sources get the same object, bit for bit, wherever the workspace, the registry
+/// Two machines that build the same sources get the same objects, bit for bit, wherever the workspace, the registry
 /// and the cache lie: the paths are mapped to fixed ones, and once a path is mapped, cargo leaves all flags out of the
 /// crates' hashes, hence the sysroot's path too.
 pub fn cargo(toolchain: &Toolchain, workspace: &Path, target: &Path, subcommand: &str) -> Command {

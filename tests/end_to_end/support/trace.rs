@@ -127,7 +127,7 @@ impl Transmission {
 }
 
 /// A tracefs, open and out of everybody's sight.
-fn tracefs() -> File {
+pub fn tracefs() -> File {
     let folder = env::temp_dir().join(unique("tapbridge-trace-"));
     fs::create_dir(&folder).expect("make a folder");
     mount(
