@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
+    datapath::Choice,
     guest::{self, Guest},
     interrupt,
     job::{self, State},
@@ -42,19 +43,19 @@ impl CheckArguments {
         let maker = guest::maker(setup)?;
         // Guests that are namespaces share the host's file system.
         let scratch = Scratch::new("check")?;
-        for &kind in &setup.datapath {
-            let progress = Progress::new(kind.name().into());
+        for choice in Choice::all(setup) {
+            let progress = Progress::new(choice.name());
             let host = pair::host()?;
-            let pair = Pair::connect(&host, &*maker, setup, kind, &progress)?;
+            let pair = Pair::connect(&host, &*maker, setup, choice, &progress)?;
             let check = Check {
                 busybox: maker.busybox(),
                 folder: scratch.path().display().to_string(),
-                name: kind.name(),
+                name: choice.name(),
             };
             check
                 .all(&*pair.first, &*pair.second)
                 .inspect_err(|error| pair.explain(error))
-                .with_context(|| kind.name())?;
+                .with_context(|| choice.name())?;
             progress.step("cleaning up");
             pair.end()?;
         }
@@ -66,7 +67,7 @@ struct Check {
     busybox: String,
     folder: String,
     /// The datapath's.
-    name: &'static str,
+    name: String,
 }
 
 impl Check {

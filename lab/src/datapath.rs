@@ -9,7 +9,6 @@ mod tapbridge;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use lab::Namespace;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::{guest::Hardware, plan::Seat, settings::Setup};
@@ -39,8 +38,15 @@ pub enum Device {
 
 /// Guests that are connected. Dropping it disconnects them.
 pub trait Attachment {
-    /// What the datapath has counted, if it counts.
-    fn stats(&self) -> Result<Option<Stats>>;
+    /// What the datapath has counted, as JSON, if it counts.
+    fn stats(&self) -> Result<Option<Value>> {
+        Ok(None)
+    }
+
+    /// The same for people.
+    fn stats_text(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// What a reader of figures has to know of it, beside its name.
     fn facts(&self) -> Option<String> {
@@ -51,16 +57,8 @@ pub trait Attachment {
     fn detach(self: Box<Self>) -> Result<()>;
 }
 
-/// The same counters for programs and for people.
-#[derive(Debug)]
-pub struct Stats {
-    pub json: Value,
-    pub text: String,
-}
-
 /// The datapaths there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// This project's switch
     Tapbridge,
@@ -82,21 +80,50 @@ impl Kind {
             Self::Ovs => "ovs",
         }
     }
+}
+
+/// A datapath that is measured: the switch once for each hook that the user has named.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    kind: Kind,
+    hook: Option<Hook>,
+}
+
+impl Choice {
+    /// Those of the command line, in its order.
+    pub fn all(setup: &Setup) -> Vec<Self> {
+        let hooks = |kind| match kind {
+            Kind::Tapbridge if !setup.hook.is_empty() => setup.hook.iter().copied().map(Some).collect(),
+            _ => vec![None],
+        };
+        let kinds = setup.datapath.iter();
+        kinds
+            .flat_map(|&kind| hooks(kind).into_iter().map(move |hook| Self { kind, hook }))
+            .collect()
+    }
+
+    /// The name in reports, such as "tapbridge-tcx".
+    pub fn name(self) -> String {
+        match self.hook {
+            Some(hook) => format!("{}-{}", self.kind.name(), hook.name()),
+            None => self.kind.name().into(),
+        }
+    }
 
     /// The datapath, configured.
     pub fn datapath(self, setup: &Setup) -> Result<Box<dyn Datapath>> {
-        Ok(match self {
-            Self::Tapbridge => {
+        Ok(match self.kind {
+            Kind::Tapbridge => {
                 let program = setup.tapbridge.clone();
                 let program = program.context("the datapath tapbridge needs --tapbridge PATH")?;
                 Box::new(tapbridge::Tapbridge {
                     program,
-                    hook: setup.hook,
+                    hook: self.hook,
                 })
             }
-            Self::LinuxBridge => Box::new(linux_bridge::LinuxBridge),
-            Self::Macvtap => Box::new(macvtap::Macvtap),
-            Self::Ovs => Box::new(ovs::OpenVswitch {
+            Kind::LinuxBridge => Box::new(linux_bridge::LinuxBridge),
+            Kind::Macvtap => Box::new(macvtap::Macvtap),
+            Kind::Ovs => Box::new(ovs::OpenVswitch {
                 version: ovs::version()?,
             }),
         })

@@ -8,14 +8,14 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use lab::{Namespace, Offloads, pump};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{datapath::Device, job::Job, plan::Seat, settings::Setup, vm_image::Packages};
+use crate::{datapath::Device, job::Job, plan::Seat, results::Card, settings::Setup, vm_image::Packages};
 
 pub use qemu::Accelerator;
 
 /// The kinds of guests there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Network namespaces, each with a frame pump in place of a VMM
@@ -53,6 +53,12 @@ pub trait Guest {
     /// The process that copies the guest's frames from and to its tap.
     fn vmm(&self) -> u32;
 
+    /// What its network card has sent and received so far.
+    fn card(&self) -> Result<Card>;
+
+    /// A folder of the guest's with a small file, `answer`.
+    fn answers(&self) -> String;
+
     /// Starts a program in the guest.
     fn start(&self, words: &[&str]) -> Result<Box<dyn Job>>;
 
@@ -73,7 +79,7 @@ pub struct Hardware {
 }
 
 /// What the guests of a run are, for its report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     pub kind: Kind,
     /// The machine monitor and its version; null for namespaces.
@@ -99,6 +105,30 @@ impl Facts {
     }
 }
 
+/// The only card but the loopback, in the form of /proc/net/dev.
+fn card_in(devices: &str) -> Result<Card> {
+    let mut cards = devices.lines().filter_map(|line| line.split_once(':'));
+    let (_, counters) = cards
+        .find(|(name, _)| name.trim() != "lo")
+        .context("no network card in /proc/net/dev")?;
+    let numbers: Vec<u64> = counters
+        .split_whitespace()
+        .map(|word| word.parse().with_context(|| format!("/proc/net/dev: {counters}")))
+        .collect::<Result<_>>()?;
+    let of = |column: usize| {
+        numbers
+            .get(column)
+            .copied()
+            .context("a short line in /proc/net/dev")
+    };
+    Ok(Card {
+        rx_bytes: of(0)?,
+        rx_frames: of(1)?,
+        tx_bytes: of(8)?,
+        tx_frames: of(9)?,
+    })
+}
+
 /// Finds what making guests takes; an error says what is missing.
 pub fn maker(setup: &Setup) -> Result<Box<dyn Maker>> {
     let packages = setup.vm.as_deref().map(Packages::open).transpose()?;
@@ -115,6 +145,17 @@ pub fn maker(setup: &Setup) -> Result<Box<dyn Maker>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_card_is_told_from_the_loopback() {
+        let devices = "Inter-|   Receive                 |  Transmit\n face |bytes    packets errs drop fifo frame \
+            compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:    1    2 0 0 0 0 0 0 \
+            3 4 0 0 0 0 0 0\n  eth0: 100 10 0 0 0 0 0 0 2000 20 0 0 0 0 0 0\n";
+        let card = card_in(devices).unwrap();
+        assert_eq!((card.rx_bytes, card.rx_frames), (100, 10));
+        assert_eq!((card.tx_bytes, card.tx_frames), (2000, 20));
+        assert!(card_in("lo: 1 2").is_err());
+    }
 
     #[test]
     fn a_reader_is_told_what_ran_the_guests_code() {

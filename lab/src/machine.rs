@@ -4,7 +4,7 @@ use std::{fs, path::Path, thread};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     datapath::{Kind, ovs_version},
@@ -13,20 +13,20 @@ use crate::{
 };
 
 /// Facts that a figure means nothing without.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The kernel's release.
-    kernel: String,
-    architecture: &'static str,
-    cpu_model: Option<String>,
+    pub kernel: String,
+    pub architecture: String,
+    pub cpu_model: Option<String>,
     /// CPUs that this process may use.
-    cpus: usize,
+    pub cpus: usize,
     /// Whether the machine is itself a virtual one.
-    virtualised: bool,
+    pub virtualised: bool,
     /// Runnable tasks, averaged over the minute before the first measurement.
-    load: Option<f64>,
+    pub load: Option<f64>,
     /// "None" when the datapath is not measured.
-    tapbridge: Option<String>,
+    pub tapbridge: Option<String>,
 }
 
 /// Looks at the machine; an error says what it lacks and how to mend that.
@@ -49,7 +49,7 @@ pub fn inspect(setup: &Setup) -> Result<Machine> {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     Ok(Machine {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into(),
-        architecture: std::env::consts::ARCH,
+        architecture: std::env::consts::ARCH.into(),
         cpu_model: cpu_field(&cpu, "model name").map(Into::into),
         cpus: thread::available_parallelism()?.get(),
         virtualised: cpu_field(&cpu, "flags")

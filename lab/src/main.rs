@@ -1,25 +1,26 @@
 //! The performance lab: guests, and what connects them, on one machine.
 
+mod account;
 mod check;
 mod datapath;
 mod guest;
 mod interrupt;
 mod job;
-mod latency;
 mod machine;
 mod pair;
 mod plan;
 mod process;
 mod pump_command;
 mod report;
+mod results;
 mod run;
 mod sample;
 mod scratch;
 mod settings;
 mod sweep;
-mod throughput;
 mod vm_image;
 mod wait;
+mod workload;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use anyhow::{Error, Result};
 use lab::{Namespace, netns, pump};
 
 use crate::{
-    datapath::{Attachment, Kind, Stats},
+    datapath::{Attachment, Choice},
     guest::{self, Guest, Maker},
     interrupt::Interrupted,
     plan::{self, Seat},
@@ -31,7 +31,7 @@ pub fn host() -> Result<Namespace> {
 /// Two guests and their datapath. Dropping it takes all apart.
 pub struct Pair<'host> {
     /// Before the guests, whose taps it holds.
-    attachment: Box<dyn Attachment + 'host>,
+    pub attachment: Box<dyn Attachment + 'host>,
     pub first: Box<dyn Guest>,
     pub second: Box<dyn Guest>,
     pub boot: Boot,
@@ -46,27 +46,17 @@ pub struct Boot {
     pub seconds: [f64; 2],
 }
 
-/// What is known of a pair after its end.
-pub struct Remains {
-    /// Of the guests' VMMs, if they count.
-    pub pumps: Option<[pump::Report; 2]>,
-    /// Of the datapath, if it counts.
-    pub stats: Option<Stats>,
-    /// Of the datapath, what a reader of figures has to know.
-    pub facts: Option<String>,
-}
-
 impl<'host> Pair<'host> {
     /// Boots two guests, connects them, and waits until packets get from one to the other.
     pub fn connect(
         host: &'host Namespace,
         maker: &dyn Maker,
         setup: &Setup,
-        kind: Kind,
+        choice: Choice,
         progress: &Progress,
     ) -> Result<Self> {
         for times in 1.. {
-            let mut pair = Self::boot(host, maker, setup, kind, progress)?;
+            let mut pair = Self::boot(host, maker, setup, choice, progress)?;
             pair.boot.times = times;
             let Err(error) = pair.wait_for_traffic() else {
                 return Ok(pair);
@@ -85,10 +75,10 @@ impl<'host> Pair<'host> {
         host: &'host Namespace,
         maker: &dyn Maker,
         setup: &Setup,
-        kind: Kind,
+        choice: Choice,
         progress: &Progress,
     ) -> Result<Self> {
-        let datapath = kind.datapath(setup)?;
+        let datapath = choice.datapath(setup)?;
         progress.step(&format!("booting two guests: {}", maker.facts().text()));
         let hardware = setup.hardware();
         let device = datapath.prepare(host, &SEATS, hardware)?;
@@ -123,22 +113,21 @@ impl<'host> Pair<'host> {
     /// Where the frames went is in the datapath's counters, as long as it is there.
     pub fn explain(&self, error: &Error) {
         if !error.is::<Interrupted>()
-            && let Ok(Some(stats)) = self.attachment.stats()
+            && let Ok(Some(stats)) = self.attachment.stats_text()
         {
-            eprintln!("the datapath's counters when it failed:\n{}", stats.text);
+            eprintln!("the datapath's counters when it failed:\n{stats}");
         }
     }
 
-    /// Takes all apart in order; unlike a drop it tells what went wrong.
-    pub fn end(self) -> Result<Remains> {
-        let (stats, facts) = (self.attachment.stats()?, self.attachment.facts());
+    /// Takes all apart in order; unlike a drop it tells what went wrong. Returns what the guests' VMMs have counted, if
+    /// they count.
+    pub fn end(self) -> Result<Option<[pump::Report; 2]>> {
         self.attachment.detach()?;
         let pumps = [self.first.stop()?, self.second.stop()?];
-        let pumps = match pumps {
+        Ok(match pumps {
             [Some(first), Some(second)] => Some([first, second]),
             _ => None,
-        };
-        Ok(Remains { pumps, stats, facts })
+        })
     }
 }
 

@@ -1,73 +1,46 @@
-//! One sample: a fresh lab, one datapath, throughput then latency, and everything gone again.
+//! One sample: a fresh lab, one datapath, one workload after the other, and everything gone again.
 
-use anyhow::{Context, Result};
-use lab::pump;
-use serde::Serialize;
-use serde_json::Value;
+use anyhow::Result;
 
 use crate::{
-    datapath::{Kind, Stats},
+    account::Account,
+    datapath::Choice,
     guest::Maker,
-    latency::{self, Latency},
     pair::{self, Pair, Progress},
+    results::{Run, Sample},
     settings::Settings,
-    throughput::{self, Throughput},
+    workload::Workload,
 };
 
-/// What was measured over one datapath in one round.
-#[derive(Debug, Serialize)]
-pub struct Sample {
-    pub datapath: Kind,
-    /// What it was in more detail, such as its version; null where the name says it all.
-    pub datapath_facts: Option<String>,
-    /// From 1.
-    pub round: u32,
-    /// How often the guests were booted: 2 if they did not reach each other at first.
-    pub boots: u32,
-    /// How long each guest's last boot took.
-    pub boot_s: [f64; 2],
-    pub throughput: Throughput,
-    pub latency: Latency,
-    /// What the frame pumps of the two guests did, from boot to end; null for guests without.
-    pub pumps: Option<[pump::Report; 2]>,
-    /// The datapath's own counters after the measurements; null when it has none.
-    pub stats: Option<Value>,
-    /// The same for people.
-    #[serde(skip)]
-    pub stats_text: Option<String>,
-}
-
 /// Measures once. The lab is new for every sample, so that no datapath finds what another one changed.
-pub fn take(settings: &Settings, maker: &dyn Maker, kind: Kind, round: u32) -> Result<Sample> {
-    let progress = Progress::new(format!("{} {round}", kind.name()));
+pub fn take(settings: &Settings, maker: &dyn Maker, choice: Choice, round: u32) -> Result<Sample> {
+    let progress = Progress::new(format!("{} {round}", choice.name()));
     let host = pair::host()?;
-    let pair = Pair::connect(&host, maker, &settings.setup, kind, &progress)?;
-    let measured = measure(settings, &pair, &progress);
-    let (throughput, latency) = measured.inspect_err(|error| pair.explain(error))?;
+    let pair = Pair::connect(&host, maker, &settings.setup, choice, &progress)?;
+    let workloads = settings.measuring.workload.iter();
+    let runs = workloads.map(|&workload| measure(settings, &pair, workload, &progress));
+    let runs = runs
+        .collect::<Result<Vec<_>>>()
+        .inspect_err(|error| pair.explain(error))?;
 
     progress.step("cleaning up");
-    let boot = pair.boot;
-    let remains = pair.end()?;
-    let (stats, stats_text) = remains.stats.map(|Stats { json, text }| (json, text)).unzip();
+    let (boot, datapath_facts) = (pair.boot, pair.attachment.facts());
     Ok(Sample {
-        datapath: kind,
-        datapath_facts: remains.facts,
+        datapath: choice.name(),
+        datapath_facts,
         round,
         boots: boot.times,
         boot_s: boot.seconds,
-        throughput,
-        latency,
-        pumps: remains.pumps,
-        stats,
-        stats_text,
+        runs,
+        pumps: pair.end()?,
     })
 }
 
-fn measure(settings: &Settings, pair: &Pair, progress: &Progress) -> Result<(Throughput, Latency)> {
-    let (first, second) = (&*pair.first, &*pair.second);
-    progress.step(&format!("throughput, {} s", settings.time));
-    let throughput = throughput::measure(first, second, settings).context("measuring throughput")?;
-    progress.step(&format!("latency, {} s", settings.time));
-    let latency = latency::measure(first, second, settings).context("measuring latency")?;
-    Ok((throughput, latency))
+fn measure(settings: &Settings, pair: &Pair, workload: Workload, progress: &Progress) -> Result<Run> {
+    let (setup, measuring) = (&settings.setup, &settings.measuring);
+    progress.step(&format!("{}, {} s", workload.text(), measuring.time_s));
+    let counter = setup.tapbridge.as_deref().filter(|_| !measuring.no_syscalls);
+    let account = Account::open(pair, counter)?;
+    let outcome = workload.measure(&*pair.first, &*pair.second, measuring)?;
+    account.close(outcome)
 }

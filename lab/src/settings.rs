@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lab::Offloads;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     datapath::{self, Hook},
     guest::{self, Hardware},
+    workload::Workload,
 };
 
 /// Guests, and what connects them.
-#[derive(Debug, Args, Serialize)]
+#[derive(Debug, Clone, Args)]
 pub struct Setup {
     /// The program of this project's switch
     #[arg(long, value_name = "PATH")]
@@ -25,9 +26,9 @@ pub struct Setup {
         default_value = "tapbridge,linux-bridge"
     )]
     pub datapath: Vec<datapath::Kind>,
-    /// Hook of the datapath tapbridge [default: the switch's own]
-    #[arg(long, value_enum)]
-    pub hook: Option<Hook>,
+    /// Hooks of the datapath tapbridge, each measured as a datapath of its own [default: the switch's own choice]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub hook: Vec<Hook>,
     /// Kind of the guests
     #[arg(long, value_enum, default_value = "netns")]
     pub guest: guest::Kind,
@@ -45,28 +46,75 @@ pub struct Setup {
     pub offloads: Switched,
 }
 
-/// Measure throughput and latency between two guests, over each of the datapaths in turn
+/// Measure between two guests, over each of the datapaths in turn
 ///
 /// Nothing is pinned to a CPU, so identical runs differ by a fifth or more: compare datapaths by their ratio within a
-/// round, over several rounds.
-#[derive(Debug, Args, Serialize)]
+/// round, over several rounds. With every measurement the host's CPU time, the system calls of the guests' VMMs and
+/// the switch's own counters are taken.
+#[derive(Debug, Clone, Args)]
 pub struct Settings {
     #[command(flatten)]
-    #[serde(flatten)]
     pub setup: Setup,
-    /// Seconds of each measurement
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
-    pub time: u32,
-    /// Rounds
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub repeat: u32,
-    /// TCP streams of the throughput measurement
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=128))]
-    pub streams: u32,
-    /// Print one JSON document with every sample instead of the table
+    #[command(flatten)]
+    pub measuring: Measuring,
+    /// Folder for results.json, report.md and the plots; must not exist yet
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Print the results as one JSON document instead of the tables
     #[arg(short, long)]
-    #[serde(skip)]
     pub json: bool,
+    /// What the results call the revision of the switch
+    #[arg(long, hide = true)]
+    pub revision: Option<String>,
+}
+
+/// How to measure.
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+pub struct Measuring {
+    /// What to measure, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "throughput,latency")]
+    pub workload: Vec<Workload>,
+    /// Seconds of each measurement
+    #[arg(long = "time", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub time_s: u32,
+    /// Rounds
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Streams of the throughput measurement
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub streams: u32,
+    /// Throughput from the server to the client
+    #[arg(long)]
+    pub reverse: bool,
+    /// Throughput of UDP instead of TCP
+    #[arg(long)]
+    pub udp: bool,
+    /// Rate of each UDP stream in bits per second, as iperf3 takes it, such as 500M; 0 is as fast as it can
+    #[arg(long, value_name = "RATE", default_value = "1G", requires = "udp")]
+    pub udp_rate: String,
+    /// Payload of a UDP datagram, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1448, requires = "udp", value_parser = clap::value_parser!(u32).range(16..=65507))]
+    pub udp_size: u32,
+    /// Payload of a latency measurement's message, in bytes
+    #[arg(long = "message", value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(14..=65507))]
+    pub message_bytes: u32,
+    /// TCP connections that are open at a time in the connections measurement
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub parallel: u32,
+    /// Leave the VMMs' system calls uncounted
+    #[arg(long)]
+    pub no_syscalls: bool,
+}
+
+/// What every sample of a run has in common, for its results.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
+    /// Of guests and taps, in bytes.
+    pub mtu: u32,
+    /// Whether the guests' network cards had checksum and segmentation offloads.
+    pub offloads: bool,
+    #[serde(flatten)]
+    pub measuring: Measuring,
 }
 
 impl Setup {
@@ -79,9 +127,18 @@ impl Setup {
     }
 }
 
+impl Settings {
+    pub fn conditions(&self) -> Conditions {
+        Conditions {
+            mtu: self.setup.mtu,
+            offloads: self.setup.offloads == Switched::On,
+            measuring: self.measuring.clone(),
+        }
+    }
+}
+
 /// A feature's state on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Switched {
     On,
     Off,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use lab::Namespace;
 
-use super::{Attachment, Stats};
+use super::Attachment;
 use crate::process;
 
 /// Guests that are connected as long as a device is there, which does not count.
@@ -30,10 +30,6 @@ impl<'host> Link<'host> {
 }
 
 impl Attachment for Link<'_> {
-    fn stats(&self) -> Result<Option<Stats>> {
-        Ok(None)
-    }
-
     fn detach(mut self: Box<Self>) -> Result<()> {
         self.remove()
     }

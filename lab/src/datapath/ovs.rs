@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use lab::Namespace;
 
-use super::{Attachment, Datapath, Stats};
+use super::{Attachment, Datapath};
 use crate::{
     process::{self, Process},
     scratch::Scratch,
@@ -81,10 +81,6 @@ struct Attached<'host> {
 }
 
 impl Attachment for Attached<'_> {
-    fn stats(&self) -> Result<Option<Stats>> {
-        Ok(None)
-    }
-
     fn facts(&self) -> Option<String> {
         Some(self.facts.clone())
     }

@@ -9,22 +9,31 @@ use std::{
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use lab::Namespace;
-use serde::Serialize;
+use serde_json::Value;
 
-use super::{Attachment, Datapath, Stats};
+use super::{Attachment, Datapath};
 use crate::{plan, process};
 
 /// Where the switch pins its bridges, one folder each, unless the environment says otherwise.
 const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";
 
 /// Where the switch's programs sit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Hook {
     /// In XDP, with tcx for what XDP passes up
     Xdp,
     /// In tcx alone
     Tcx,
+}
+
+impl Hook {
+    /// The name on the command lines of the lab and the switch.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+        }
+    }
 }
 
 pub struct Tapbridge {
@@ -45,10 +54,8 @@ impl Datapath for Tapbridge {
         };
         let mut attach = attached.command("attach")?;
         attach.args(taps);
-        match self.hook {
-            Some(Hook::Xdp) => drop(attach.args(["--hook", "xdp"])),
-            Some(Hook::Tcx) => drop(attach.args(["--hook", "tcx"])),
-            None => {}
+        if let Some(hook) = self.hook {
+            attach.args(["--hook", hook.name()]);
         }
         process::call(attach)?;
         Ok(Box::new(attached))
@@ -71,13 +78,15 @@ impl Attached<'_> {
 }
 
 impl Attachment for Attached<'_> {
-    fn stats(&self) -> Result<Option<Stats>> {
-        let mut json = self.command("stats")?;
-        json.arg("-j");
-        let json = process::call(json)?;
-        let json = serde_json::from_str(&json).with_context(|| format!("tapbridge stats -j: {json}"))?;
-        let text = process::call(self.command("stats")?)?;
-        Ok(Some(Stats { json, text }))
+    fn stats(&self) -> Result<Option<Value>> {
+        let mut stats = self.command("stats")?;
+        stats.arg("-j");
+        let json = process::call(stats)?;
+        serde_json::from_str(&json).with_context(|| format!("tapbridge stats -j: {json}"))
+    }
+
+    fn stats_text(&self) -> Result<Option<String>> {
+        process::call(self.command("stats")?).map(Some)
     }
 
     fn detach(mut self: Box<Self>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A guest that is a network namespace. Its card is the tap `g0`; a frame pump stands in for its VMM.
 
 use std::{
+    fs,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     process::Command,
@@ -17,7 +18,9 @@ use crate::{
     plan::{self, IPV4_PREFIX, IPV6_PREFIX, Seat},
     process::{self, Process},
     pump_command,
-    vm_image::Packages,
+    results::Card,
+    scratch::Scratch,
+    vm_image::{self, Packages},
 };
 
 const CARD: &str = pump_command::GUEST_TAP;
@@ -79,6 +82,7 @@ struct NamespaceGuest {
     /// Seconds.
     booted_in: f64,
     seat: Seat,
+    answers: Scratch,
     /// Before the namespace, so that it goes first.
     pump: Process,
     namespace: Namespace,
@@ -90,9 +94,12 @@ impl NamespaceGuest {
         let namespace = Namespace::create(&plan::own_namespace(&seat.name()))?;
         let mut pump = start_pump(host, &namespace, seat, hardware, device)?;
         job::has_printed(&mut pump, pump_command::READY, BOOT_LIMIT)?;
+        let answers = Scratch::new(&format!("{}-answers", seat.name()))?;
+        fs::write(answers.path().join("answer"), vm_image::ANSWER).context("writing an answer")?;
         let mut guest = Self {
             booted_in: 0.0,
             seat,
+            answers,
             pump,
             namespace,
         };
@@ -162,6 +169,16 @@ impl Guest for NamespaceGuest {
 
     fn vmm(&self) -> u32 {
         self.pump.id()
+    }
+
+    fn card(&self) -> Result<Card> {
+        // Of the thread, which is in the namespace; the process need not be.
+        let read = || fs::read_to_string("/proc/thread-self/net/dev");
+        super::card_in(&self.namespace.run(read).context("reading /proc/net/dev")?)
+    }
+
+    fn answers(&self) -> String {
+        self.answers.path().display().to_string()
     }
 
     fn start(&self, words: &[&str]) -> Result<Box<dyn Job>> {

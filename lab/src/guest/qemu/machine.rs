@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use lab::{Macvtap, Namespace, Offloads};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
 use crate::{
@@ -31,7 +31,7 @@ pub const BOOT_LIMIT: Duration = Duration::from_mins(2);
 const TRIAL_LIMIT: Duration = Duration::from_secs(20);
 
 /// What runs the guest's code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accelerator {
     /// The processor itself.

@@ -1,0 +1,214 @@
+//! What a run has found out, whole: the document that `run` writes and `report` reads.
+//!
+//! Units are in the names: `_s` seconds, `_us` microseconds, `gbit_per_s` 10⁹ bits a second. Bytes are octets.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::pump;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    guest::Facts, machine::Machine, settings::Conditions, workload::connections::Connections,
+    workload::latency::Latency, workload::throughput::Throughput,
+};
+
+/// Raised when a field changes its meaning or goes away.
+pub const SCHEMA: u32 = 3;
+
+/// Everything that a run has found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    pub schema: u32,
+    /// When the run began, such as "2026-11-23T10:00:00Z".
+    pub started: String,
+    /// The revision of this project that was measured, if it is known.
+    pub revision: Option<String>,
+    pub machine: Machine,
+    pub guests: Facts,
+    pub conditions: Conditions,
+    /// In the order that they were taken.
+    pub samples: Vec<Sample>,
+}
+
+/// What was measured over one datapath in one round, with guests of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Such as "tapbridge", or "tapbridge-tcx" when the run named the hook.
+    pub datapath: String,
+    /// What the datapath is made of, where that is not clear from its name.
+    pub datapath_facts: Option<String>,
+    /// From 1.
+    pub round: u32,
+    /// How often the guests were booted: 2 if they did not reach each other at first.
+    pub boots: u32,
+    /// How long each guest's last boot took.
+    pub boot_s: [f64; 2],
+    /// One measurement after the other.
+    pub runs: Vec<Run>,
+    /// What the frame pumps of the two guests did, from boot to end; null for guests without.
+    pub pumps: Option<[pump::Report; 2]>,
+}
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub outcome: Outcome,
+    /// From before the client started to after it ended: what the counts below are of. Longer than the measurement
+    /// itself, by the warm-up and the programs' start.
+    pub seconds: f64,
+    /// The guest that opens the connections.
+    pub client: Role,
+    pub server: Role,
+    /// CPU time of the whole host, the guests' and everybody else's included.
+    pub host: HostCpu,
+    /// The datapath's own counters; null when it has none.
+    pub stats: Option<Stats>,
+}
+
+/// What a workload measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "workload", rename_all = "kebab-case")]
+pub enum Outcome {
+    Throughput(Throughput),
+    Latency(Latency),
+    /// Latency while streams of TCP go the same way.
+    LoadedLatency {
+        latency: Latency,
+        load: Throughput,
+    },
+    Connections(Connections),
+}
+
+/// A guest's side of a measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Role {
+    pub guest: String,
+    /// The process that copies the guest's frames.
+    pub vmm: u32,
+    /// What that process is called.
+    pub comm: String,
+    /// How often it made which system call; null when they were not counted.
+    pub syscalls: Option<BTreeMap<String, u64>>,
+    /// CPU time of that process, all threads.
+    pub cpu: Cpu,
+    /// What the guest's network card has sent and received.
+    pub card: Card,
+}
+
+/// CPU time of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// In user space; a virtual machine's own code included.
+    pub user_s: f64,
+    /// In the kernel, on its behalf.
+    pub system_s: f64,
+}
+
+/// Frames and bytes of a network card, as the guest's kernel counts them: what offloads joined is one frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    pub rx_frames: u64,
+    pub rx_bytes: u64,
+    pub tx_frames: u64,
+    pub tx_bytes: u64,
+}
+
+/// CPU time of a host, all CPUs together, as /proc/stat tells it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the unit")]
+pub struct HostCpu {
+    /// Niced processes and virtual machines included.
+    pub user_s: f64,
+    pub system_s: f64,
+    pub irq_s: f64,
+    pub softirq_s: f64,
+    /// What a hypervisor below gave to others.
+    pub steal_s: f64,
+    pub idle_s: f64,
+}
+
+/// `tapbridge stats -j` before and after, and what came between.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    pub before: Value,
+    pub after: Value,
+    pub paths: Vec<PathCount>,
+    pub drops: Vec<DropCount>,
+}
+
+/// Frames that took one path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathCount {
+    pub from: String,
+    pub to: String,
+    /// The hook that forwarded them.
+    pub via: String,
+    pub frames: u64,
+    pub bytes: u64,
+}
+
+/// Frames of one port that were dropped for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    pub port: String,
+    pub reason: String,
+    pub frames: u64,
+}
+
+impl Results {
+    /// Reads what an earlier run has written.
+    pub fn read(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
+        let value: Value = serde_json::from_str(&text).with_context(|| format!("{name} is not JSON"))?;
+        match value.get("schema").and_then(Value::as_u64) {
+            Some(schema) if schema == u64::from(SCHEMA) => {}
+            Some(schema) => {
+                bail!("{name} has the schema {schema}; this program reads {SCHEMA}: measure anew")
+            }
+            None => bail!("{name} is no result of the lab: it names no schema"),
+        }
+        let results: Self = serde_json::from_value(value).with_context(|| format!("{name} is damaged"))?;
+        ensure!(!results.samples.is_empty(), "{name} has no samples");
+        Ok(results)
+    }
+
+    /// The datapaths, in the order of the first round.
+    pub fn datapaths(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for sample in &self.samples {
+            if !names.contains(&&*sample.datapath) {
+                names.push(&*sample.datapath);
+            }
+        }
+        names
+    }
+}
+
+impl Outcome {
+    /// The workload's name on the command line and in the document.
+    pub fn workload(&self) -> &'static str {
+        match self {
+            Self::Throughput(_) => "throughput",
+            Self::Latency(_) => "latency",
+            Self::LoadedLatency { .. } => "loaded-latency",
+            Self::Connections(_) => "connections",
+        }
+    }
+}
+
+impl HostCpu {
+    /// All that was not idle or somebody else's.
+    pub fn busy_s(&self) -> f64 {
+        self.user_s + self.system_s + self.irq_s + self.softirq_s
+    }
+}
+
+impl Role {
+    /// All system calls together.
+    pub fn calls(&self) -> Option<u64> {
+        self.syscalls.as_ref().map(|calls| calls.values().sum())
+    }
+}
