@@ -55,3 +55,45 @@ pub const NAMES: &str = "NAMES";
 pub const COUNTS: &str = "COUNTS";
 /// Per-CPU array of one: calls that found no room in [`COUNTS`].
 pub const UNCOUNTED: &str = "UNCOUNTED";
+
+/// Calls whose tracepoint is named after the function in the kernel (`SYSCALL_DEFINE`) and not after the entry in its
+/// table of calls.
+const TRACEPOINTS: [(&str, &str); 7] = [
+    ("fstat", "newfstat"),
+    ("fstatat", "newfstatat"),
+    ("lstat", "newlstat"),
+    ("sendfile", "sendfile64"),
+    ("stat", "newstat"),
+    ("umount2", "umount"),
+    ("uname", "newuname"),
+];
+/// Those of aarch64 alone.
+const AARCH64_TRACEPOINTS: [(&str, &str); 2] = [
+    ("fadvise64", "fadvise64_64"),
+    ("personality", "arm64_personality"),
+];
+
+/// What follows `sys_enter_` in the name of a call's tracepoint, on an architecture as `std::env::consts::ARCH` has it.
+pub fn tracepoint<'call>(architecture: &str, call: &'call str) -> &'call str {
+    let own: &[_] = match architecture {
+        "aarch64" => &AARCH64_TRACEPOINTS,
+        _ => &[],
+    };
+    let mut others = TRACEPOINTS.iter().chain(own);
+    others
+        .find(|(name, _)| *name == call)
+        .map_or(call, |&(_, tracepoint)| tracepoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_architecture_has_tracepoints_of_its_own() {
+        assert_eq!(tracepoint("x86_64", "fstat"), "newfstat");
+        assert_eq!(tracepoint("x86_64", "fadvise64"), "fadvise64");
+        assert_eq!(tracepoint("aarch64", "fadvise64"), "fadvise64_64");
+        assert_eq!(tracepoint("aarch64", "writev"), "writev");
+    }
+}

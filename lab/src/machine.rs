@@ -29,6 +29,26 @@ pub struct Machine {
     pub tapbridge: Option<String>,
 }
 
+impl Machine {
+    /// A line for people.
+    pub fn text(&self) -> String {
+        let load = self
+            .load
+            .map_or_else(String::new, |load| format!("; load before: {load}"));
+        format!("{}{load}", self.hardware())
+    }
+
+    /// The same without what changes from minute to minute.
+    pub fn hardware(&self) -> String {
+        let cpu = self.cpu_model.as_deref().unwrap_or("unknown CPU");
+        let virtualised = if self.virtualised { ", itself virtual" } else { "" };
+        format!(
+            "{cpu}, {} CPUs, {}, Linux {}{virtualised}",
+            self.cpus, self.architecture, self.kernel
+        )
+    }
+}
+
 /// Looks at the machine; an error says what it lacks and how to mend that.
 pub fn inspect(setup: &Setup) -> Result<Machine> {
     if !geteuid().is_root() {

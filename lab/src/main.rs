@@ -3,6 +3,7 @@
 mod account;
 mod check;
 mod datapath;
+mod folder;
 mod guest;
 mod interrupt;
 mod job;
@@ -12,6 +13,7 @@ mod plan;
 mod process;
 mod pump_command;
 mod report;
+mod report_command;
 mod results;
 mod run;
 mod sample;
@@ -27,7 +29,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{check::CheckArguments, interrupt::Interrupted, pump_command::PumpArguments, settings::Settings};
+use crate::{
+    check::CheckArguments, interrupt::Interrupted, pump_command::PumpArguments,
+    report_command::ReportArguments, settings::Settings,
+};
 
 /// Guests on this machine's taps, and measurements between them
 #[derive(Debug, Parser)]
@@ -40,6 +45,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Settings),
+    Report(ReportArguments),
     Check(CheckArguments),
     Pump(PumpArguments),
 }
@@ -47,6 +53,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(settings) => run::run(&settings),
+        Command::Report(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
         Command::Pump(arguments) => arguments.run(),
     };

@@ -1,34 +1,42 @@
-//! What a run has found out, for people.
+//! What runs have found out, for people: tables on the terminal, a page and plots.
 
-use std::fmt::Write as _;
+mod compare;
+mod figures;
+#[cfg(test)]
+mod fixture;
+mod label;
+mod markdown;
+mod reference;
+mod table;
+mod tables;
 
-use crate::results::{Outcome, Results};
+use std::{fmt::Write as _, path::Path};
 
-/// A line for each measurement.
+use anyhow::Result;
+
+use crate::{folder, results::Results};
+
+/// The tables of a run for the terminal.
 pub fn text(results: &Results) -> String {
-    let mut text = format!("guests: {}\n\n", results.guests.text());
-    for sample in &results.samples {
-        for run in &sample.runs {
-            let figure = match &run.outcome {
-                Outcome::Throughput(throughput) => format!("{:.2} Gbit/s", throughput.gbit_per_s),
-                Outcome::Latency(latency) => {
-                    format!("p50 {:.1} µs", latency.percentile(50.0).unwrap_or(f64::NAN))
-                }
-                Outcome::LoadedLatency { latency, load } => format!(
-                    "p50 {:.1} µs beside {:.2} Gbit/s",
-                    latency.percentile(50.0).unwrap_or(f64::NAN),
-                    load.gbit_per_s
-                ),
-                Outcome::Connections(connections) => format!("{:.0} connections/s", connections.per_s),
-            };
-            let _ = writeln!(
-                text,
-                "{:<14} {:>3}  {:<14} {figure}",
-                sample.datapath,
-                sample.round,
-                run.outcome.workload()
-            );
-        }
+    let files = label::label(std::slice::from_ref(results));
+    let mut text = tables::facts(&files).text();
+    for note in markdown::notes(&files) {
+        let _ = write!(text, "\n{}\n", note.replace("**", ""));
+    }
+    for workload in markdown::workloads(&files) {
+        let table = tables::comparison(&files, workload).text();
+        let _ = write!(text, "\n{}\n\n{table}", workload.text());
     }
     text
+}
+
+/// The page, without pictures.
+pub fn page(results: &[Results]) -> String {
+    markdown::page(&label::label(results), &[])
+}
+
+/// Writes the page and its plots into a folder.
+pub fn write(results: &[Results], folder: &Path) -> Result<()> {
+    let page = markdown::page(&label::label(results), &[]);
+    folder::write(folder, "report.md", page)
 }

@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    guest::Facts, machine::Machine, settings::Conditions, workload::connections::Connections,
-    workload::latency::Latency, workload::throughput::Throughput,
+    guest::Facts,
+    machine::Machine,
+    settings::Conditions,
+    workload::{Workload, connections::Connections, latency::Latency, throughput::Throughput},
 };
 
 /// Raised when a field changes its meaning or goes away.
@@ -188,13 +190,13 @@ impl Results {
 }
 
 impl Outcome {
-    /// The workload's name on the command line and in the document.
-    pub fn workload(&self) -> &'static str {
+    /// What has measured it.
+    pub fn workload(&self) -> Workload {
         match self {
-            Self::Throughput(_) => "throughput",
-            Self::Latency(_) => "latency",
-            Self::LoadedLatency { .. } => "loaded-latency",
-            Self::Connections(_) => "connections",
+            Self::Throughput(_) => Workload::Throughput,
+            Self::Latency(_) => Workload::Latency,
+            Self::LoadedLatency { .. } => Workload::LoadedLatency,
+            Self::Connections(_) => Workload::Connections,
         }
     }
 }

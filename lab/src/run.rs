@@ -1,12 +1,12 @@
 //! `tapbridge-lab run`: rounds of samples, and what came of them.
 
-use std::{fs, path::Path, time::SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
 use crate::{
     datapath::Choice,
-    guest, interrupt, machine, report,
+    folder, guest, interrupt, machine, report,
     results::{Results, SCHEMA},
     sample,
     settings::Settings,
@@ -19,7 +19,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     let setup = &settings.setup;
     let machine = machine::inspect(setup)?;
     // Now, rather than after an hour of measuring.
-    settings.output.as_deref().map(make_folder).transpose()?;
+    settings.output.as_deref().map(folder::make).transpose()?;
     sweep::sweep(setup.tapbridge.as_deref());
     let maker = guest::maker(setup)?;
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
@@ -44,27 +44,17 @@ pub fn run(settings: &Settings) -> Result<()> {
         conditions: settings.conditions(),
         samples,
     };
-    if let Some(folder) = &settings.output {
-        write(&results, folder)?;
+    let json = serde_json::to_string_pretty(&results)?;
+    if let Some(output) = &settings.output {
+        folder::write(output, "results.json", &json)?;
     }
     if settings.json {
-        println!("{}", serde_json::to_string_pretty(&results)?);
+        println!("{json}");
     } else {
-        print!("{}", report::text(&results));
+        println!("{}", report::text(&results));
     }
-    Ok(())
-}
-
-fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder.parent().unwrap_or(folder))
-        .and_then(|()| fs::create_dir(folder))
-        .with_context(|| format!("making {} for the results", folder.display()))
-}
-
-fn write(results: &Results, folder: &Path) -> Result<()> {
-    let path = folder.join("results.json");
-    fs::write(&path, serde_json::to_string_pretty(results)?)
-        .with_context(|| format!("writing {}", path.display()))?;
-    eprintln!("wrote {}", path.display());
+    if let Some(output) = &settings.output {
+        report::write(&[results], output)?;
+    }
     Ok(())
 }

@@ -117,6 +117,32 @@ pub struct Conditions {
     pub measuring: Measuring,
 }
 
+impl Conditions {
+    /// A line for people.
+    pub fn text(&self) -> String {
+        let measuring = &self.measuring;
+        let direction = if measuring.reverse {
+            ", from server to client"
+        } else {
+            ""
+        };
+        let streams = if measuring.udp {
+            format!(
+                "{} UDP streams of {} bit/s in datagrams of {} bytes",
+                measuring.streams, measuring.udp_rate, measuring.udp_size
+            )
+        } else {
+            format!("{} TCP streams", measuring.streams)
+        };
+        let offloads = if self.offloads { "on" } else { "off" };
+        format!(
+            "{} s each, rounds: {}, {streams}{direction}, messages of {} bytes, {} connections at a time, MTU {}, \
+             offloads {offloads}",
+            measuring.time_s, measuring.repeat, measuring.message_bytes, measuring.parallel, self.mtu
+        )
+    }
+}
+
 impl Setup {
     /// The guests' cards and taps.
     pub fn hardware(&self) -> Hardware {

@@ -32,6 +32,16 @@ pub enum Workload {
 }
 
 impl Workload {
+    /// The name on the command line, in the results and of files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+            Self::LoadedLatency => "loaded-latency",
+            Self::Connections => "connections",
+        }
+    }
+
     /// What is being done, for people.
     pub fn text(self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bridge_common::syscalls::Key;
+use bridge_common::syscalls::{Key, tracepoint};
 use serde::{Serialize, Serializer};
 use syscalls::Sysno;
 
@@ -10,26 +10,6 @@ use syscalls::Sysno;
 use syscalls::arm::Sysno as CompatSysno;
 #[cfg(not(target_arch = "aarch64"))]
 use syscalls::x86::Sysno as CompatSysno;
-
-/// Calls whose tracepoint is named after the function in the kernel (`SYSCALL_DEFINE`) and not after the entry in its
-/// table of calls.
-const TRACEPOINTS: [(&str, &str); 7] = [
-    ("fstat", "newfstat"),
-    ("fstatat", "newfstatat"),
-    ("lstat", "newlstat"),
-    ("sendfile", "sendfile64"),
-    ("stat", "newstat"),
-    ("umount2", "umount"),
-    ("uname", "newuname"),
-];
-/// Those of one architecture.
-#[cfg(target_arch = "aarch64")]
-const OWN_TRACEPOINTS: &[(&str, &str)] = &[
-    ("fadvise64", "fadvise64_64"),
-    ("personality", "arm64_personality"),
-];
-#[cfg(not(target_arch = "aarch64"))]
-const OWN_TRACEPOINTS: &[(&str, &str)] = &[];
 
 /// A system call. In text and JSON: its name as `syscalls(2)` has it, its number if it has none, and "compat:" before
 /// it if it was made as a 32-bit program does.
@@ -55,10 +35,7 @@ impl Call {
     /// mean others (`trace_get_syscall_nr`).
     pub fn tracepoint(self) -> Option<String> {
         let name = self.name().filter(|_| !self.compat)?;
-        let mut others = TRACEPOINTS.iter().chain(OWN_TRACEPOINTS);
-        let name = others
-            .find(|(call, _)| *call == name)
-            .map_or(name, |(_, tracepoint)| tracepoint);
+        let name = tracepoint(std::env::consts::ARCH, name);
         Some(format!("sys_enter_{name}"))
     }
 }

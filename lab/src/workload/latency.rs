@@ -32,16 +32,6 @@ pub struct Latency {
     pub out_of_order: u64,
 }
 
-impl Latency {
-    /// One of the percentiles that sockperf tells: 25, 50, 75, 90, 99, 99.9, 99.99, 99.999.
-    pub fn percentile(&self, wanted: f64) -> Option<f64> {
-        self.percentiles_us
-            .iter()
-            .find(|(percentile, _)| (percentile - wanted).abs() < 1e-6)
-            .map(|&(_, latency)| latency)
-    }
-}
-
 /// Measures, with the server in the second guest.
 pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Latency> {
     let address = server.seat().ipv4().to_string();

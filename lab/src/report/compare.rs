@@ -1,0 +1,245 @@
+//! What is computed from several rounds: medians, ratios within a round, sums.
+
+use super::figures::{Figure, OverRounds, main_figure, number};
+use crate::{
+    results::{DropCount, PathCount, Results, Run, Stats},
+    workload::Workload,
+};
+
+/// The datapath that the others are compared with: what users have without any of them.
+pub const PEER: &str = "linux-bridge";
+
+/// Numbers of several rounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// `None` of nothing. What is no number is left out.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<_> = values.into_iter().filter(|value| value.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let (&min, &max) = (values.first()?, values.last()?);
+        // Of an even number the mean of the two in the middle.
+        let median = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Some(Self { median, min, max })
+    }
+}
+
+/// The runs of a workload over a datapath, each with its round.
+pub fn runs<'results>(
+    results: &'results Results,
+    workload: Workload,
+    datapath: &str,
+) -> impl Iterator<Item = (u32, &'results Run)> {
+    let samples = results
+        .samples
+        .iter()
+        .filter(move |sample| sample.datapath == datapath);
+    let runs = samples.flat_map(|sample| sample.runs.iter().map(|run| (sample.round, run)));
+    runs.filter(move |(_, run)| run.outcome.workload() == workload)
+}
+
+/// A figure over all rounds.
+pub fn spread(results: &Results, workload: Workload, datapath: &str, figure: &Figure) -> Option<Spread> {
+    Spread::of(runs(results, workload, datapath).filter_map(|(_, run)| (figure.of)(run)))
+}
+
+/// A figure as one number.
+pub fn value(results: &Results, workload: Workload, datapath: &str, figure: &Figure) -> Option<f64> {
+    match figure.over_rounds {
+        OverRounds::Median => Some(spread(results, workload, datapath, figure)?.median),
+        OverRounds::Sum => runs(results, workload, datapath)
+            .filter_map(|(_, run)| (figure.of)(run))
+            .reduce(|sum, value| sum + value),
+    }
+}
+
+/// A figure as a multiple of the [`PEER`]'s in the same round, since the machine's speed drifts from one to the next.
+pub fn ratio(results: &Results, workload: Workload, datapath: &str, figure: &Figure) -> Option<Spread> {
+    Spread::of(runs(results, workload, datapath).filter_map(|(round, run)| {
+        let (_, peer) = runs(results, workload, PEER).find(|&(other, _)| other == round)?;
+        Some((figure.of)(run)? / (figure.of)(peer)?)
+    }))
+}
+
+/// The run whose figure is the median; of an even number the lower of the two in the middle.
+pub fn median_run<'results>(
+    results: &'results Results,
+    workload: Workload,
+    datapath: &str,
+) -> Option<(u32, &'results Run)> {
+    let figure = main_figure(workload);
+    let runs =
+        runs(results, workload, datapath).filter_map(|(round, run)| Some(((figure.of)(run)?, round, run)));
+    let mut runs: Vec<_> = runs.collect();
+    runs.sort_by(|(one, ..), (other, ..)| one.total_cmp(other));
+    let &(_, round, run) = runs.get(runs.len().checked_sub(1)? / 2)?;
+    Some((round, run))
+}
+
+/// The workloads, in the order in which they were measured.
+pub fn workloads(results: &Results) -> Vec<Workload> {
+    let mut workloads = Vec::new();
+    for run in results.samples.iter().flat_map(|sample| &sample.runs) {
+        let workload = run.outcome.workload();
+        if !workloads.contains(&workload) {
+            workloads.push(workload);
+        }
+    }
+    workloads
+}
+
+/// All datapaths of several results.
+pub fn datapaths<'results>(results: impl IntoIterator<Item = &'results Results>) -> Vec<&'results str> {
+    let mut names = Vec::new();
+    for name in results.into_iter().flat_map(Results::datapaths) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The paths that frames took in all rounds, each with its share of them; `None` of a datapath that does not count.
+pub fn paths(results: &Results, workload: Workload, datapath: &str) -> Option<Vec<(PathCount, f64)>> {
+    let stats: Vec<_> = stats(results, workload, datapath).collect();
+    let mut paths: Vec<PathCount> = Vec::new();
+    for path in stats.iter().flat_map(|stats| &stats.paths) {
+        let same = |other: &&mut PathCount| {
+            (&other.from, &other.to, &other.via) == (&path.from, &path.to, &path.via)
+        };
+        match paths.iter_mut().find(same) {
+            Some(sum) => {
+                sum.frames += path.frames;
+                sum.bytes += path.bytes;
+            }
+            None => paths.push(path.clone()),
+        }
+    }
+    // Both hooks of a way side by side, though the first round may have seen but one.
+    paths.sort_by(|one, other| (&one.from, &one.to).cmp(&(&other.from, &other.to)));
+    let all = number(paths.iter().map(|path| path.frames).sum());
+    let shared = paths.into_iter().map(|path| {
+        let share = number(path.frames) / all;
+        (path, share)
+    });
+    (!stats.is_empty()).then(|| shared.collect())
+}
+
+/// What was dropped in all rounds.
+pub fn drops(results: &Results, workload: Workload, datapath: &str) -> Vec<DropCount> {
+    let mut drops: Vec<DropCount> = Vec::new();
+    for drop in stats(results, workload, datapath).flat_map(|stats| &stats.drops) {
+        let same = |other: &&mut DropCount| (&other.port, &other.reason) == (&drop.port, &drop.reason);
+        match drops.iter_mut().find(same) {
+            Some(sum) => sum.frames += drop.frames,
+            None => drops.push(drop.clone()),
+        }
+    }
+    drops
+}
+
+fn stats<'results>(
+    results: &'results Results,
+    workload: Workload,
+    datapath: &str,
+) -> impl Iterator<Item = &'results Stats> {
+    runs(results, workload, datapath).filter_map(|(_, run)| run.stats.as_ref())
+}
+
+/// Frames that the guests' frame pumps could not hand on, because the other end had no room.
+pub fn pump_drops(results: &Results, datapath: &str) -> u64 {
+    let samples = results
+        .samples
+        .iter()
+        .filter(|sample| sample.datapath == datapath);
+    let pumps = samples.flat_map(|sample| sample.pumps.iter().flatten());
+    pumps
+        .map(|pump| pump.to_host.dropped + pump.to_guest.dropped)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::figures::OTHER_FIGURES, *};
+    use crate::report::fixture;
+
+    fn near(one: f64, other: f64) -> bool {
+        (one - other).abs() < 1e-9
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_is_the_mean_of_the_middle() {
+        let median = |values: &[f64]| Spread::of(values.iter().copied()).map(|spread| spread.median);
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!(median(&[9.0, f64::NAN, 1.0, 3.0]), Some(3.0));
+        assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn ratios_compare_within_a_round() {
+        let results = fixture::results(vec![
+            fixture::sample("tapbridge", 1, 12.0, 40.0),
+            fixture::sample(PEER, 1, 10.0, 50.0),
+            // The machine got slower by half; the ratio stays.
+            fixture::sample(PEER, 2, 5.0, 100.0),
+            fixture::sample("tapbridge", 2, 6.0, 80.0),
+            fixture::sample("tapbridge", 3, 100.0, 1.0),
+        ]);
+        let ratio = |workload| ratio(&results, workload, "tapbridge", &main_figure(workload)).unwrap();
+        let throughput = ratio(Workload::Throughput);
+        assert!(
+            near(throughput.min, 1.2) && near(throughput.max, 1.2),
+            "{throughput:?}"
+        );
+        let latency = ratio(Workload::Latency);
+        assert!(near(latency.min, 0.8) && near(latency.max, 0.8), "{latency:?}");
+    }
+
+    #[test]
+    fn the_median_run_is_one_that_was() {
+        let rates = [3.0, 1.0, 9.0, 2.0];
+        let samples = (1..)
+            .zip(rates)
+            .map(|(round, rate)| fixture::sample("ovs", round, rate, 1.0));
+        let mut results = fixture::results(samples.collect());
+        let round =
+            |results: &Results| median_run(results, Workload::Throughput, "ovs").map(|(round, _)| round);
+        assert_eq!(round(&results), Some(4), "the lower of 2 and 3");
+        results.samples.pop();
+        assert_eq!(round(&results), Some(1));
+        results.samples.clear();
+        assert_eq!(round(&results), None);
+    }
+
+    #[test]
+    fn what_went_wrong_is_the_sum_over_rounds() {
+        let samples = [1, 2, 3].map(|round| fixture::sample("tapbridge", round, 1.0, 1.0));
+        let results = fixture::results(samples.into());
+        let retransmits = OTHER_FIGURES
+            .into_iter()
+            .find(|figure| figure.name == "retransmits")
+            .unwrap();
+        let sum = value(&results, Workload::Throughput, "tapbridge", &retransmits);
+        assert_eq!(sum, Some(6.0));
+        assert_eq!(
+            value(&results, Workload::Latency, "tapbridge", &retransmits),
+            None
+        );
+        assert_eq!(drops(&results, Workload::Throughput, "tapbridge")[0].frames, 9);
+    }
+
+    #[test]
+    fn a_paths_share_is_of_all_frames_of_the_workload() {
+        let samples = [1, 2].map(|round| fixture::sample("tapbridge", round, 1.0, 1.0));
+        let results = fixture::results(samples.into());
+        let paths = paths(&results, Workload::Throughput, "tapbridge").unwrap();
+        assert_eq!((&*paths[0].0.via, paths[0].0.frames), ("xdp", 600));
+        assert!(near(paths[0].1, 0.75) && near(paths[1].1, 0.25));
+        assert!(super::paths(&results, Workload::Latency, "tapbridge").is_none());
+    }
+}

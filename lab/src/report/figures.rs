@@ -1,0 +1,257 @@
+//! The numbers that a run has to tell, and what it cost.
+
+use std::borrow::Cow;
+
+use crate::{
+    results::{Outcome, Run},
+    workload::{Workload, latency::Latency, throughput::Throughput},
+};
+
+/// A number that a run has to tell.
+pub struct Figure {
+    /// With its unit.
+    pub name: Cow<'static, str>,
+    /// Behind the point, in text.
+    pub decimals: usize,
+    pub over_rounds: OverRounds,
+    /// `None` where the run does not tell.
+    pub of: fn(&Run) -> Option<f64>,
+}
+
+/// What becomes of the numbers of several rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverRounds {
+    Median,
+    /// For what went wrong: none of it is to be lost.
+    Sum,
+}
+
+/// What a workload is about.
+pub fn main_figure(workload: Workload) -> Figure {
+    let (name, decimals, of): (_, _, fn(&Run) -> _) = match workload {
+        Workload::Throughput => ("Gbit/s", 2, |run| Some(throughput(run)?.gbit_per_s)),
+        Workload::Latency | Workload::LoadedLatency => ("p50 µs", 1, |run| percentile(run, 50.0)),
+        Workload::Connections => ("per s", 0, |run| match &run.outcome {
+            Outcome::Connections(connections) => Some(connections.per_s),
+            _ => None,
+        }),
+    };
+    median(name, decimals, of)
+}
+
+/// What else may be told of a workload. A run leaves out what is not its own.
+pub const OTHER_FIGURES: [Figure; 14] = [
+    median("load Gbit/s", 2, |run| match &run.outcome {
+        Outcome::LoadedLatency { load, .. } => Some(load.gbit_per_s),
+        _ => None,
+    }),
+    median("average µs", 1, |run| Some(latency(run)?.average_us)),
+    median("p50 µs", 1, |run| percentile(run, 50.0)),
+    median("p99 µs", 1, |run| percentile(run, 99.0)),
+    median("p99.9 µs", 1, |run| percentile(run, 99.9)),
+    median("p99.99 µs", 1, |run| percentile(run, 99.99)),
+    median("max µs", 1, |run| Some(latency(run)?.max_us)),
+    sum("dropped", |run| Some(number(latency(run)?.dropped))),
+    sum("duplicated", |run| Some(number(latency(run)?.duplicated))),
+    sum("out of order", |run| Some(number(latency(run)?.out_of_order))),
+    sum("retransmits", |run| throughput(run)?.retransmits.map(number)),
+    sum("lost datagrams", |run| {
+        Some(number(throughput(run)?.datagrams.as_ref()?.lost))
+    }),
+    median("lost %", 2, |run| {
+        let datagrams = throughput(run)?.datagrams.as_ref()?;
+        Some(100.0 * number(datagrams.lost) / number(datagrams.sent))
+    }),
+    sum("failed", |run| match &run.outcome {
+        Outcome::Connections(connections) => Some(number(connections.failed)),
+        _ => None,
+    }),
+];
+
+/// What a run cost, by what it did.
+pub fn costs(workload: Workload) -> [Figure; 8] {
+    let (unit, time) = (unit(workload), time(workload).0);
+    let named = |name: String, decimals, of: fn(&Run) -> Option<f64>| Figure {
+        name: Cow::Owned(name),
+        ..median("", decimals, of)
+    };
+    let decimals = usize::from(unit != "GB");
+    let cpu = |what, of| named(format!("{what}, {time}/{unit}"), 2, of);
+    let calls = |whose, of| named(format!("{whose} calls/{unit}"), decimals, of);
+    [
+        cpu("host CPU", |run| cpu_per_unit(run, run.host.busy_s())),
+        cpu("of it softirq", |run| cpu_per_unit(run, run.host.softirq_s)),
+        median("host CPU, s/10⁶ frames", 2, |run| {
+            per_million_frames(run, run.host.busy_s())
+        }),
+        median("of it softirq, s/10⁶ frames", 2, |run| {
+            per_million_frames(run, run.host.softirq_s)
+        }),
+        cpu("client VMM CPU", |run| {
+            cpu_per_unit(run, run.client.cpu.user_s + run.client.cpu.system_s)
+        }),
+        cpu("server VMM CPU", |run| {
+            cpu_per_unit(run, run.server.cpu.user_s + run.server.cpu.system_s)
+        }),
+        calls("client VMM", |run| {
+            Some(number(run.client.calls()?) / units(run)?)
+        }),
+        calls("server VMM", |run| {
+            Some(number(run.server.calls()?) / units(run)?)
+        }),
+    ]
+}
+
+/// What the costs of a workload are told by.
+pub fn unit(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Throughput | Workload::LoadedLatency => "GB",
+        Workload::Latency => "message",
+        Workload::Connections => "connection",
+    }
+}
+
+/// How often a run did that; `None` of never. A GB is 10⁹ bytes of payload.
+pub fn units(run: &Run) -> Option<f64> {
+    let units = match &run.outcome {
+        Outcome::Throughput(load) | Outcome::LoadedLatency { load, .. } => number(load.bytes) / 1e9,
+        Outcome::Latency(latency) => number(latency.messages),
+        Outcome::Connections(connections) => number(connections.total),
+    };
+    (units > 0.0).then_some(units)
+}
+
+/// What CPU time by the unit is told in: the unit of time and how many of them a second has.
+fn time(workload: Workload) -> (&'static str, f64) {
+    match workload {
+        Workload::Throughput | Workload::LoadedLatency => ("s", 1.0),
+        Workload::Latency | Workload::Connections => ("µs", 1e6),
+    }
+}
+
+fn cpu_per_unit(run: &Run, seconds: f64) -> Option<f64> {
+    let (_, per_second) = time(run.outcome.workload());
+    Some(seconds * per_second / units(run)?)
+}
+
+/// Frames are those that the two guests' cards received, as their kernels count them.
+fn per_million_frames(run: &Run, seconds: f64) -> Option<f64> {
+    let frames = number(run.client.card.rx_frames + run.server.card.rx_frames);
+    (frames > 0.0).then(|| seconds / frames * 1e6)
+}
+
+/// Of the measurement itself, or of the load beside it.
+pub fn throughput(run: &Run) -> Option<&Throughput> {
+    match &run.outcome {
+        Outcome::Throughput(throughput) | Outcome::LoadedLatency { load: throughput, .. } => Some(throughput),
+        Outcome::Latency(_) | Outcome::Connections(_) => None,
+    }
+}
+
+/// With a load beside it, or without.
+pub fn latency(run: &Run) -> Option<&Latency> {
+    match &run.outcome {
+        Outcome::Latency(latency) | Outcome::LoadedLatency { latency, .. } => Some(latency),
+        Outcome::Throughput(_) | Outcome::Connections(_) => None,
+    }
+}
+
+/// Times by their percentiles, whatever took them.
+pub fn percentiles(run: &Run) -> &[(f64, f64)] {
+    match &run.outcome {
+        Outcome::Latency(latency) | Outcome::LoadedLatency { latency, .. } => &latency.percentiles_us,
+        Outcome::Connections(connections) => &connections.percentiles_us,
+        Outcome::Throughput(_) => &[],
+    }
+}
+
+fn percentile(run: &Run, wanted: f64) -> Option<f64> {
+    let mut percentiles = percentiles(run).iter();
+    let (_, time) = percentiles.find(|(percentile, _)| (percentile - wanted).abs() < 1e-6)?;
+    Some(*time)
+}
+
+const fn median(name: &'static str, decimals: usize, of: fn(&Run) -> Option<f64>) -> Figure {
+    Figure {
+        name: Cow::Borrowed(name),
+        decimals,
+        over_rounds: OverRounds::Median,
+        of,
+    }
+}
+
+const fn sum(name: &'static str, of: fn(&Run) -> Option<f64>) -> Figure {
+    Figure {
+        name: Cow::Borrowed(name),
+        decimals: 0,
+        over_rounds: OverRounds::Sum,
+        of,
+    }
+}
+
+/// A count as what is divided and drawn.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+pub fn number(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    fn told(run: &Run) -> Vec<(String, String)> {
+        let figures = costs(run.outcome.workload()).into_iter();
+        figures
+            .filter_map(|figure| Some((figure.name.to_string(), format!("{:.3}", (figure.of)(run)?))))
+            .collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected
+            .iter()
+            .map(|&(name, value)| (name.into(), value.into()))
+            .collect()
+    }
+
+    #[test]
+    fn throughput_costs_by_the_gigabyte() {
+        // 2 GB, and 2 million frames.
+        let run = fixture::throughput(1.6, &[("read", 200), ("writev", 400)]);
+        let expected = [
+            ("host CPU, s/GB", "3.000"),
+            ("of it softirq, s/GB", "0.250"),
+            ("host CPU, s/10⁶ frames", "3.000"),
+            ("of it softirq, s/10⁶ frames", "0.250"),
+            ("client VMM CPU, s/GB", "1.500"),
+            ("server VMM CPU, s/GB", "1.500"),
+            ("client VMM calls/GB", "300.000"),
+            ("server VMM calls/GB", "300.000"),
+        ];
+        assert_eq!(told(&run), pairs(&expected));
+    }
+
+    #[test]
+    fn latency_costs_by_the_message_and_uncounted_calls_are_not_told() {
+        let mut run = fixture::latency(40.0);
+        run.server.syscalls = None;
+        let expected = [
+            ("host CPU, µs/message", "6000.000"),
+            ("of it softirq, µs/message", "500.000"),
+            ("host CPU, s/10⁶ frames", "3.000"),
+            ("of it softirq, s/10⁶ frames", "0.250"),
+            ("client VMM CPU, µs/message", "3000.000"),
+            ("server VMM CPU, µs/message", "3000.000"),
+            ("client VMM calls/message", "2.000"),
+        ];
+        assert_eq!(told(&run), pairs(&expected));
+    }
+
+    #[test]
+    fn nothing_done_has_no_cost() {
+        let mut run = fixture::throughput(0.0, &[]);
+        assert_eq!(units(&run), None);
+        (run.client.card.rx_frames, run.server.card.rx_frames) = (0, 0);
+        assert_eq!(told(&run), []);
+    }
+}

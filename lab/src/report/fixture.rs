@@ -1,0 +1,174 @@
+//! Results by hand, for tests.
+
+use crate::{
+    guest::{Accelerator, Facts, Kind},
+    machine::Machine,
+    results::{Card, Cpu, DropCount, HostCpu, Outcome, PathCount, Results, Role, Run, SCHEMA, Sample, Stats},
+    settings::{Conditions, Measuring},
+    workload::{
+        Workload,
+        latency::Latency,
+        throughput::{Protocol, Stream, Throughput},
+    },
+};
+
+/// With round numbers for what a measurement cost.
+fn run(outcome: Outcome, calls: &[(&str, u64)]) -> Run {
+    let role = |guest: &str, calls: &[(&str, u64)]| Role {
+        guest: guest.into(),
+        vmm: 42,
+        comm: "qemu-system-x86".into(),
+        syscalls: Some(calls.iter().map(|&(name, count)| (name.into(), count)).collect()),
+        cpu: Cpu {
+            user_s: 1.0,
+            system_s: 2.0,
+        },
+        card: Card {
+            rx_frames: 1_000_000,
+            ..Card::default()
+        },
+    };
+    Run {
+        outcome,
+        seconds: 10.5,
+        client: role("guest1", calls),
+        server: role("guest2", &[("read", 600)]),
+        host: HostCpu {
+            user_s: 3.0,
+            system_s: 2.0,
+            irq_s: 0.5,
+            softirq_s: 0.5,
+            ..HostCpu::default()
+        },
+        stats: None,
+    }
+}
+
+/// Two streams for ten seconds.
+pub fn throughput(gbit_per_s: f64, calls: &[(&str, u64)]) -> Run {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "far below 2^52"
+    )]
+    let bytes = (gbit_per_s / 2.0 * 1e9 / 8.0 * 10.0) as u64;
+    let stream = |id| Stream {
+        id,
+        seconds: 10.0,
+        sent_bytes: bytes,
+        received_bytes: bytes,
+        sent_gbit_per_s: gbit_per_s / 2.0,
+        gbit_per_s: gbit_per_s / 2.0,
+        retransmits: Some(1),
+    };
+    let throughput = Throughput {
+        protocol: Protocol::Tcp,
+        reverse: false,
+        gbit_per_s,
+        bytes: 2 * bytes,
+        retransmits: Some(2),
+        datagrams: None,
+        streams: [5, 7].map(stream).into(),
+    };
+    run(Outcome::Throughput(throughput), calls)
+}
+
+/// A thousand messages.
+pub fn latency(p50_us: f64) -> Run {
+    let latency = Latency {
+        average_us: 1.1 * p50_us,
+        deviation_us: 5.0,
+        min_us: p50_us / 2.0,
+        percentiles_us: vec![(50.0, p50_us), (99.0, 2.0 * p50_us), (99.9, 3.0 * p50_us)],
+        max_us: 10.0 * p50_us,
+        observations: 900,
+        seconds: 9.5,
+        messages: 1000,
+        dropped: 1,
+        duplicated: 0,
+        out_of_order: 0,
+    };
+    run(Outcome::Latency(latency), &[("ppoll", 2000)])
+}
+
+/// A sample of both.
+pub fn sample(datapath: &str, round: u32, gbit_per_s: f64, p50_us: f64) -> Sample {
+    let mut throughput = throughput(gbit_per_s, &[("read", 200), ("writev", 400)]);
+    if datapath == "tapbridge" {
+        throughput.stats = Some(stats());
+    }
+    Sample {
+        datapath: datapath.into(),
+        datapath_facts: None,
+        round,
+        boots: 1,
+        boot_s: [0.5; 2],
+        runs: vec![throughput, latency(p50_us)],
+        pumps: None,
+    }
+}
+
+fn stats() -> Stats {
+    let path = |via: &str, frames| PathCount {
+        from: "vm1".into(),
+        to: "vm2".into(),
+        via: via.into(),
+        frames,
+        bytes: 64 * frames,
+    };
+    Stats {
+        before: serde_json::Value::Null,
+        after: serde_json::Value::Null,
+        paths: vec![path("xdp", 300), path("tcx", 100)],
+        drops: vec![DropCount {
+            port: "vm1".into(),
+            reason: "egress_mtu".into(),
+            frames: 3,
+        }],
+    }
+}
+
+/// Of some samples, from one machine under its usual conditions.
+pub fn results(samples: Vec<Sample>) -> Results {
+    Results {
+        schema: SCHEMA,
+        started: "2026-11-23T10:00:00Z".into(),
+        revision: Some("1234567".into()),
+        machine: Machine {
+            kernel: "6.12.1".into(),
+            architecture: "x86_64".into(),
+            cpu_model: Some("EPYC".into()),
+            cpus: 4,
+            virtualised: false,
+            load: Some(0.25),
+            tapbridge: Some("tapbridge 0.1.0".into()),
+        },
+        guests: Facts {
+            kind: Kind::Qemu,
+            vmm: Some("QEMU 10.0.2".into()),
+            accelerator: Some(Accelerator::Kvm),
+            vhost: false,
+            kernel: Some("6.1.0".into()),
+            iperf3: "iperf 3.12".into(),
+            sockperf: "sockperf 3.7".into(),
+        },
+        conditions: Conditions {
+            mtu: 1500,
+            offloads: true,
+            measuring: Measuring {
+                workload: vec![Workload::Throughput, Workload::Latency],
+                time_s: 10,
+                repeat: 2,
+                streams: 2,
+                reverse: false,
+                udp: false,
+                udp_rate: "1G".into(),
+                udp_size: 1448,
+                message_bytes: 64,
+                parallel: 8,
+                no_syscalls: false,
+            },
+        },
+        samples,
+    }
+}

@@ -1,0 +1,243 @@
+//! The report as a page.
+
+use std::fmt::Write as _;
+
+use super::{
+    compare,
+    label::{self, Labelled},
+    reference, tables,
+};
+use crate::{
+    results::{Results, Role},
+    workload::Workload,
+};
+
+/// The page for one file or for several side by side, with pictures from the same folder: title and file name.
+pub fn page(files: &[Labelled], pictures: &[(String, String)]) -> String {
+    let mut page = String::from("# Measurements between two guests\n\n");
+    page += &tables::facts(files).markdown();
+    for line in notes(files) {
+        let _ = write!(page, "\n{line}\n");
+    }
+    let _ = write!(page, "\n{TABLES}\n");
+    for workload in workloads(files) {
+        let [comparison, costs] =
+            [tables::comparison, tables::costs].map(|table| table(files, workload).markdown());
+        let (title, explained) = (title(workload), explained(workload));
+        let _ = write!(
+            page,
+            "\n## {title}\n\n{explained}\n\n{comparison}\nWhat it cost:\n\n{costs}"
+        );
+    }
+    if !pictures.is_empty() {
+        page += "\n## Plots\n";
+    }
+    for (title, name) in pictures {
+        let _ = write!(page, "\n![{title}]({name})\n");
+    }
+    // Of several, each has a page of its own.
+    if let [file] = files {
+        page += &frames(file.results);
+        page += &details(file.results);
+    }
+    page
+}
+
+/// The workloads of all files.
+pub fn workloads(files: &[Labelled]) -> Vec<Workload> {
+    let mut workloads = Vec::new();
+    for workload in files.iter().flat_map(|file| compare::workloads(file.results)) {
+        if !workloads.contains(&workload) {
+            workloads.push(workload);
+        }
+    }
+    workloads
+}
+
+/// What a reader has to know before the figures.
+pub fn notes(files: &[Labelled]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let differences = label::differences(files);
+    if !differences.is_empty() {
+        let list = differences.join(", ");
+        notes.push(format!(
+            "**Warning: the files were not measured alike; they differ in {list}.**"
+        ));
+    }
+    for file in files {
+        let label = if file.label.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", file.label)
+        };
+        for datapath in file.results.datapaths() {
+            let samples = || {
+                file.results
+                    .samples
+                    .iter()
+                    .filter(|sample| sample.datapath == datapath)
+            };
+            if let Some(facts) = samples().find_map(|sample| sample.datapath_facts.as_deref()) {
+                notes.push(format!("{label}{datapath}: {facts}."));
+            }
+            for sample in samples().filter(|sample| sample.boots > 1) {
+                notes.push(format!(
+                    "{label}{datapath}, round {}: the guests did not reach each other at first and were booted anew.",
+                    sample.round
+                ));
+            }
+        }
+    }
+    notes
+}
+
+fn title(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Throughput => "Throughput",
+        Workload::Latency => "Latency",
+        Workload::LoadedLatency => "Latency under load",
+        Workload::Connections => "Connections",
+    }
+}
+
+/// How to read all the tables.
+const TABLES: &str = "Figures are the median over the rounds, with minimum and maximum in parentheses; what went wrong \
+    is the sum. The ratio to linux-bridge is taken within each round. Costs are medians. Host CPU is of the whole \
+    machine: the guests, the programs in them and everything else that ran. Frames are those that the two guests' \
+    cards received; what offloads joined is one frame. A GB is 10⁹ bytes of payload.";
+
+/// What the main figure is, and whether it should be large.
+fn explained(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Throughput => "Payload that the receiver got: more is better.",
+        Workload::Latency => "Half a round trip of a message: less is better.",
+        Workload::LoadedLatency => "Half a round trip of a message beside one TCP stream: less is better.",
+        Workload::Connections => {
+            "TCP connections with one request and its answer each: more per second is better."
+        }
+    }
+}
+
+fn frames(results: &Results) -> String {
+    let mut text = String::new();
+    for datapath in results.datapaths() {
+        let Some(paths) = tables::paths(results, datapath) else {
+            continue;
+        };
+        let _ = write!(text, "\n### {datapath}\n\n{}\n", paths.markdown());
+        let drops = tables::drops(results, datapath);
+        text += &if drops.is_empty() {
+            "No frame was dropped.\n".into()
+        } else {
+            drops.markdown()
+        };
+        let refused = compare::pump_drops(results, datapath);
+        if refused > 0 {
+            let _ = write!(
+                text,
+                "\nThe guests' frame pumps found no room for {refused} frames.\n"
+            );
+        }
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!("\n## Where the frames went\n\nAs the switch counted them, all rounds together.\n{text}")
+}
+
+fn details(results: &Results) -> String {
+    let mut text = String::from(
+        "\n## Run by run\n\nThe median round of each, in the form in which iperf3, sockperf, wrk and bpftrace print it.\n",
+    );
+    for datapath in results.datapaths() {
+        for workload in compare::workloads(results) {
+            let Some((round, run)) = compare::median_run(results, workload, datapath) else {
+                continue;
+            };
+            let rounds = compare::runs(results, workload, datapath).count();
+            let _ = write!(
+                text,
+                "\n### {datapath}, {}: round {round} of {rounds}\n\n{}",
+                workload.text(),
+                block(&reference::outcome(run))
+            );
+            for (name, role) in [("client", &run.client), ("server", &run.server)] {
+                text += &calls(name, role, &results.machine.architecture, run.seconds);
+            }
+        }
+    }
+    text
+}
+
+fn calls(name: &str, role: &Role, architecture: &str, seconds: f64) -> String {
+    match reference::bpftrace(role, architecture) {
+        Some(calls) => format!(
+            "\nSystem calls of the {name}'s VMM (process {}) in {seconds:.1} s:\n\n{}",
+            role.vmm,
+            block(&calls)
+        ),
+        None => format!("\nThe system calls of the {name}'s VMM were not counted.\n"),
+    }
+}
+
+fn block(text: &str) -> String {
+    format!("```text\n{text}```\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    fn two_rounds() -> Results {
+        fixture::results(vec![
+            fixture::sample("tapbridge", 1, 12.0, 40.0),
+            fixture::sample("linux-bridge", 1, 10.0, 50.0),
+            fixture::sample("linux-bridge", 2, 5.0, 100.0),
+            fixture::sample("tapbridge", 2, 6.0, 80.0),
+        ])
+    }
+
+    #[test]
+    fn a_page_has_figures_costs_frames_and_every_call() {
+        let page = page(
+            &label::label(&[two_rounds()]),
+            &[("A plot".into(), "throughput.svg".into())],
+        );
+        for line in [
+            "| machine | EPYC, 4 CPUs, x86_64, Linux 6.12.1; load before: 0.25 |",
+            "| guests | QEMU 10.0.2 with KVM, Linux 6.1.0 |",
+            "| tapbridge | 9.00 (6.00–12.00) | 1.20 | 4 |",
+            "| linux-bridge | 7.50 (5.00–10.00) | 1.00 | 4 |",
+            "| tapbridge | 60.0 (40.0–80.0) | 0.80 | 66.0 | 120.0 | 180.0 | 600.0 | 2 | 0 | 0 |",
+            "| throughput | vm1 → vm2 | xdp | 600 | 75.0 % |",
+            "| throughput | vm1 | egress_mtu | 6 |",
+            "### tapbridge, latency: round 1 of 2",
+            "[SUM]   0.00-10.00 sec  6.98 GBytes  6.00 Gbits/sec     2             sender",
+            "@total[qemu-system-x86, tracepoint:syscalls:sys_enter_read]: 600",
+            "![A plot](throughput.svg)",
+        ] {
+            assert!(page.lines().any(|other| other == line), "{line}\n{page}");
+        }
+        let read = page.find("sys_enter_read]: 200").unwrap();
+        assert!(read < page.find("sys_enter_writev]: 400").unwrap());
+    }
+
+    #[test]
+    fn without_the_peer_there_is_no_ratio_and_files_are_compared_by_their_medians() {
+        let one = fixture::results(vec![fixture::sample("tapbridge", 1, 10.0, 40.0)]);
+        let mut other = two_rounds();
+        other.revision = Some("89abcde".into());
+        other.conditions.mtu = 9000;
+        let page = page(&label::label(&[one, other]), &[]);
+        assert!(page.contains("differ in mtu (1500; 9000).**"), "{page}");
+        for line in [
+            "| datapath | run | Gbit/s | to linux-bridge | to 1234567 | retransmits |",
+            "| tapbridge | 1234567 | 10.00 | – | 1.00 | 2 |",
+            "| tapbridge | 89abcde | 9.00 (6.00–12.00) | 1.20 | 0.90 | 4 |",
+            "| linux-bridge | 89abcde | 7.50 (5.00–10.00) | 1.00 | – | 4 |",
+        ] {
+            assert!(page.lines().any(|other| other == line), "{line}\n{page}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Tables, for the terminal and for Markdown.
+
+use std::fmt::Write as _;
+
+use super::compare::Spread;
+
+/// Where there is nothing to tell.
+pub const NOTHING: &str = "–";
+
+/// The first column is of names, the others are of numbers unless [`Table::of_words`] says otherwise.
+pub struct Table {
+    words: usize,
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub fn new(head: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            words: 1,
+            head: head.into_iter().map(Into::into).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// How many columns, from the first, are of words.
+    pub fn of_words(mut self, columns: usize) -> Self {
+        self.words = columns;
+        self
+    }
+
+    pub fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The same without the columns of numbers that have nothing in any row.
+    pub fn without_empty_columns(mut self) -> Self {
+        let told = |column| self.rows.iter().any(|row| row[column] != NOTHING);
+        let kept: Vec<_> = (0..self.head.len())
+            .map(|column| column < self.words || told(column))
+            .collect();
+        let keep = |cells: &mut Vec<String>| {
+            let mut kept = kept.iter();
+            cells.retain(|_| kept.next().is_some_and(|&kept| kept));
+        };
+        keep(&mut self.head);
+        self.rows.iter_mut().for_each(keep);
+        self
+    }
+
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        let line = |cells: &[String]| {
+            // A bar would end the cell.
+            let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', r"\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        text += &line(&self.head);
+        text += "|";
+        for column in 0..self.head.len() {
+            text += if column < self.words { "---|" } else { "--:|" };
+        }
+        text += "\n";
+        for row in &self.rows {
+            text += &line(row);
+        }
+        text
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let width = |column: usize| {
+            let cells = self
+                .rows
+                .iter()
+                .chain([&self.head])
+                .map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..self.head.len()).map(width).collect();
+        let rule: Vec<_> = widths.iter().map(|&width| "-".repeat(width)).collect();
+        for row in [&self.head, &rule].into_iter().chain(&self.rows) {
+            let mut line = String::new();
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                let _ = if column < self.words {
+                    write!(line, "{cell:<width$}  ")
+                } else {
+                    write!(line, "{cell:>width$}  ")
+                };
+            }
+            text += line.trim_end();
+            text += "\n";
+        }
+        text
+    }
+}
+
+/// A number as a cell.
+pub fn cell(value: Option<f64>, decimals: usize) -> String {
+    match value.filter(|value| value.is_finite()) {
+        Some(value) => format!("{value:.decimals$}"),
+        None => NOTHING.into(),
+    }
+}
+
+/// Median, minimum and maximum as a cell.
+pub fn spread_cell(spread: Option<Spread>, decimals: usize) -> String {
+    let Some(Spread { median, min, max }) = spread else {
+        return NOTHING.into();
+    };
+    let [median, min, max] = [median, min, max].map(|value| format!("{value:.decimals$}"));
+    if min == max {
+        return median;
+    }
+    format!("{median} ({min}–{max})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_right_and_empty_columns_go() {
+        let mut table = Table::new(["name", "a", "b"]);
+        table.row(["x", NOTHING, "1"]);
+        table.row(["y|z", NOTHING, "µ10"]);
+        let table = table.without_empty_columns();
+        assert_eq!(table.text(), "name    b\n----  ---\nx       1\ny|z   µ10\n");
+        assert_eq!(
+            table.markdown(),
+            "| name | b |\n|---|--:|\n| x | 1 |\n| y\\|z | µ10 |\n"
+        );
+    }
+
+    #[test]
+    fn one_round_has_no_spread() {
+        let spread = |min, max| {
+            Some(Spread {
+                median: 2.0,
+                min,
+                max,
+            })
+        };
+        assert_eq!(spread_cell(spread(1.0, 3.0), 1), "2.0 (1.0–3.0)");
+        assert_eq!(spread_cell(spread(2.0, 2.0), 2), "2.00");
+        assert_eq!(spread_cell(None, 2), "–");
+    }
+}

@@ -1,0 +1,168 @@
+//! The tables of a report: each has a row for every datapath, and within it one for every file.
+
+use super::{
+    compare::{self, PEER},
+    figures::{self, Figure, OTHER_FIGURES},
+    label::Labelled,
+    table::{NOTHING, Table, cell, spread_cell},
+};
+use crate::{results::Results, workload::Workload};
+
+/// What was measured, and how it compares.
+pub fn comparison(files: &[Labelled], workload: Workload) -> Table {
+    let main = figures::main_figure(workload);
+    let others: Vec<_> = OTHER_FIGURES
+        .into_iter()
+        .filter(|figure| figure.name != main.name)
+        .collect();
+    let ratios = [main.name.clone().into_owned(), format!("to {PEER}")];
+    let between = between_files(files);
+    let names = others.iter().map(|figure| figure.name.clone().into_owned());
+    let mut table = table(files, ratios.into_iter().chain(between).chain(names));
+    for (datapath, file) in rows(files, workload) {
+        let results = file.results;
+        let mut cells = names_of(files, datapath, file);
+        let spread = |figure: &Figure| compare::spread(results, workload, datapath, figure);
+        cells.push(spread_cell(spread(&main), main.decimals));
+        cells.push(spread_cell(compare::ratio(results, workload, datapath, &main), 2));
+        if files.len() > 1 {
+            let median = |results: &Results| compare::value(results, workload, datapath, &main);
+            let ratio = median(results).zip(median(files[0].results));
+            cells.push(cell(ratio.map(|(own, first)| own / first), 2));
+        }
+        for figure in &others {
+            cells.push(cell(
+                compare::value(results, workload, datapath, figure),
+                figure.decimals,
+            ));
+        }
+        table.row(cells);
+    }
+    table.without_empty_columns()
+}
+
+/// What it cost: medians over rounds.
+pub fn costs(files: &[Labelled], workload: Workload) -> Table {
+    let figures = figures::costs(workload);
+    let mut table = table(
+        files,
+        figures.iter().map(|figure| figure.name.clone().into_owned()),
+    );
+    for (datapath, file) in rows(files, workload) {
+        let value = |figure: &Figure| {
+            let value = compare::value(file.results, workload, datapath, figure);
+            cell(value, figure.decimals)
+        };
+        table.row(
+            names_of(files, datapath, file)
+                .into_iter()
+                .chain(figures.iter().map(value)),
+        );
+    }
+    table.without_empty_columns()
+}
+
+/// Where the switch sent the frames of a datapath, all rounds together; `None` of one that does not count.
+pub fn paths(results: &Results, datapath: &str) -> Option<Table> {
+    let mut table = Table::new(["workload", "path", "via", "frames", "share"]).of_words(3);
+    let mut counted = false;
+    for workload in compare::workloads(results) {
+        let Some(paths) = compare::paths(results, workload, datapath) else {
+            continue;
+        };
+        counted = true;
+        for (path, share) in paths {
+            let way = format!("{} → {}", path.from, path.to);
+            let frames = path.frames.to_string();
+            table.row([
+                workload.name(),
+                &way,
+                &path.via,
+                &frames,
+                &format!("{:.1} %", 100.0 * share),
+            ]);
+        }
+    }
+    counted.then_some(table)
+}
+
+/// What was dropped there, all rounds together; without rows if nothing was.
+pub fn drops(results: &Results, datapath: &str) -> Table {
+    let mut table = Table::new(["workload", "port", "reason", "frames"]).of_words(3);
+    for workload in compare::workloads(results) {
+        for drop in compare::drops(results, workload, datapath) {
+            table.row([
+                workload.name(),
+                &drop.port,
+                &drop.reason,
+                &drop.frames.to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+/// What was measured, of each file a column.
+pub fn facts(files: &[Labelled]) -> Table {
+    let head = files.iter().map(|file| match files.len() {
+        1 => String::new(),
+        _ => file.label.clone(),
+    });
+    let mut table = Table::new([String::new()].into_iter().chain(head)).of_words(files.len() + 1);
+    let mut row = |name: &str, of: fn(&Results) -> String| {
+        table.row(
+            [name.into()]
+                .into_iter()
+                .chain(files.iter().map(|file| of(file.results))),
+        );
+    };
+    row("started", |results| results.started.clone());
+    row("revision", |results| {
+        let parts = [results.revision.as_deref(), results.machine.tapbridge.as_deref()];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        if parts.is_empty() {
+            NOTHING.into()
+        } else {
+            parts.join(", ")
+        }
+    });
+    row("machine", |results| results.machine.text());
+    row("guests", |results| results.guests.text());
+    row("conditions", |results| results.conditions.text());
+    row("programs", |results| {
+        format!("{}; {}", results.guests.iperf3, results.guests.sockperf)
+    });
+    table
+}
+
+fn table(files: &[Labelled], names: impl IntoIterator<Item = String>) -> Table {
+    let words: &[&str] = if files.len() > 1 {
+        &["datapath", "run"]
+    } else {
+        &["datapath"]
+    };
+    Table::new(words.iter().map(|&word| word.to_owned()).chain(names)).of_words(words.len())
+}
+
+fn names_of(files: &[Labelled], datapath: &str, file: &Labelled) -> Vec<String> {
+    let mut names = vec![datapath.to_owned()];
+    if files.len() > 1 {
+        names.push(file.label.clone());
+    }
+    names
+}
+
+fn between_files(files: &[Labelled]) -> Option<String> {
+    (files.len() > 1).then(|| format!("to {}", files[0].label))
+}
+
+/// The same datapath's side by side.
+fn rows<'files>(
+    files: &'files [Labelled<'files>],
+    workload: Workload,
+) -> impl Iterator<Item = (&'files str, &'files Labelled<'files>)> {
+    let pairs = |datapath| files.iter().map(move |file| (datapath, file));
+    let all = compare::datapaths(files.iter().map(|file| file.results)).into_iter();
+    all.flat_map(pairs)
+        .filter(move |(datapath, file)| compare::runs(file.results, workload, datapath).next().is_some())
+}
