@@ -1,18 +1,20 @@
 //! What runs have found out, for people: tables on the terminal, a page and plots.
 
 mod compare;
+mod counts;
 mod figures;
 #[cfg(test)]
 mod fixture;
 mod label;
 mod markdown;
+mod plot;
 mod reference;
 mod table;
 mod tables;
 
 use std::{fmt::Write as _, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{folder, results::Results};
 
@@ -23,7 +25,7 @@ pub fn text(results: &Results) -> String {
     for note in markdown::notes(&files) {
         let _ = write!(text, "\n{}\n", note.replace("**", ""));
     }
-    for workload in markdown::workloads(&files) {
+    for workload in compare::workloads(results) {
         let table = tables::comparison(&files, workload).text();
         let _ = write!(text, "\n{}\n\n{table}", workload.text());
     }
@@ -37,6 +39,11 @@ pub fn page(results: &[Results]) -> String {
 
 /// Writes the page and its plots into a folder.
 pub fn write(results: &[Results], folder: &Path) -> Result<()> {
-    let page = markdown::page(&label::label(results), &[]);
-    folder::write(folder, "report.md", page)
+    let files = label::label(results);
+    let plots = plot::plots(&files).context("drawing the plots")?;
+    for plot in &plots {
+        folder::write(folder, &format!("{}.svg", plot.name), &plot.svg)?;
+        folder::write(folder, &format!("{}.png", plot.name), plot::png(&plot.svg)?)?;
+    }
+    folder::write(folder, "report.md", markdown::page(&files, &plots))
 }

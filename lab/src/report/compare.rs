@@ -1,8 +1,8 @@
-//! What is computed from several rounds: medians, ratios within a round, sums.
+//! What is computed from several rounds: medians, sums, ratios within a round.
 
-use super::figures::{Figure, OverRounds, main_figure, number};
+use super::figures::{Figure, OverRounds, main_figure};
 use crate::{
-    results::{DropCount, PathCount, Results, Run, Stats},
+    results::{Results, Run},
     workload::Workload,
 };
 
@@ -75,16 +75,27 @@ pub fn median_run<'results>(
     let figure = main_figure(workload);
     let runs =
         runs(results, workload, datapath).filter_map(|(round, run)| Some(((figure.of)(run)?, round, run)));
-    let mut runs: Vec<_> = runs.collect();
-    runs.sort_by(|(one, ..), (other, ..)| one.total_cmp(other));
-    let &(_, round, run) = runs.get(runs.len().checked_sub(1)? / 2)?;
+    let (_, round, run) = median_of(runs.collect(), |(figure, ..)| *figure)?;
     Some((round, run))
+}
+
+/// The one in the middle; of an even number the lower of the two.
+pub fn median_of<T>(mut all: Vec<T>, by: impl Fn(&T) -> f64) -> Option<T> {
+    all.sort_by(|one, other| by(one).total_cmp(&by(other)));
+    let middle = all.len().checked_sub(1)? / 2;
+    Some(all.swap_remove(middle))
 }
 
 /// The workloads, in the order in which they were measured.
 pub fn workloads(results: &Results) -> Vec<Workload> {
+    workloads_of([results])
+}
+
+/// All workloads of several results.
+pub fn workloads_of<'results>(results: impl IntoIterator<Item = &'results Results>) -> Vec<Workload> {
     let mut workloads = Vec::new();
-    for run in results.samples.iter().flat_map(|sample| &sample.runs) {
+    let samples = results.into_iter().flat_map(|results| &results.samples);
+    for run in samples.flat_map(|sample| &sample.runs) {
         let workload = run.outcome.workload();
         if !workloads.contains(&workload) {
             workloads.push(workload);
@@ -102,65 +113,6 @@ pub fn datapaths<'results>(results: impl IntoIterator<Item = &'results Results>)
         }
     }
     names
-}
-
-/// The paths that frames took in all rounds, each with its share of them; `None` of a datapath that does not count.
-pub fn paths(results: &Results, workload: Workload, datapath: &str) -> Option<Vec<(PathCount, f64)>> {
-    let stats: Vec<_> = stats(results, workload, datapath).collect();
-    let mut paths: Vec<PathCount> = Vec::new();
-    for path in stats.iter().flat_map(|stats| &stats.paths) {
-        let same = |other: &&mut PathCount| {
-            (&other.from, &other.to, &other.via) == (&path.from, &path.to, &path.via)
-        };
-        match paths.iter_mut().find(same) {
-            Some(sum) => {
-                sum.frames += path.frames;
-                sum.bytes += path.bytes;
-            }
-            None => paths.push(path.clone()),
-        }
-    }
-    // Both hooks of a way side by side, though the first round may have seen but one.
-    paths.sort_by(|one, other| (&one.from, &one.to).cmp(&(&other.from, &other.to)));
-    let all = number(paths.iter().map(|path| path.frames).sum());
-    let shared = paths.into_iter().map(|path| {
-        let share = number(path.frames) / all;
-        (path, share)
-    });
-    (!stats.is_empty()).then(|| shared.collect())
-}
-
-/// What was dropped in all rounds.
-pub fn drops(results: &Results, workload: Workload, datapath: &str) -> Vec<DropCount> {
-    let mut drops: Vec<DropCount> = Vec::new();
-    for drop in stats(results, workload, datapath).flat_map(|stats| &stats.drops) {
-        let same = |other: &&mut DropCount| (&other.port, &other.reason) == (&drop.port, &drop.reason);
-        match drops.iter_mut().find(same) {
-            Some(sum) => sum.frames += drop.frames,
-            None => drops.push(drop.clone()),
-        }
-    }
-    drops
-}
-
-fn stats<'results>(
-    results: &'results Results,
-    workload: Workload,
-    datapath: &str,
-) -> impl Iterator<Item = &'results Stats> {
-    runs(results, workload, datapath).filter_map(|(_, run)| run.stats.as_ref())
-}
-
-/// Frames that the guests' frame pumps could not hand on, because the other end had no room.
-pub fn pump_drops(results: &Results, datapath: &str) -> u64 {
-    let samples = results
-        .samples
-        .iter()
-        .filter(|sample| sample.datapath == datapath);
-    let pumps = samples.flat_map(|sample| sample.pumps.iter().flatten());
-    pumps
-        .map(|pump| pump.to_host.dropped + pump.to_guest.dropped)
-        .sum()
 }
 
 #[cfg(test)]
@@ -230,16 +182,5 @@ mod tests {
             value(&results, Workload::Latency, "tapbridge", &retransmits),
             None
         );
-        assert_eq!(drops(&results, Workload::Throughput, "tapbridge")[0].frames, 9);
-    }
-
-    #[test]
-    fn a_paths_share_is_of_all_frames_of_the_workload() {
-        let samples = [1, 2].map(|round| fixture::sample("tapbridge", round, 1.0, 1.0));
-        let results = fixture::results(samples.into());
-        let paths = paths(&results, Workload::Throughput, "tapbridge").unwrap();
-        assert_eq!((&*paths[0].0.via, paths[0].0.frames), ("xdp", 600));
-        assert!(near(paths[0].1, 0.75) && near(paths[1].1, 0.25));
-        assert!(super::paths(&results, Workload::Latency, "tapbridge").is_none());
     }
 }

@@ -165,7 +165,8 @@ pub fn percentiles(run: &Run) -> &[(f64, f64)] {
     }
 }
 
-fn percentile(run: &Run, wanted: f64) -> Option<f64> {
+/// One of them.
+pub fn percentile(run: &Run, wanted: f64) -> Option<f64> {
     let mut percentiles = percentiles(run).iter();
     let (_, time) = percentiles.find(|(percentile, _)| (percentile - wanted).abs() < 1e-6)?;
     Some(*time)

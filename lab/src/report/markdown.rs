@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    compare,
+    compare, counts,
     label::{self, Labelled},
+    plot::Plot,
     reference, tables,
 };
 use crate::{
@@ -12,15 +13,15 @@ use crate::{
     workload::Workload,
 };
 
-/// The page for one file or for several side by side, with pictures from the same folder: title and file name.
-pub fn page(files: &[Labelled], pictures: &[(String, String)]) -> String {
+/// The page for one file or for several side by side, with plots that lie in the same folder.
+pub fn page(files: &[Labelled], plots: &[Plot]) -> String {
     let mut page = String::from("# Measurements between two guests\n\n");
     page += &tables::facts(files).markdown();
     for line in notes(files) {
         let _ = write!(page, "\n{line}\n");
     }
     let _ = write!(page, "\n{TABLES}\n");
-    for workload in workloads(files) {
+    for workload in compare::workloads_of(files.iter().map(|file| file.results)) {
         let [comparison, costs] =
             [tables::comparison, tables::costs].map(|table| table(files, workload).markdown());
         let (title, explained) = (title(workload), explained(workload));
@@ -29,11 +30,11 @@ pub fn page(files: &[Labelled], pictures: &[(String, String)]) -> String {
             "\n## {title}\n\n{explained}\n\n{comparison}\nWhat it cost:\n\n{costs}"
         );
     }
-    if !pictures.is_empty() {
+    if !plots.is_empty() {
         page += "\n## Plots\n";
     }
-    for (title, name) in pictures {
-        let _ = write!(page, "\n![{title}]({name})\n");
+    for plot in plots {
+        let _ = write!(page, "\n![{}]({}.svg)\n", plot.title, plot.name);
     }
     // Of several, each has a page of its own.
     if let [file] = files {
@@ -41,17 +42,6 @@ pub fn page(files: &[Labelled], pictures: &[(String, String)]) -> String {
         page += &details(file.results);
     }
     page
-}
-
-/// The workloads of all files.
-pub fn workloads(files: &[Labelled]) -> Vec<Workload> {
-    let mut workloads = Vec::new();
-    for workload in files.iter().flat_map(|file| compare::workloads(file.results)) {
-        if !workloads.contains(&workload) {
-            workloads.push(workload);
-        }
-    }
-    workloads
 }
 
 /// What a reader has to know before the figures.
@@ -131,7 +121,7 @@ fn frames(results: &Results) -> String {
         } else {
             drops.markdown()
         };
-        let refused = compare::pump_drops(results, datapath);
+        let refused = counts::pump_drops(results, datapath);
         if refused > 0 {
             let _ = write!(
                 text,
@@ -200,10 +190,12 @@ mod tests {
 
     #[test]
     fn a_page_has_figures_costs_frames_and_every_call() {
-        let page = page(
-            &label::label(&[two_rounds()]),
-            &[("A plot".into(), "throughput.svg".into())],
-        );
+        let plot = Plot {
+            name: "throughput",
+            title: "A plot".into(),
+            svg: String::new(),
+        };
+        let page = page(&label::label(&[two_rounds()]), &[plot]);
         for line in [
             "| machine | EPYC, 4 CPUs, x86_64, Linux 6.12.1; load before: 0.25 |",
             "| guests | QEMU 10.0.2 with KVM, Linux 6.1.0 |",

@@ -2,6 +2,7 @@
 
 use super::{
     compare::{self, PEER},
+    counts,
     figures::{self, Figure, OTHER_FIGURES},
     label::Labelled,
     table::{NOTHING, Table, cell, spread_cell},
@@ -67,7 +68,7 @@ pub fn paths(results: &Results, datapath: &str) -> Option<Table> {
     let mut table = Table::new(["workload", "path", "via", "frames", "share"]).of_words(3);
     let mut counted = false;
     for workload in compare::workloads(results) {
-        let Some(paths) = compare::paths(results, workload, datapath) else {
+        let Some(paths) = counts::paths(results, workload, datapath) else {
             continue;
         };
         counted = true;
@@ -90,7 +91,7 @@ pub fn paths(results: &Results, datapath: &str) -> Option<Table> {
 pub fn drops(results: &Results, datapath: &str) -> Table {
     let mut table = Table::new(["workload", "port", "reason", "frames"]).of_words(3);
     for workload in compare::workloads(results) {
-        for drop in compare::drops(results, workload, datapath) {
+        for drop in counts::drops(results, workload, datapath) {
             table.row([
                 workload.name(),
                 &drop.port,

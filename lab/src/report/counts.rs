@@ -1,0 +1,149 @@
+//! What was counted beside the measurements: frames by their paths, drops, system calls.
+
+use std::collections::BTreeMap;
+
+use super::{
+    compare::{median_of, runs},
+    figures::{number, units},
+};
+use crate::{
+    results::{DropCount, PathCount, Results, Role, Run, Stats},
+    workload::Workload,
+};
+
+/// The paths that frames took in all rounds, each with its share of them; `None` of a datapath that does not count.
+pub fn paths(results: &Results, workload: Workload, datapath: &str) -> Option<Vec<(PathCount, f64)>> {
+    let stats: Vec<_> = stats(results, workload, datapath).collect();
+    let mut paths: Vec<PathCount> = Vec::new();
+    for path in stats.iter().flat_map(|stats| &stats.paths) {
+        let same = |other: &&mut PathCount| {
+            (&other.from, &other.to, &other.via) == (&path.from, &path.to, &path.via)
+        };
+        match paths.iter_mut().find(same) {
+            Some(sum) => {
+                sum.frames += path.frames;
+                sum.bytes += path.bytes;
+            }
+            None => paths.push(path.clone()),
+        }
+    }
+    // Both hooks of a way side by side, though the first round may have seen but one.
+    paths.sort_by(|one, other| (&one.from, &one.to).cmp(&(&other.from, &other.to)));
+    let all = number(paths.iter().map(|path| path.frames).sum());
+    let shared = paths.into_iter().map(|path| {
+        let share = number(path.frames) / all;
+        (path, share)
+    });
+    (!stats.is_empty()).then(|| shared.collect())
+}
+
+/// What was dropped in all rounds.
+pub fn drops(results: &Results, workload: Workload, datapath: &str) -> Vec<DropCount> {
+    let mut drops: Vec<DropCount> = Vec::new();
+    for drop in stats(results, workload, datapath).flat_map(|stats| &stats.drops) {
+        let same = |other: &&mut DropCount| (&other.port, &other.reason) == (&drop.port, &drop.reason);
+        match drops.iter_mut().find(same) {
+            Some(sum) => sum.frames += drop.frames,
+            None => drops.push(drop.clone()),
+        }
+    }
+    drops
+}
+
+fn stats<'results>(
+    results: &'results Results,
+    workload: Workload,
+    datapath: &str,
+) -> impl Iterator<Item = &'results Stats> {
+    runs(results, workload, datapath).filter_map(|(_, run)| run.stats.as_ref())
+}
+
+type RoleOf = fn(&Run) -> &Role;
+
+/// The system calls of the client's VMM and of the server's, by the workload's unit: of each those of the round in which
+/// their sum was the median. Empty where they were not counted.
+pub fn calls(
+    results: &Results,
+    workload: Workload,
+    datapath: &str,
+) -> Vec<(&'static str, Vec<(String, f64)>)> {
+    let counted = |(name, role): (_, RoleOf)| {
+        let rounds = runs(results, workload, datapath).filter_map(|(_, run)| {
+            let (role, units) = (role(run), units(run)?);
+            Some((number(role.calls()?) / units, role.syscalls.as_ref()?, units))
+        });
+        let (_, calls, units) = median_of(rounds.collect(), |(sum, ..)| *sum)?;
+        let by_unit = calls
+            .iter()
+            .map(|(call, &count)| (call.clone(), number(count) / units));
+        Some((name, by_unit.collect()))
+    };
+    let roles: [(_, RoleOf); 2] = [("client", |run| &run.client), ("server", |run| &run.server)];
+    roles.into_iter().filter_map(counted).collect()
+}
+
+/// Names with the largest sums, the largest first; at most so many.
+pub fn most<'names>(counts: impl Iterator<Item = (&'names str, f64)>, limit: usize) -> Vec<String> {
+    let mut sums = BTreeMap::new();
+    for (name, count) in counts {
+        *sums.entry(name).or_insert(0.0) += count;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by(|(_, one): &(_, f64), (_, other)| other.total_cmp(one));
+    sums.truncate(limit);
+    sums.into_iter().map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Frames that the guests' frame pumps could not hand on, because the other end had no room.
+pub fn pump_drops(results: &Results, datapath: &str) -> u64 {
+    let samples = results
+        .samples
+        .iter()
+        .filter(|sample| sample.datapath == datapath);
+    let pumps = samples.flat_map(|sample| sample.pumps.iter().flatten());
+    pumps
+        .map(|pump| pump.to_host.dropped + pump.to_guest.dropped)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn calls_are_those_of_the_round_with_the_median_sum() {
+        let samples = [1.6, 0.8, 3.2].map(|rate| fixture::sample("ovs", 1, rate, 1.0));
+        let calls = calls(&fixture::results(samples.into()), Workload::Throughput, "ovs");
+        let client = vec![("read".into(), 100.0), ("writev".into(), 200.0)];
+        assert_eq!(
+            calls,
+            [("client", client), ("server", vec![("read".into(), 300.0)])]
+        );
+    }
+
+    #[test]
+    fn the_most_frequent_names_come_first() {
+        let counts = [("a", 1.0), ("b", 5.0), ("a", 2.0), ("c", 0.5)];
+        assert_eq!(most(counts.into_iter(), 2), ["b", "a"]);
+    }
+
+    #[test]
+    fn a_paths_share_is_of_all_frames_of_the_workload() {
+        let samples = [1, 2].map(|round| fixture::sample("tapbridge", round, 1.0, 1.0));
+        let results = fixture::results(samples.into());
+        let paths = paths(&results, Workload::Throughput, "tapbridge").unwrap();
+        assert_eq!((&*paths[0].0.via, paths[0].0.frames), ("xdp", 600));
+        assert!((paths[0].1 - 0.75).abs() < 1e-9 && (paths[1].1 - 0.25).abs() < 1e-9);
+        assert!(super::paths(&results, Workload::Latency, "tapbridge").is_none());
+    }
+
+    #[test]
+    fn drops_of_all_rounds_are_added() {
+        let samples = [1, 2, 3].map(|round| fixture::sample("tapbridge", round, 1.0, 1.0));
+        let results = fixture::results(samples.into());
+        let drops = drops(&results, Workload::Throughput, "tapbridge");
+        assert_eq!(drops.len(), 1);
+        assert_eq!((&*drops[0].reason, drops[0].frames), ("egress_mtu", 9));
+    }
+}

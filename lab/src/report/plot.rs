@@ -1,0 +1,286 @@
+//! Plots: what is in each, from the results.
+
+mod bars;
+mod calls;
+mod canvas;
+mod curves;
+
+use anyhow::Result;
+
+use self::{
+    bars::{Bar, Bars, Group},
+    canvas::Heading,
+    curves::{Curve, Curves},
+};
+use super::{
+    compare::{self, Spread},
+    figures,
+    label::Labelled,
+};
+use crate::{
+    results::{Results, Run},
+    workload::Workload,
+};
+
+/// A drawing and its name.
+pub struct Plot {
+    /// Of its files, without what follows the point.
+    pub name: &'static str,
+    pub title: String,
+    pub svg: String,
+}
+
+/// How wide what several files are called may get.
+const LABEL: i32 = 340;
+
+/// All that there is to draw.
+pub fn plots(files: &[Labelled]) -> Result<Vec<Plot>> {
+    canvas::load_fonts()?;
+    let mut plots = Vec::new();
+    for workload in compare::workloads_of(files.iter().map(|file| file.results)) {
+        plots.push(match workload {
+            Workload::Throughput => rates(files, workload, "Throughput", "Gbit/s of payload")?,
+            Workload::Connections => rates(files, workload, "Connections", "connections per second")?,
+            Workload::Latency => latencies(files, workload, "Latency")?,
+            Workload::LoadedLatency => latencies(files, workload, "Latency beside a TCP stream")?,
+        });
+    }
+    plots.extend(calls::plot(files)?);
+    Ok(plots)
+}
+
+/// Turns a drawing into a picture of points, which shows the same on every machine.
+pub fn png(svg: &str) -> Result<Vec<u8>> {
+    canvas::png(svg)
+}
+
+/// A bar for each datapath: the median, with a line from minimum to maximum.
+fn rates(files: &[Labelled], workload: Workload, title: &str, unit: &str) -> Result<Plot> {
+    let figure = figures::main_figure(workload);
+    let several = files.len() > 1;
+    let bar = |datapath: &str, index: usize| {
+        let results = files[index].results;
+        let spread = compare::spread(results, workload, datapath, &figure)?;
+        let ratio =
+            compare::ratio(results, workload, datapath, &figure).filter(|_| datapath != compare::PEER);
+        let value = thousands(spread.median, figure.decimals);
+        Some(Bar {
+            label: String::new(),
+            text: ratio.map_or(value.clone(), |ratio| format!("{value} (×{:.2})", ratio.median)),
+            parts: vec![(
+                spread.median,
+                if several {
+                    canvas::colour(index)
+                } else {
+                    canvas::colour_of(datapath)
+                },
+            )],
+            whisker: Some((spread.min, spread.max)),
+        })
+    };
+    let groups = datapaths(files, workload).map(|datapath| Group {
+        label: datapath.into(),
+        bars: (0..files.len())
+            .filter_map(|index| bar(datapath, index))
+            .collect(),
+    });
+    let mut notes = notes(files);
+    notes.push(format!(
+        "Median and range of the rounds; × is the ratio to {} within a round",
+        compare::PEER
+    ));
+    let legend = files.iter().enumerate().filter(|_| several);
+    let bars = Bars {
+        heading: Heading {
+            title: title.into(),
+            notes,
+        },
+        unit: unit.into(),
+        groups: groups.collect(),
+        legend: legend
+            .map(|(index, file)| (canvas::fit(&file.label, LABEL), canvas::colour(index)))
+            .collect(),
+    };
+    Ok(Plot {
+        name: workload.name(),
+        title: title.into(),
+        svg: bars.draw()?,
+    })
+}
+
+/// A curve for each datapath: the medians of the percentiles.
+fn latencies(files: &[Labelled], workload: Workload, title: &str) -> Result<Plot> {
+    let mut curves = Vec::new();
+    for (number, datapath) in datapaths(files, workload).enumerate() {
+        for (index, file) in files.iter().enumerate() {
+            let points = percentiles(file.results, workload, datapath);
+            if !points.is_empty() {
+                curves.push(Curve {
+                    label: label(datapath, files, file),
+                    colour: canvas::colour_of(datapath),
+                    mark: number,
+                    dash: index,
+                    points,
+                });
+            }
+        }
+    }
+    let mut notes = notes(files);
+    notes.push("Medians of the rounds' percentiles; less is better".into());
+    let curves = Curves {
+        heading: Heading {
+            title: title.into(),
+            notes,
+        },
+        unit: "half a round trip, µs".into(),
+        all: curves,
+    };
+    Ok(Plot {
+        name: workload.name(),
+        title: title.into(),
+        svg: curves.draw()?,
+    })
+}
+
+/// Those percentiles that at least one message of every round is beyond: the others are the maximum.
+fn percentiles(results: &Results, workload: Workload, datapath: &str) -> Vec<(f64, f64)> {
+    let runs: Vec<&Run> = compare::runs(results, workload, datapath)
+        .map(|(_, run)| run)
+        .collect();
+    let observations = runs
+        .iter()
+        .filter_map(|run| Some(figures::latency(run)?.observations))
+        .min();
+    let Some(observations) = observations.map(figures::number) else {
+        return Vec::new();
+    };
+    let beyond = |percentile: f64| observations * (1.0 - percentile / 100.0);
+    let told = figures::percentiles(runs[0])
+        .iter()
+        .map(|&(percentile, _)| percentile);
+    told.filter(|&percentile| percentile >= 50.0 && beyond(percentile) > 0.999)
+        .filter_map(|percentile| {
+            let times = runs.iter().filter_map(|run| figures::percentile(run, percentile));
+            Some((percentile, Spread::of(times)?.median)).filter(|&(_, time)| time > 0.0)
+        })
+        .collect()
+}
+
+/// Who was measured, under the title.
+fn notes(files: &[Labelled]) -> Vec<String> {
+    match files {
+        [file] => {
+            let results = file.results;
+            let conditions = &results.conditions;
+            vec![
+                format!(
+                    "{}; {} s each",
+                    results.guests.text(),
+                    conditions.measuring.time_s
+                ),
+                results.machine.hardware(),
+            ]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn label(name: &str, files: &[Labelled], file: &Labelled) -> String {
+    match files.len() {
+        1 => name.into(),
+        _ => canvas::fit(&format!("{name}, {}", file.label), LABEL),
+    }
+}
+
+/// Those that have measured a workload.
+fn datapaths<'files>(
+    files: &'files [Labelled<'files>],
+    workload: Workload,
+) -> impl Iterator<Item = &'files str> {
+    let all = compare::datapaths(files.iter().map(|file| file.results)).into_iter();
+    all.filter(move |datapath| {
+        let mut results = files.iter().map(|file| file.results);
+        results.any(|results| compare::runs(results, workload, datapath).next().is_some())
+    })
+}
+
+/// With spaces between groups of three digits.
+fn thousands(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let mut grouped = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index) % 3 == 0 {
+            grouped.push('\u{202f}');
+        }
+        grouped.push(digit);
+    }
+    grouped + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{fixture, label};
+
+    fn drawn(results: &[Results]) -> Vec<Plot> {
+        plots(&label::label(results)).unwrap()
+    }
+
+    fn results() -> Results {
+        fixture::results(vec![
+            fixture::sample("tapbridge", 1, 12.0, 40.0),
+            fixture::sample("linux-bridge", 1, 10.0, 50.0),
+        ])
+    }
+
+    #[test]
+    fn every_workload_and_the_calls_have_a_plot_that_names_the_datapaths() {
+        let plots = drawn(&[results()]);
+        let names: Vec<_> = plots.iter().map(|plot| plot.name).collect();
+        assert_eq!(names, ["throughput", "latency", "syscalls"]);
+        for Plot { name, svg, .. } in plots {
+            for text in ["tapbridge", "linux-bridge", "QEMU 10.0.2 with KVM"] {
+                assert!(svg.contains(text), "{name}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_picture_has_text_though_the_machine_has_no_fonts() {
+        let svg = &drawn(&[results()])[0].svg;
+        let without = svg.replace("tapbridge", "");
+        assert_ne!(without, *svg);
+        assert_ne!(png(svg).unwrap(), png(&without).unwrap());
+    }
+
+    #[test]
+    fn a_percentile_that_no_message_is_beyond_is_not_drawn() {
+        let mut results = results();
+        let at = |results: &Results| percentiles(results, Workload::Latency, "tapbridge");
+        assert_eq!(at(&results), [(50.0, 40.0), (99.0, 80.0)], "of 900 messages");
+        let Run { outcome, .. } = &mut results.samples[0].runs[1];
+        if let crate::results::Outcome::Latency(latency) = outcome {
+            latency.observations = 1000;
+        }
+        assert_eq!(at(&results).last(), Some(&(99.9, 120.0)));
+    }
+
+    #[test]
+    fn figures_of_nothing_can_be_drawn() {
+        let mut nothing = results();
+        for run in nothing.samples.iter_mut().flat_map(|sample| &mut sample.runs) {
+            (run.client.syscalls, run.server.syscalls) = (None, None);
+        }
+        nothing.samples[0].runs[0] = fixture::throughput(0.0, &[]);
+        nothing.samples[1].runs.remove(0);
+        assert_eq!(drawn(&[nothing.clone(), nothing]).len(), 2);
+    }
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!(thousands(1_234_567.0, 0), "1\u{202f}234\u{202f}567");
+        assert_eq!(thousands(999.96, 1), "1\u{202f}000.0");
+        assert_eq!(thousands(12.34, 1), "12.3");
+    }
+}
