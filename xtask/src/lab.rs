@@ -2,10 +2,12 @@
 
 use std::{
     ffi::{OsString, c_int},
-    process::{Child, ExitCode, ExitStatus},
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, ExitStatus},
     sync::atomic::{AtomicI32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -13,31 +15,43 @@ use nix::{
     sys::signal::{SigHandler, Signal, kill, signal},
     unistd::Pid,
 };
-use xtask::command;
+use xtask::{command, workspace};
 
 use crate::{CARGO_LIMIT, binaries, cargo, packages, root, setup};
 
 /// The last signal that asked this process to end.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
-/// Builds tapbridge and the lab, runs the lab, and ends as it ends.
+/// Builds the lab, and tapbridge for it to measure, runs it, and ends as it ends.
 pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    match arguments.split_first() {
+        Some((word, files)) if word == "report" => report(files),
+        _ => measure(arguments),
+    }
+}
+
+/// Shows results that are there.
+fn report(arguments: &[OsString]) -> Result<ExitCode> {
+    build(&["lab"])?;
+    let mut lab = Command::new(binaries("release")?.join("tapbridge-lab"));
+    end_as(lab.arg("report").args(arguments))
+}
+
+fn measure(arguments: &[OsString]) -> Result<ExitCode> {
     setup::ebpf_toolchain()?;
     setup::programs(packages::LAB)?;
-    let machines = wants_virtual_machines(arguments)
-        .then(setup::virtual_machines)
-        .transpose()?;
-    command::run(
-        cargo("build").args([
-            "--release",
-            "--package",
-            "bridge-user",
-            "--package",
-            "lab",
-            "--bins",
-        ]),
-        CARGO_LIMIT,
-    )?;
+    let guest = values(arguments, "--guest").pop();
+    let machines = guest.as_deref() == Some("qemu");
+    // Virtual machines have their own.
+    if !machines
+        && values(arguments, "--workload")
+            .iter()
+            .any(|workload| workload == "connections")
+    {
+        setup::programs(packages::CONNECTIONS)?;
+    }
+    let machines = machines.then(setup::virtual_machines).transpose()?;
+    build(&["bridge-user", "lab"])?;
     root::obtain("the lab (network namespaces, programs in the kernel)")?;
     let binaries = binaries("release")?;
     let mut lab = root::command(binaries.join("tapbridge-lab"));
@@ -48,20 +62,72 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     if let Some(folder) = machines {
         lab.arg("--vm").arg(folder);
     }
+    if !names_a_folder(arguments) {
+        lab.arg("--output")
+            .arg(new_folder(&binaries, guest.as_deref().unwrap_or("netns"))?);
+    }
+    if let Some(revision) = revision().filter(|_| values(arguments, "--revision").is_empty()) {
+        lab.arg("--revision").arg(revision);
+    }
+    end_as(&mut lab)
+}
 
+fn build(packages: &[&str]) -> Result<()> {
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    let mut build = cargo("build");
+    command::run(build.args(["--release", "--bins"]).args(packages), CARGO_LIMIT)
+}
+
+/// Runs the lab to its end, and ends as it does.
+fn end_as(lab: &mut Command) -> Result<ExitCode> {
     outlive_signals()?;
-    let mut child = command::spawn(&mut lab)?;
-    let status = wait(&mut child).with_context(|| format!("`{}`", command::line(&lab)))?;
+    let mut child = command::spawn(lab)?;
+    let status = wait(&mut child).with_context(|| format!("`{}`", command::line(lab)))?;
     Ok(status
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Whether the lab is told to use virtual machines: `--guest qemu` or `--guest=qemu`.
-fn wants_virtual_machines(arguments: &[OsString]) -> bool {
-    let pair = |pair: &[OsString]| pair[0] == "--guest" && pair[1] == "qemu";
-    arguments.windows(2).any(pair) || arguments.iter().any(|argument| argument == "--guest=qemu")
+/// The values that a long option is given, one by one where they are a list: `--option a,b` or `--option=a,b`.
+fn values(arguments: &[OsString], option: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy());
+    while let Some(argument) = arguments.next() {
+        let list = match argument.split_once('=') {
+            Some((name, list)) if name == option => list.to_owned(),
+            None if argument == option => arguments.next().unwrap_or_default().into_owned(),
+            _ => continue,
+        };
+        values.extend(list.split(',').map(str::to_owned));
+    }
+    values
+}
+
+/// Whether the lab is told where its results are to go.
+fn names_a_folder(arguments: &[OsString]) -> bool {
+    let is_short = |argument: &OsString| argument.to_string_lossy().starts_with("-o");
+    !values(arguments, "--output").is_empty() || arguments.iter().any(is_short)
+}
+
+/// Where results go that nobody has named a folder for. The folder around it is made here, so that it is not root's.
+fn new_folder(binaries: &Path, guest: &str) -> Result<PathBuf> {
+    let folder = binaries.with_file_name("lab");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    // Colons are a nuisance in names of files.
+    let now = humantime::format_rfc3339_seconds(SystemTime::now())
+        .to_string()
+        .replace(':', "");
+    Ok(folder.join(format!("{now}-{guest}")))
+}
+
+/// What git calls this tree, if it is git's.
+fn revision() -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty"])
+        .current_dir(workspace());
+    let revision = command::output(&mut git).ok()?;
+    Some(revision.trim().to_owned()).filter(|revision| !revision.is_empty())
 }
 
 /// The lab takes down what it has built when it is told to end. Its parent has to stay until then: the shell would
@@ -96,5 +162,34 @@ fn wait(child: &mut Child) -> Result<ExitStatus> {
             }
         }
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(Into::into).collect()
+    }
+
+    #[test]
+    fn an_options_values_are_found_in_every_form() {
+        let arguments =
+            words("--workload latency,connections --json --guest=qemu --workload=throughput --guests x");
+        assert_eq!(
+            values(&arguments, "--workload"),
+            ["latency", "connections", "throughput"]
+        );
+        assert_eq!(values(&arguments, "--guest"), ["qemu"]);
+        assert_eq!(values(&arguments, "--output"), [""; 0]);
+    }
+
+    #[test]
+    fn a_folder_of_the_users_is_seen() {
+        for named in ["--output x", "--output=x", "-o x", "-ox"] {
+            assert!(names_a_folder(&words(named)), "{named}");
+        }
+        assert!(!names_a_folder(&words("--time 3 --json")));
     }
 }

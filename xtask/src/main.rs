@@ -58,9 +58,11 @@ enum Task {
     },
     /// Build tapbridge and the lab, then run the lab as root, after setting up what is missing for it.
     ///
-    /// `cargo xtask lab -- --help` shows the lab's own options.
+    /// The results, a report and plots go to a new folder in `target/lab`, or to `--output FOLDER`. `cargo xtask lab
+    /// -- --help` shows the lab's own options. `cargo xtask lab report FILE...` shows or compares the results of
+    /// earlier runs, and needs neither root nor any set-up.
     Lab {
-        /// Passed to `tapbridge-lab run`.
+        /// Passed to `tapbridge-lab run`, or to `tapbridge-lab report` what follows the word `report`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

@@ -36,6 +36,17 @@ const BUSYBOX: Program = Program {
     package: "busybox-static",
 };
 
+const WRK: Program = Program {
+    name: "wrk",
+    package: "wrk",
+};
+const WEBORF: Program = Program {
+    name: "weborf",
+    package: "weborf",
+};
+
+/// What the lab runs to measure connections between guests that are namespaces.
+pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
 /// What the lab runs to measure.
 pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the tests run; those of the lab have it measure, and check with busybox that files arrive.

@@ -17,7 +17,7 @@ pub struct Pins {
 }
 
 /// Debian packages of a virtual machine: of one release, newest versions.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Hash, Deserialize)]
 pub struct VmPackages {
     /// The release.
     pub suite: String,

@@ -1,7 +1,12 @@
 //! What the lab's virtual machines are made from: Debian packages, unpacked into the cache. The system's own packages,
 //! kernel and /boot are not touched.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use xtask::{
@@ -20,7 +25,14 @@ const OLDEST_QEMU: u32 = 8;
 /// The folder with the packages, if the set-up has made it: `guest` and perhaps `qemu` are roots that packages were
 /// unpacked into, and `packages` lists the guest's, a line each with name and version.
 pub fn folder(cache: &Cache, pins: &Pins) -> PathBuf {
-    cache.entry(&format!("vm-{}-{}", pins.vm.suite, pins.vm.qemu))
+    cache.entry(&entry_name(&pins.vm))
+}
+
+/// Another one for every other list of packages. A compiler that hashes differently only has them fetched anew.
+fn entry_name(packages: &VmPackages) -> String {
+    let mut hasher = DefaultHasher::new();
+    packages.hash(&mut hasher);
+    format!("vm-{}-{:016x}", packages.suite, hasher.finish())
 }
 
 /// Fetches the packages and unpacks them.
@@ -73,6 +85,15 @@ fn major(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_packages_have_another_entry() {
+        let [one, same, mut other] = [(); 3].map(|()| Pins::load().expect("the pins are complete").vm);
+        assert_eq!(entry_name(&one), entry_name(&same));
+        assert!(entry_name(&one).starts_with(&format!("vm-{}-", one.suite)));
+        other.guest.push("another".into());
+        assert_ne!(entry_name(&one), entry_name(&other));
+    }
 
     #[test]
     fn the_major_version_is_read_from_what_qemu_says() {

@@ -4,6 +4,7 @@ mod datapaths;
 mod devices;
 mod macvtap;
 mod pump;
+mod report;
 mod run;
 
 use std::{
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     });
     let busybox = programs.clone().or_else(|| lacking(&["busybox"]));
     let checked_macvtap = busybox.clone().or_else(|| macvtap.clone());
+    let measured_switch = programs.clone().or_else(lacking_switch);
     let switch = busybox.or_else(lacking_switch);
     let trials = [
         trials(macvtap::TESTS, macvtap.as_deref()),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         trials(devices::TESTS, devices.as_deref()),
         trials(pump::TESTS, devices.as_deref()),
         trials(run::TESTS, programs.as_deref()),
+        trials(report::TESTS, measured_switch.as_deref()),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

@@ -14,7 +14,7 @@ use super::{
 };
 
 const PLOT: i32 = 440;
-const SYMBOL: i32 = 30;
+const SYMBOL: i32 = 40;
 
 pub struct Curves {
     pub heading: Heading,
