@@ -45,7 +45,7 @@ impl<'pair, 'host> Account<'pair, 'host> {
     }
 
     /// Ends, in the opposite order.
-    pub fn close(self, outcome: Outcome) -> Result<Run> {
+    pub fn close(self) -> Result<Costs> {
         let seconds = self.start.elapsed().as_secs_f64();
         let guests = [&*self.pair.first, &*self.pair.second];
         let host = cpu::of_host()?.since(self.host);
@@ -65,8 +65,7 @@ impl<'pair, 'host> Account<'pair, 'host> {
                 card: cards[number].since(self.cards[number]),
             })
         };
-        Ok(Run {
-            outcome,
+        Ok(Costs {
             seconds,
             client: role(0)?,
             server: role(1)?,
@@ -78,6 +77,29 @@ impl<'pair, 'host> Account<'pair, 'host> {
                 _ => None,
             },
         })
+    }
+}
+
+/// What was counted in the meantime; the fields are those of a [`Run`].
+pub struct Costs {
+    pub seconds: f64,
+    pub client: Role,
+    pub server: Role,
+    pub host: HostCpu,
+    pub stats: Option<Stats>,
+}
+
+impl Costs {
+    /// The measurement that this was taken of.
+    pub fn of(self, outcome: Outcome) -> Run {
+        Run {
+            outcome,
+            seconds: self.seconds,
+            client: self.client,
+            server: self.server,
+            host: self.host,
+            stats: self.stats,
+        }
     }
 }
 

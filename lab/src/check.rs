@@ -6,12 +6,14 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
+    account::{Account, Costs},
     datapath::Choice,
     guest::{self, Guest},
     interrupt,
     job::{self, State},
     machine,
     pair::{self, Pair, Progress},
+    plan::Seat,
     scratch::Scratch,
     settings::Setup,
     sweep,
@@ -23,6 +25,8 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// The file's length, in blocks of 64 KiB.
 const BLOCKS: &str = "8";
 const PORT: &str = "7000";
+/// From the client and to it.
+const PORTS: [[Seat; 2]; 2] = [[Seat(1), Seat(2)], [Seat(2), Seat(1)]];
 
 /// Check that pings and files get from guest to guest, over each of the datapaths in turn
 ///
@@ -52,8 +56,12 @@ impl CheckArguments {
                 folder: scratch.path().display().to_string(),
                 name: choice.name(),
             };
-            check
-                .all(&*pair.first, &*pair.second)
+            let checked = || {
+                let account = Account::open(&pair, setup.tapbridge.as_deref())?;
+                check.all(&*pair.first, &*pair.second)?;
+                check.accounts(&account.close()?, setup.vhost)
+            };
+            checked()
                 .inspect_err(|error| pair.explain(error))
                 .with_context(|| choice.name())?;
             progress.step("cleaning up");
@@ -79,6 +87,38 @@ impl Check {
                 self.send_file(from, to, address)?;
             }
         }
+        Ok(())
+    }
+
+    /// What guests, VMMs and the switch have counted must agree. Whoever sits nearer to the middle was asked first and
+    /// last, so that a frame between two looks makes its count the greater one.
+    fn accounts(&self, costs: &Costs, vhost: bool) -> Result<()> {
+        let roles = [(&costs.client, &costs.server), (&costs.server, &costs.client)];
+        for ((from, to), [port, other]) in roles.into_iter().zip(PORTS) {
+            let (sent, received) = (from.card.tx_frames, to.card.rx_frames);
+            self.agree(&format!("{} sent {sent} frames", from.guest), sent > 0)?;
+            // A kernel that copies the frames itself makes no system calls for them.
+            if let Some(calls) = from.syscalls.as_ref().filter(|_| !vhost) {
+                let calls = calls.get("writev").copied().unwrap_or(0);
+                self.agree(&format!("its VMM called writev {calls} times"), calls >= sent)?;
+            }
+            if let Some(stats) = &costs.stats {
+                let (rx, tx) = (stats.since(&port.tap(), "rx")?, stats.since(&other.tap(), "tx")?);
+                self.agree(&format!("the switch received {rx} from it"), rx >= sent)?;
+                self.agree(&format!("and sent {tx} to {}", to.guest), tx >= received)?;
+            }
+            if let Some(calls) = to.syscalls.as_ref().filter(|_| !vhost) {
+                let calls = calls.get("read").copied().unwrap_or(0);
+                self.agree(&format!("whose VMM called read {calls} times"), calls >= received)?;
+            }
+            self.agree(&format!("{} received {received} frames", to.guest), received > 0)?;
+        }
+        Ok(())
+    }
+
+    fn agree(&self, what: &str, agrees: bool) -> Result<()> {
+        ensure!(agrees, "the counts do not agree: {what}");
+        println!("{}: {what}: ok", self.name);
         Ok(())
     }
 

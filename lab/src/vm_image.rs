@@ -24,7 +24,7 @@ pub use packages::Packages;
 const INIT: &str = include_str!("vm_image/init.sh");
 
 /// Raised when what is written changes and neither [`INIT`] nor [`MODULES`] does.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// What drives a virtio network card and a virtio port on PCI, each module after those it needs.
 const MODULES: [&str; 9] = [
@@ -154,6 +154,8 @@ fn initramfs(root: &Path, release: &str) -> Result<Vec<u8>> {
         "tmp",
         "usr",
         "usr/bin",
+        "usr/share",
+        "usr/share/misc",
     ] {
         archive.folder(folder);
     }
@@ -163,6 +165,8 @@ fn initramfs(root: &Path, release: &str) -> Result<Vec<u8>> {
     archive.file(BUSYBOX, &read(&root.join(BUSYBOX))?);
     archive.symlink("bin/sh", "busybox");
     archive.file("answers/answer", ANSWER);
+    // The types of files, which weborf insists on; it need not know any.
+    archive.file("usr/share/misc/magic", b"");
 
     let mut needs = Vec::new();
     for program in PROGRAMS {

@@ -37,6 +37,11 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 
     let ready = failures.step("set-up of the eBPF toolchain", setup::ebpf_toolchain);
     failures.step("set-up of the programs", || setup::programs(packages::TESTS));
+    let mut machines = None;
+    failures.step("set-up of virtual machines", || {
+        machines = Some(setup::virtual_machines()?);
+        Ok(())
+    });
     failures.step("cargo fmt", || {
         command::run(cargo("fmt").args(["--all", "--check"]), CARGO_LIMIT)
     });
@@ -51,7 +56,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         let root = root::is_root() || failures.step("root for the tests in the kernel", ask_for_root);
         failures.step("cargo test", || {
             let mut result = Ok(());
-            for mut test in cargo_test(arguments, root)? {
+            for mut test in cargo_test(arguments, machines.as_deref(), root)? {
                 result = count(&mut test, &mut totals).and(result);
             }
             ensure!(
@@ -124,13 +129,16 @@ fn clippy_ebpf() -> Result<()> {
 }
 
 /// The commands that run each test once.
-fn cargo_test(arguments: &[OsString], root: bool) -> Result<Vec<Command>> {
+fn cargo_test(arguments: &[OsString], machines: Option<&Path>, root: bool) -> Result<Vec<Command>> {
     let test = |options: &[&str]| {
         let mut test = cargo("test");
         test.args(["--workspace", "--no-fail-fast"])
             .args(options)
             .arg("--")
             .args(arguments);
+        if let Some(folder) = machines {
+            test.env("TAPBRIDGE_VM", folder);
+        }
         test
     };
     if !root || root::is_root() {

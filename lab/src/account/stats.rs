@@ -27,6 +27,18 @@ struct Port {
 }
 
 impl Stats {
+    /// Frames of a port that came between, by the name of their counter, "rx" or "tx".
+    pub fn since(&self, port: &str, counter: &str) -> Result<u64> {
+        let frames = |stats: &Value| {
+            let bridges = stats["bridges"].as_array().into_iter().flatten();
+            let mut ports = bridges.flat_map(|bridge| bridge["ports"].as_array().into_iter().flatten());
+            ports.find(|other| other["ifname"] == port)?[counter]["frames"].as_u64()
+        };
+        let [before, after] = [&self.before, &self.after].map(frames);
+        let before = before.with_context(|| format!("no {counter} frames of {port}"))?;
+        Ok(after.with_context(|| format!("{port} is gone"))? - before)
+    }
+
     /// What came between two calls of `tapbridge stats -j`.
     pub fn between(before: Value, after: Value) -> Result<Self> {
         let [earlier, later] = [&before, &after].map(Counters::deserialize);
@@ -93,7 +105,7 @@ mod tests {
     fn stats(xdp: u64, tcx: u64, full: u64) -> Value {
         json!({ "schema": 1, "bridges": [{
             "bridge": "lab1",
-            "ports": [{ "ifname": "vm1", "dropped": { "egress_ring_full": full, "no_port": 3 }, "rx": {} }],
+            "ports": [{ "ifname": "vm1", "dropped": { "egress_ring_full": full, "no_port": 3 }, "rx": { "frames": xdp + tcx } }],
             "paths": [
                 { "from": "vm1", "to": "vm2", "via": "xdp", "frames": xdp, "bytes": 10 * xdp },
                 { "from": "vm1", "to": "vm2", "via": "tcx", "frames": tcx, "bytes": 10 * tcx },
@@ -118,6 +130,14 @@ mod tests {
             (&*between.drops[0].reason, between.drops[0].frames),
             ("egress_ring_full", 2)
         );
+    }
+
+    #[test]
+    fn the_frames_of_a_port_are_told() {
+        let between = Stats::between(stats(5, 7, 1), stats(25, 7, 3)).unwrap();
+        assert_eq!(between.since("vm1", "rx").unwrap(), 20);
+        assert!(between.since("vm1", "tx").is_err());
+        assert!(between.since("vm2", "rx").is_err());
     }
 
     #[test]

@@ -39,13 +39,27 @@ pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> 
     let url = format!("http://{address}:{PORT}/answer");
     let close = ["-H", "Connection: close", "-t", "1"];
     // It does not say when it listens: a first connection tells.
-    wait::until("weborf to answer", START_LIMIT, OnSignal::Stop, || {
+    let mut why = None;
+    let answered = wait::until("weborf to answer", START_LIMIT, OnSignal::Stop, || {
         let mut probe = client.start(&[&["wrk"], &close[..], &["-c", "1", "-d", "1", &url]].concat())?;
         match job::finish(&mut *probe, limit(1), OnSignal::Stop) {
-            Ok(output) => Ok(parse(&output, 1).ok()),
+            Ok(output) => match parse(&output, 1) {
+                Ok(answered) => Ok(Some(answered)),
+                Err(error) => {
+                    why = Some(error.context(output));
+                    Ok(None)
+                }
+            },
             Err(error) if listener.state()? != State::Running || error.is::<Interrupted>() => Err(error),
-            Err(_) => Ok(None),
+            Err(error) => {
+                why = Some(error);
+                Ok(None)
+            }
         }
+    });
+    answered.map_err(|error| match why {
+        Some(why) => error.context(why),
+        None => error,
     })?;
     let parallel = settings.parallel.to_string();
     let time = settings.time_s.to_string();

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     let checked_macvtap = busybox.clone().or_else(|| macvtap.clone());
     let measured_switch = programs.clone().or_else(lacking_switch);
     let switch = busybox.or_else(lacking_switch);
+    let machines = lacking(&["ip"]).or_else(lacking_switch).or_else(lacking_machines);
     let trials = [
         trials(macvtap::TESTS, macvtap.as_deref()),
         trials(datapaths::MACVTAP, measured_macvtap.as_deref()),
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         trials(datapaths::NO_OVS, no_ovs.as_deref()),
         trials(datapaths::CHECKS, checked_macvtap.as_deref()),
         trials(datapaths::SWITCH_CHECKS, switch.as_deref()),
+        trials(datapaths::VIRTUAL_MACHINES, machines.as_deref()),
         trials(devices::TESTS, devices.as_deref()),
         trials(pump::TESTS, devices.as_deref()),
         trials(run::TESTS, programs.as_deref()),
@@ -94,6 +96,12 @@ fn lacking_macvtap() -> Option<String> {
     let made = makes("link add lower type veth peer name lower-peer")
         && makes("link add vm1 link lower type macvtap mode bridge");
     (!made).then(|| "needs the kernel's macvtap".into())
+}
+
+fn lacking_machines() -> Option<String> {
+    datapaths::virtual_machines()
+        .is_none()
+        .then(|| "needs TAPBRIDGE_VM, which 'cargo xtask test' sets".into())
 }
 
 fn lacking_switch() -> Option<String> {

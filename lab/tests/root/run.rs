@@ -142,18 +142,21 @@ pub fn measure(datapath: &str) -> Value {
     } = run.child.wait_with_output().expect("wait for the lab");
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     let report: Value = serde_json::from_slice(&stdout).expect("JSON");
-    assert_eq!(report["schema"], 2);
+    assert_eq!(report["schema"], 3);
     assert_eq!(report["guests"]["kind"], "netns");
     let sample = &report["samples"][0];
     assert!(
-        sample["throughput"]["gbit_per_s"]
+        sample["runs"][0]["outcome"]["gbit_per_s"]
             .as_f64()
             .is_some_and(|rate| rate > 0.05),
         "{sample}"
     );
-    assert_eq!(sample["throughput"]["streams"].as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        sample["runs"][0]["outcome"]["streams"].as_array().map(Vec::len),
+        Some(4)
+    );
     assert!(
-        sample["latency"]["p50_us"]
+        sample["runs"][1]["outcome"]["average_us"]
             .as_f64()
             .is_some_and(|latency| latency > 1.0),
         "{sample}"
