@@ -47,10 +47,15 @@ const WEBORF: Program = Program {
 
 /// What the lab runs to measure connections between guests that are namespaces.
 pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
+const JQ: Program = Program {
+    name: "jq",
+    package: "jq",
+};
+
 /// What the lab runs to measure.
 pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
-/// What the tests run; those of the lab have it measure, and check with busybox that files arrive.
-pub const TESTS: &[Program] = &[IP, IPERF3, SOCKPERF, BUSYBOX];
+/// What the tests run; those of the lab have it measure, check with busybox that files arrive, and run the scripts.
+pub const TESTS: &[Program] = &[IP, IPERF3, SOCKPERF, BUSYBOX, JQ];
 
 /// Installs programs with apt-get.
 pub fn install(programs: &[&Program]) -> Result<()> {

@@ -6,6 +6,7 @@ mod macvtap;
 mod pump;
 mod report;
 mod run;
+mod scripts;
 
 use std::{
     fs,
@@ -36,6 +37,10 @@ fn main() -> ExitCode {
             .is_none()
             .then(|| "Open vSwitch is here".into())
     });
+    let scripts = programs
+        .clone()
+        .or_else(|| lacking(&["jq", "nsenter"]))
+        .or_else(lacking_switch);
     let busybox = programs.clone().or_else(|| lacking(&["busybox"]));
     let checked_macvtap = busybox.clone().or_else(|| macvtap.clone());
     let measured_switch = programs.clone().or_else(lacking_switch);
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
         trials(pump::TESTS, devices.as_deref()),
         trials(run::TESTS, programs.as_deref()),
         trials(report::TESTS, measured_switch.as_deref()),
+        trials(scripts::TESTS, scripts.as_deref()),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

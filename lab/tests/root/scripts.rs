@@ -1,0 +1,194 @@
+//! The scripts that measure between guests that are there already, which here are namespaces with frame pumps.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio, id},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use lab::Namespace;
+
+use crate::{Test, datapaths};
+
+pub const TESTS: &[Test] = &[
+    (
+        "the_scripts_measure_and_say_where_frames_went_and_what_the_vmms_called",
+        the_scripts_measure,
+    ),
+    (
+        "a_script_that_fails_says_why_and_detaches_what_it_attached",
+        a_script_that_fails_cleans_up,
+    ),
+];
+
+/// Two guests, and the host's namespace between them.
+struct Guests {
+    host: Namespace,
+    names: [String; 2],
+    pumps: [Child; 2],
+    _inside: [Namespace; 2],
+    state: PathBuf,
+}
+
+impl Guests {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let own = format!("tbscripts-{}-{}", id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let namespace = |role: &str| Namespace::create(&format!("{own}-{role}")).expect("namespace");
+        let host = namespace("host");
+        let guests = [namespace("1"), namespace("2")];
+        let path = |namespace: &Namespace| namespace.path().expect("it has a name");
+        let pump = |number: usize| {
+            let mut pump = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
+            pump.args([
+                "pump",
+                "--mtu",
+                "1500",
+                "--offloads",
+                "on",
+                "--host-device",
+                "tap",
+            ])
+            .args(["--host-tap", &format!("vm{}", number + 1)])
+            .arg("--host-netns")
+            .arg(path(&host))
+            .arg("--guest-netns")
+            .arg(path(&guests[number]));
+            let mut pump = pump.stderr(Stdio::piped()).spawn().expect("start a pump");
+            // It says when it is ready, or why it ends.
+            let output = pump.stderr.as_mut().expect("a pipe");
+            output.read_exact(&mut [0]).expect("the pump's first word");
+            let address = format!("10.0.0.{}/24", number + 1);
+            let mut ip = guests[number].command("ip").expect("a command");
+            let status = ip.args(["address", "add", &address, "dev", "g0"]).status();
+            assert!(status.expect("run ip").success());
+            pump
+        };
+        let pumps = [pump(0), pump(1)];
+        Self {
+            host,
+            names: [format!("{own}-1"), format!("{own}-2")],
+            pumps,
+            _inside: guests,
+            state: Path::new("/sys/fs/bpf").join(own),
+        }
+    }
+
+    /// The switch's command in the host's namespace, with a state of its own.
+    fn tapbridge(&self) -> String {
+        let namespace = self.host.path().expect("it has a name");
+        format!(
+            "nsenter --net={} {} --state {}",
+            namespace.display(),
+            datapaths::switch().display(),
+            self.state.display()
+        )
+    }
+
+    /// Runs a script, perhaps by way of another program, and returns what it has printed.
+    fn run(&self, words: &[&str]) -> Output {
+        let [program, arguments @ ..] = words else {
+            unreachable!("a program")
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).env("TAPBRIDGE", self.tapbridge());
+        command.output().expect("run the script")
+    }
+
+    fn inside(&self) -> [String; 2] {
+        [0, 1].map(|number| format!("ip netns exec {}", self.names[number]))
+    }
+}
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        for pump in &mut self.pumps {
+            let _ = pump.kill();
+            let _ = pump.wait();
+        }
+        let _ = fs::remove_dir_all(&self.state);
+    }
+}
+
+fn script(name: &str) -> String {
+    format!("{}/{name}.sh", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(output: &Output) -> String {
+    let (stdout, stderr) = (&output.stdout, &output.stderr);
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(stdout),
+        String::from_utf8_lossy(stderr)
+    )
+}
+
+fn the_scripts_measure() {
+    let guests = Guests::new();
+    let [client, server] = guests.inside();
+    let ids = guests.pumps.each_ref().map(|pump| pump.id().to_string());
+    let (syscalls, throughput) = (script("syscalls"), script("throughput"));
+    let words = [&*syscalls, &ids[0], &ids[1], &throughput, "-t", "1", "-P", "2"];
+    let measured = guests.run(&[&words[..], &[&client, &server, "10.0.0.2", "vm1", "vm2"]].concat());
+    let said = text(&measured);
+    assert!(measured.status.success(), "{said}");
+    assert_eq!(said.matches("stream ").count(), 2, "{said}");
+    for expected in ["sum: ", "vm1 to vm2 by tcx: ", "vm1: detached", "client's VMM:"] {
+        assert!(said.contains(expected), "no '{expected}': {said}");
+    }
+    let calls = "@total[tapbridge-lab, tracepoint:syscalls:sys_enter_writev]: ";
+    assert_eq!(said.matches(calls).count(), 2, "{said}");
+
+    let measured = guests.run(&[
+        &script("latency"),
+        "-t",
+        "1",
+        &client,
+        &server,
+        "10.0.0.2",
+        "vm1",
+        "vm2",
+    ]);
+    let said = text(&measured);
+    assert!(measured.status.success(), "{said}");
+    for expected in ["percentile 99.900", "dropped messages = 0", "vm2 to vm1 by xdp: "] {
+        assert!(said.contains(expected), "no '{expected}': {said}");
+    }
+}
+
+fn a_script_that_fails_cleans_up() {
+    let guests = Guests::new();
+    let [client, server] = guests.inside();
+    let failed = guests.run(&[
+        &script("throughput"),
+        "-t",
+        "1",
+        &client,
+        &server,
+        "10.0.0.9",
+        "vm1",
+        "vm2",
+    ]);
+    let said = text(&failed);
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("iperf3: "), "{said}");
+    assert_eq!(said.matches(": detached").count(), 2, "{said}");
+    let usage = guests.run(&[&script("latency")]);
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(text(&usage).contains("CLIENT SERVER ADDRESS"));
+    let mut command = Command::new(script("throughput"));
+    command.args(["-t", "20", &client, &server, "10.0.0.2", "vm1", "vm2"]);
+    command
+        .env("TAPBRIDGE", guests.tapbridge())
+        .stdout(Stdio::piped());
+    let interrupted = command.spawn().expect("run the script");
+    thread::sleep(Duration::from_secs(2));
+    let pid = nix::unistd::Pid::from_raw(interrupted.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal the script");
+    let ended = interrupted.wait_with_output().expect("wait for the script");
+    assert_eq!(text(&ended).matches(": detached").count(), 2, "{}", text(&ended));
+}

@@ -1,0 +1,67 @@
+#!/bin/sh
+# Measures TCP throughput between two guests that are there already, and says where their frames went.
+#
+#   lab/throughput.sh [-t SECONDS] [-P STREAMS] CLIENT SERVER ADDRESS [TAP...]
+#
+# CLIENT and SERVER are commands that run a program in a guest, such as "ssh root@guest1"; ADDRESS is the server's.
+# The TAPs, if any, are attached to tapbridge first and detached at the end. The guests need iperf3, the host jq.
+# Run as root. The variable TAPBRIDGE names another command than the tapbridge on PATH.
+# shellcheck disable=SC2086 # The guests' commands are several words.
+set -eu
+
+seconds=10 streams=4
+while getopts t:P: option; do
+    case $option in
+    t) seconds=$OPTARG ;;
+    P) streams=$OPTARG ;;
+    *) exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+if [ $# -lt 3 ]; then
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+client=$1 server=$2 address=$3
+shift 3
+tapbridge=${TAPBRIDGE:-tapbridge}
+command -v jq >/dev/null || { echo "$0 needs jq: apt-get install jq" >&2; exit 1; }
+
+files=$(mktemp -d)
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'kill ${caller-} ${listener-} 2>/dev/null || :
+      [ -z "${attached-}" ] || $tapbridge detach $attached
+      rm -r "$files"' EXIT
+
+if [ $# -gt 0 ]; then
+    $tapbridge attach "$@"
+    attached=$*
+fi
+
+$server iperf3 -s -1 >"$files/server" 2>&1 &
+listener=$!
+$tapbridge stats -j >"$files/before"
+tries=1
+while :; do
+    timeout $((seconds + 30)) $client iperf3 -c "$address" -t "$seconds" -P "$streams" -C cubic --connect-timeout 5000 \
+        -J >"$files/iperf3" &
+    caller=$!
+    wait "$caller" || :
+    # Its exit status is 0 even if it could not connect.
+    error=$(jq -rs 'if .[0].end.sum_received then .[0].error // empty else .[0].error // "no result" end' "$files/iperf3")
+    [ -n "$error" ] || break
+    case $error in
+    # The server takes a moment to listen.
+    *refused*) [ $((tries += 1)) -le 10 ] && kill -0 "$listener" 2>/dev/null && sleep 0.5 && continue ;;
+    esac
+    echo "iperf3: $error" >&2
+    cat "$files/server" >&2
+    exit 1
+done
+$tapbridge stats -j >"$files/after"
+
+jq -r 'def gbit: . / 1e7 | round / 100;
+    (.end.streams[] | "stream \(.sender.socket): \(.receiver.bits_per_second | gbit) Gbit/s, \(.sender.retransmits) retransmits"),
+    "sum: \(.end.sum_received.bits_per_second | gbit) Gbit/s, \(.end.sum_sent.retransmits) retransmits"' "$files/iperf3"
+jq -rn --slurpfile before "$files/before" --slurpfile after "$files/after" -f "$(dirname "$0")/frames.jq"
