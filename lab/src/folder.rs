@@ -13,12 +13,11 @@ pub fn make(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file into it, and says so.
+/// Writes a file into it.
 pub fn write(folder: &Path, name: &str, contents: impl AsRef<[u8]>) -> Result<()> {
     let path = folder.join(name);
     fs::write(&path, contents).with_context(|| format!("writing {}", path.display()))?;
     give_away(&path);
-    eprintln!("wrote {}", path.display());
     Ok(())
 }
 

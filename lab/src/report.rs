@@ -18,6 +18,9 @@ use anyhow::{Context, Result};
 
 use crate::{folder, results::Results};
 
+/// What a terminal has no room for.
+const PAGE_ONLY: [&str; 4] = ["average µs", "p99.99 µs", "duplicated", "out of order"];
+
 /// The tables of a run for the terminal.
 pub fn text(results: &Results) -> String {
     let files = label::label(std::slice::from_ref(results));
@@ -26,8 +29,8 @@ pub fn text(results: &Results) -> String {
         let _ = write!(text, "\n{}\n", note.replace("**", ""));
     }
     for workload in compare::workloads(results) {
-        let table = tables::comparison(&files, workload).text();
-        let _ = write!(text, "\n{}\n\n{table}", workload.text());
+        let table = tables::comparison(&files, workload).without(&PAGE_ONLY);
+        let _ = write!(text, "\n{}\n\n{}", workload.text(), table.text());
     }
     text
 }
@@ -45,5 +48,9 @@ pub fn write(results: &[Results], folder: &Path) -> Result<()> {
         folder::write(folder, &format!("{}.svg", plot.name), &plot.svg)?;
         folder::write(folder, &format!("{}.png", plot.name), plot::png(&plot.svg)?)?;
     }
-    folder::write(folder, "report.md", markdown::page(&files, &plots))
+    folder::write(folder, "report.md", markdown::page(&files, &plots))?;
+    let names: Vec<_> = plots.iter().map(|plot| plot.name).collect();
+    let (page, names) = (folder.join("report.md"), names.join(", "));
+    eprintln!("wrote {} and beside it, as SVG and PNG: {names}", page.display());
+    Ok(())
 }

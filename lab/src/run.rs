@@ -47,6 +47,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     let json = serde_json::to_string_pretty(&results)?;
     if let Some(output) = &settings.output {
         folder::write(output, "results.json", &json)?;
+        eprintln!("wrote {}", output.join("results.json").display());
     }
     if settings.json {
         println!("{json}");

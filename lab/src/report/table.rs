@@ -38,17 +38,25 @@ impl Table {
     }
 
     /// The same without the columns of numbers that have nothing in any row.
-    pub fn without_empty_columns(mut self) -> Self {
+    pub fn without_empty_columns(self) -> Self {
         let told = |column| self.rows.iter().any(|row| row[column] != NOTHING);
-        let kept: Vec<_> = (0..self.head.len())
-            .map(|column| column < self.words || told(column))
-            .collect();
-        let keep = |cells: &mut Vec<String>| {
+        let kept = (0..self.head.len()).map(|column| column < self.words || told(column));
+        let kept: Vec<_> = kept.collect();
+        self.with(&kept)
+    }
+
+    /// The same without columns of these names.
+    pub fn without(self, names: &[&str]) -> Self {
+        let kept = self.head.iter().map(|name| !names.contains(&&**name));
+        let kept: Vec<_> = kept.collect();
+        self.with(&kept)
+    }
+
+    fn with(mut self, kept: &[bool]) -> Self {
+        for cells in self.rows.iter_mut().chain([&mut self.head]) {
             let mut kept = kept.iter();
             cells.retain(|_| kept.next().is_some_and(|&kept| kept));
-        };
-        keep(&mut self.head);
-        self.rows.iter_mut().for_each(keep);
+        }
         self
     }
 
@@ -83,7 +91,9 @@ impl Table {
         };
         let widths: Vec<_> = (0..self.head.len()).map(width).collect();
         let rule: Vec<_> = widths.iter().map(|&width| "-".repeat(width)).collect();
-        for row in [&self.head, &rule].into_iter().chain(&self.rows) {
+        let headless = self.head.iter().all(String::is_empty);
+        let above = [&self.head, &rule].into_iter().filter(|_| !headless);
+        for row in above.chain(&self.rows) {
             let mut line = String::new();
             for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
                 let _ = if column < self.words {
@@ -133,6 +143,17 @@ mod tests {
         assert_eq!(
             table.markdown(),
             "| name | b |\n|---|--:|\n| x | 1 |\n| y\\|z | µ10 |\n"
+        );
+    }
+
+    #[test]
+    fn without_a_head_there_is_no_rule() {
+        let mut table = Table::new(["", ""]).of_words(2);
+        table.row(["guests", "two"]);
+        assert_eq!(table.text(), "guests  two\n");
+        assert_eq!(
+            table.without(&["b"]).markdown(),
+            "|  |  |\n|---|---|\n| guests | two |\n"
         );
     }
 
