@@ -42,10 +42,15 @@ pub struct Bridge {
     pub reserved: u32,
 }
 
-/// Offsets in the running kernel's structures, from its BTF: the global `KERNEL`, set when the programs are loaded.
+/// What the running kernel's BTF says of its structures: the global `KERNEL`, set when the programs are loaded. Offsets
+/// and sizes are octets; a structure's or function's own name stands for its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Kernel {
+    /// The function that the loader puts in the place of [`RDONLY_CAST`].
+    pub bpf_rdonly_cast: u64,
+    /// `xdp_buff`
+    pub xdp_buff: u64,
     /// `xdp_buff.rxq`
     pub xdp_buff_rxq: u64,
     /// `xdp_rxq_info.dev`
@@ -62,9 +67,17 @@ pub struct Kernel {
     pub netdev_rx_queue_xdp_rxq: u64,
     /// Size of `netdev_rx_queue`.
     pub netdev_rx_queue_size: u64,
-    /// From `bpf_dtab_netdev.val`, which a map lookup answers with, back to `bpf_dtab_netdev.dev`.
-    pub devmap_value_to_dev: u64,
+    /// `bpf_dtab_netdev`
+    pub bpf_dtab_netdev: u64,
+    /// `bpf_dtab_netdev.dev`
+    pub bpf_dtab_netdev_dev: u64,
+    /// `bpf_dtab_netdev.val`, which a lookup in a devmap answers with.
+    pub bpf_dtab_netdev_val: u64,
 }
+
+/// The number that the programs call for `bpf_rdonly_cast`, which aya does not link: no helper's, and none of the
+/// object's other octets look like a call of it.
+pub const RDONLY_CAST: u32 = 0x7a70_0001;
 
 /// Names of the programs in the object file.
 pub mod program {

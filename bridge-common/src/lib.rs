@@ -75,7 +75,7 @@ const _: () = {
     assert!(size_of::<fdb::FdbKey>() == 6 + 2);
     assert!(size_of::<layout::Bridge>() == 4 + 4 + 8 + 4 + 4);
     assert!(size_of::<layout::Config>() == 8 + 4 + 4);
-    assert!(size_of::<layout::Kernel>() == 9 * 8);
+    assert!(size_of::<layout::Kernel>() == 13 * 8);
     assert!(size_of::<port::Ingress>() == 4 + 4);
     assert!(size_of::<port::Port>() == 4 * 4 + 8 + port::INTERFACE_NAME);
     assert!(size_of::<syscalls::Key>() == syscalls::NAME + 3 * 4);

@@ -14,7 +14,7 @@ use bridge_common::{
     port::{Ingress, Port},
 };
 
-use crate::kernel;
+use crate::kernel::{self, NetDevice};
 
 #[map]
 pub static BRIDGE: Array<Bridge> = Array::with_max_entries(1, 0);
@@ -88,11 +88,11 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn device(&self, slot: u32) -> Option<Device> {
-        kernel::device_in(self.devices, slot)?.state()
+        kernel::device_in(self.devices, slot).map(NetDevice::state)
     }
 
     #[inline(always)]
     fn mtu(&self, slot: u32) -> Option<u32> {
-        kernel::device_in(self.devices, slot)?.mtu()
+        kernel::device_in(self.devices, slot).map(NetDevice::mtu)
     }
 }

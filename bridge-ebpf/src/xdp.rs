@@ -52,13 +52,13 @@ fn switch(context: &XdpContext, ingress: Ingress) -> Outcome {
     let Some(device) = kernel::native_device(context.ctx) else {
         return Outcome::LeftToTcx;
     };
-    let (Some(up), Some(config)) = (device.is_up(), maps::config()) else {
+    let Some(config) = maps::config() else {
         return Outcome::LeftToTcx;
     };
     let mut frame = XdpFrame::new(context.ctx);
     let length = frame.length();
     // The tap driver looks at this only after XDP, and would count nothing.
-    if !up {
+    if !device.is_up() {
         account::dropped(ingress.slot, length, DropReason::IngressDown);
         return Outcome::Dropped;
     }

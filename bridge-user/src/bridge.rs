@@ -40,6 +40,11 @@ const MAPS: [&str; 10] = [
     map::PATHS,
 ];
 
+/// Parts of an instruction (include/uapi/linux/bpf.h).
+const BPF_JMP: u8 = 0x05;
+const BPF_CALL: u8 = 0x80;
+const BPF_PSEUDO_KFUNC_CALL: u8 = 2;
+
 /// A bridge whose maps are open.
 pub struct Bridge {
     /// Its name.
@@ -71,8 +76,26 @@ pub fn load_object(max_ports: u32, kernel: &layout::Kernel) -> Result<Ebpf> {
         .map_max_entries(map::PATHS, max_ports * max_ports)
         .override_global(layout::MAX_PORTS, &max_ports, true)
         .override_global(layout::KERNEL, kernel, true)
-        .load(OBJECT)
+        .load(&linked(OBJECT, kernel))
         .at("programs", "create their maps")
+}
+
+/// The object with its calls of [`layout::RDONLY_CAST`] made calls of the kernel's function: aya knows helpers and the
+/// object's own functions only. Instructions lie at multiples of 8 octets, as their sections do.
+fn linked(object: &[u8], kernel: &layout::Kernel) -> Vec<u8> {
+    let call = |source: u8, number: u32| {
+        let [a, b, c, d] = number.to_le_bytes();
+        [BPF_JMP | BPF_CALL, source << 4, 0, 0, a, b, c, d]
+    };
+    let placeholder = call(0, layout::RDONLY_CAST);
+    let id = u32::try_from(kernel.bpf_rdonly_cast).expect("BTF's ids have 32 bits");
+    let mut object = object.to_vec();
+    for instruction in object.as_chunks_mut::<8>().0 {
+        if *instruction == placeholder {
+            *instruction = call(BPF_PSEUDO_KFUNC_CALL, id);
+        }
+    }
+    object
 }
 
 impl Bridge {

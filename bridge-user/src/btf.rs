@@ -1,4 +1,5 @@
-//! A reader for the kernel's BTF that answers one question: where a member lies in a structure.
+//! A reader for the kernel's BTF that answers two questions: where a member lies in a structure, and which id a
+//! structure or a function has.
 //!
 //! aya reads BTF too, but keeps members to itself. The format is described in the kernel's
 //! Documentation/bpf/btf.rst.
@@ -14,6 +15,9 @@ pub enum BtfError {
     /// No structure of this name.
     #[error("the kernel has no struct {0}")]
     NoStruct(String),
+    /// No function of this name.
+    #[error("the kernel has no function {0}")]
+    NoFunction(String),
     /// No member of this name.
     #[error("the kernel's struct {0} has no member {1}")]
     NoMember(String, String),
@@ -25,6 +29,7 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -38,6 +43,8 @@ pub struct Btf<'a> {
     composites: HashMap<u32, Composite<'a>>,
     /// Structures by name.
     names: HashMap<&'a [u8], u32>,
+    /// Functions by name.
+    functions: HashMap<&'a [u8], u32>,
 }
 
 struct Composite<'a> {
@@ -76,6 +83,7 @@ impl<'a> Btf<'a> {
             strings,
             composites: HashMap::new(),
             names: HashMap::new(),
+            functions: HashMap::new(),
         };
         let (mut at, mut id) = (0, 0);
         while at < types.len() {
@@ -92,6 +100,9 @@ impl<'a> Btf<'a> {
             };
             let members = types.get(at..at + trailer).ok_or(BtfError::Malformed)?;
             at += trailer;
+            if kind == KIND_FUNC {
+                btf.functions.entry(btf.string(name)?).or_insert(id);
+            }
             if matches!(kind, KIND_STRUCT | KIND_UNION) {
                 btf.composites.insert(
                     id,
@@ -114,12 +125,26 @@ impl<'a> Btf<'a> {
         rest.split(|&octet| octet == 0).next().ok_or(BtfError::Malformed)
     }
 
+    fn id(&self, structure: &str) -> Result<u32, BtfError> {
+        let id = self.names.get(structure.as_bytes());
+        id.copied()
+            .ok_or_else(|| BtfError::NoStruct(structure.to_owned()))
+    }
+
     fn composite(&self, name: &str) -> Result<&Composite<'a>, BtfError> {
-        let id = self
-            .names
-            .get(name.as_bytes())
-            .ok_or_else(|| BtfError::NoStruct(name.to_owned()))?;
-        self.composites.get(id).ok_or(BtfError::Malformed)
+        self.composites.get(&self.id(name)?).ok_or(BtfError::Malformed)
+    }
+
+    /// The id of a structure.
+    pub fn structure(&self, name: &str) -> Result<u64, BtfError> {
+        self.id(name).map(u64::from)
+    }
+
+    /// The id of a function.
+    pub fn function(&self, name: &str) -> Result<u64, BtfError> {
+        let id = self.functions.get(name.as_bytes());
+        id.map(|&id| u64::from(id))
+            .ok_or_else(|| BtfError::NoFunction(name.to_owned()))
     }
 
     /// The size of a structure in octets.
@@ -205,6 +230,9 @@ mod tests {
             0,
             3,
             32, // 4: a, 3
+            1,
+            KIND_FUNC << 24,
+            1, // 5: a function of the name of a struct
         ]);
         let length = |section: &[u8]| u32::try_from(section.len()).unwrap();
         let (types_length, strings_length) = (length(&types), length(strings));
@@ -235,6 +263,16 @@ mod tests {
             Err(BtfError::NoMember("outer".into(), "e".into()))
         );
         assert_eq!(btf.offset("inner", "a"), Err(BtfError::NoStruct("inner".into())));
+    }
+
+    #[test]
+    fn structures_and_functions_have_ids_of_their_own() {
+        let data = sample();
+        let btf = Btf::parse(&data).unwrap();
+        assert_eq!(btf.structure("outer"), Ok(4));
+        assert_eq!(btf.function("outer"), Ok(5));
+        assert_eq!(btf.structure("a"), Err(BtfError::NoStruct("a".into())));
+        assert_eq!(btf.function("a"), Err(BtfError::NoFunction("a".into())));
     }
 
     #[test]

@@ -114,6 +114,8 @@ fn read_btf<T>(read: impl FnOnce(&Btf<'_>) -> Result<T, BtfError>) -> Result<T> 
 
 fn switch_offsets(btf: &Btf<'_>) -> Result<Kernel, BtfError> {
     Ok(Kernel {
+        bpf_rdonly_cast: btf.function("bpf_rdonly_cast")?,
+        xdp_buff: btf.structure("xdp_buff")?,
         xdp_buff_rxq: btf.offset("xdp_buff", "rxq")?,
         xdp_rxq_info_dev: btf.offset("xdp_rxq_info", "dev")?,
         net_device_rx: btf.offset("net_device", "_rx")?,
@@ -122,9 +124,9 @@ fn switch_offsets(btf: &Btf<'_>) -> Result<Kernel, BtfError> {
         net_device_mtu: btf.offset("net_device", "mtu")?,
         netdev_rx_queue_xdp_rxq: btf.offset("netdev_rx_queue", "xdp_rxq")?,
         netdev_rx_queue_size: btf.size("netdev_rx_queue")?,
-        devmap_value_to_dev: btf
-            .offset("bpf_dtab_netdev", "val")?
-            .wrapping_sub(btf.offset("bpf_dtab_netdev", "dev")?),
+        bpf_dtab_netdev: btf.structure("bpf_dtab_netdev")?,
+        bpf_dtab_netdev_dev: btf.offset("bpf_dtab_netdev", "dev")?,
+        bpf_dtab_netdev_val: btf.offset("bpf_dtab_netdev", "val")?,
     })
 }
 
