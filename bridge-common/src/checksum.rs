@@ -48,8 +48,8 @@ struct Segment {
     protocol: u8,
     offset: u32,
     length: u32,
-    /// Ones' complement sum of the pseudo-header, in the machine's byte order.
-    pseudo_header: u32,
+    /// Sum of the pseudo-header, not folded.
+    pseudo_header: u64,
 }
 
 /// Says what must happen to the frame's checksum before a native redirect. Changes nothing.
@@ -74,53 +74,67 @@ pub fn plan(frame: &impl Frame, ethernet: &Ethernet, length: u32) -> Plan {
 /// An unfragmented IPv4 packet without options.
 #[inline(always)]
 fn ipv4(frame: &impl Frame, offset: u32) -> Option<Segment> {
-    let header: [u8; IPV4_HEADER as usize] = frame.read(offset)?;
-    let total_length = u32::from(u16::from_be_bytes([header[2], header[3]]));
+    // Version, header length, service, total length, identification, fragment.
+    let [
+        version,
+        _,
+        length_high,
+        length_low,
+        _,
+        _,
+        fragment_high,
+        fragment_low,
+    ] = frame.word(offset)?.to_le_bytes();
+    // From the identification to the header's checksum: the time to live and the protocol are in the middle.
+    let [_, _, _, _, _, protocol, _, _] = frame.word(offset + 4)?.to_le_bytes();
+    let addresses = frame.word(offset + 12)?;
+    let total_length = u32::from(u16::from_be_bytes([length_high, length_low]));
     // More fragments, or an offset: bits 13 and 0–12.
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
-    if header[0] != 0x45 || fragment || total_length < IPV4_HEADER {
+    let fragment = u16::from_be_bytes([fragment_high, fragment_low]) & 0x3fff != 0;
+    if version != 0x45 || fragment || total_length < IPV4_HEADER {
         return None;
     }
-    let addresses = [word(&header, 12), word(&header, 16)];
     Some(Segment::new(
-        header[9],
+        protocol,
         offset + IPV4_HEADER,
         total_length - IPV4_HEADER,
-        addresses,
+        halves(addresses),
     ))
 }
 
 /// An IPv6 packet without extension headers.
 #[inline(always)]
 fn ipv6(frame: &impl Frame, offset: u32) -> Option<Segment> {
-    let header: [u8; IPV6_HEADER as usize] = frame.read(offset)?;
-    if header[0] >> 4 != 6 {
+    // From the end backwards: the verifier learns at once that the rest is there.
+    let addresses = halves(frame.word(offset + 32)?)
+        + halves(frame.word(offset + 24)?)
+        + halves(frame.word(offset + 16)?)
+        + halves(frame.word(offset + 8)?);
+    let [version, _, _, _, length_high, length_low, protocol, _] = frame.word(offset)?.to_le_bytes();
+    if version >> 4 != 6 {
         return None;
     }
-    let length = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    let addresses = [8, 12, 16, 20, 24, 28, 32, 36].map(|at| word(&header, at));
-    Some(Segment::new(header[6], offset + IPV6_HEADER, length, addresses))
+    let length = u32::from(u16::from_be_bytes([length_high, length_low]));
+    Some(Segment::new(protocol, offset + IPV6_HEADER, length, addresses))
 }
 
+/// The sum of a word's two halves.
 #[inline(always)]
-fn word(header: &[u8], at: usize) -> u32 {
-    u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+const fn halves(word: u64) -> u64 {
+    (word & 0xffff_ffff) + (word >> 32)
 }
 
 impl Segment {
     #[inline(always)]
-    fn new<const N: usize>(protocol: u8, offset: u32, length: u32, addresses: [u32; N]) -> Self {
-        let [_, _, length_high, length_low] = length.to_be_bytes();
-        let mut sum = u32::from(u16::from_ne_bytes([0, protocol]));
-        sum += u32::from(u16::from_ne_bytes([length_high, length_low]));
-        for address in addresses {
-            sum = add(sum, address);
-        }
+    const fn new(protocol: u8, offset: u32, length: u32, addresses: u64) -> Self {
+        let [_, _, high, low] = length.to_be_bytes();
+        let protocol_and_length =
+            u16::from_le_bytes([0, protocol]) as u64 + u16::from_le_bytes([high, low]) as u64;
         Self {
             protocol,
             offset,
             length,
-            pseudo_header: sum,
+            pseudo_header: addresses + protocol_and_length,
         }
     }
 }
@@ -133,7 +147,7 @@ fn plan_segment(frame: &impl Frame, segment: &Segment) -> Option<Plan> {
         PROTOCOL_UDP if segment.length >= UDP_HEADER => segment.offset + 6,
         _ => return None,
     };
-    let field = u16::from_ne_bytes(frame.read(at)?);
+    let field = u16::from_le_bytes(frame.read(at)?);
     if field == fold(segment.pseudo_header) {
         // A complete checksum that looks like this by chance is computed anew, to the same value.
         let sum = sum_segment(frame, segment.offset, segment.length)?;
@@ -144,7 +158,7 @@ fn plan_segment(frame: &impl Frame, segment: &Segment) -> Option<Plan> {
         };
         return Some(Plan::Store {
             offset: at,
-            checksum: u16::to_ne_bytes(checksum),
+            checksum: u16::to_le_bytes(checksum),
         });
     }
     // A tunnel over UDP may carry the partial checksum inside (VXLAN, Geneve, FOU: any port); TCP never does.
@@ -154,66 +168,65 @@ fn plan_segment(frame: &impl Frame, segment: &Segment) -> Option<Plan> {
     Some(Plan::Keep)
 }
 
-/// The ones' complement sum of a segment, its checksum field (the pseudo-header's sum) included.
+/// The sum of a segment, its checksum field (the pseudo-header's sum) included; not folded.
 ///
-/// In pieces of a constant size each, as the verifier wants them: as many of 512 octets as fit, then one for each bit
-/// that is left of the length. Where a piece begins is reckoned from the length and not from the piece before, so
-/// that the verifier finds the same state behind each step whether there was a piece or not.
+/// The verifier wants pieces of a constant size each. Of a segment of 512 octets or more, what is over comes first: so
+/// far from the end a piece may have any length. A shorter one is cut by the bits of its length. Where a piece begins
+/// is reckoned from the length and not from the piece before, so that the verifier finds the same state behind each
+/// step whether there was a piece or not.
 #[inline(always)]
-fn sum_segment(frame: &impl Frame, offset: u32, length: u32) -> Option<u32> {
+fn sum_segment(frame: &impl Frame, offset: u32, length: u32) -> Option<u64> {
     if length > LONGEST_SEGMENT {
         return None;
     }
     let mut sum = 0;
     // `bpf_csum_diff` takes at most 512 octets a call before Linux 6.13.
-    for piece in 0..LONGEST_SEGMENT / 512 {
-        if length < (piece + 1) * 512 {
-            break;
-        }
-        sum = frame.sum::<512>(offset + piece * 512, sum)?;
-    }
-    macro_rules! piece {
-        ($octets:literal) => {
-            if length & $octets != 0 {
-                sum = frame.sum::<$octets>(offset + (length & !(2 * $octets - 1)), sum)?;
+    if length >= 512 {
+        let over = length & 0x1fc;
+        sum = frame.sum_part::<512>(offset, over, 0)?;
+        for piece in 0..LONGEST_SEGMENT / 512 {
+            if length < (piece + 1) * 512 {
+                break;
             }
-        };
+            sum = frame.sum::<512>(offset + over + piece * 512, sum)?;
+        }
+    } else {
+        macro_rules! piece {
+            ($octets:literal) => {
+                if length & $octets != 0 {
+                    sum = frame.sum::<$octets>(offset + (length & !(2 * $octets - 1)), sum)?;
+                }
+            };
+        }
+        piece!(256);
+        piece!(128);
+        piece!(64);
+        piece!(32);
+        piece!(16);
+        piece!(8);
+        piece!(4);
     }
-    piece!(256);
-    piece!(128);
-    piece!(64);
-    piece!(32);
-    piece!(16);
-    piece!(8);
-    piece!(4);
+    let mut sum = u64::from(sum);
     if length & 2 != 0 {
-        sum = add(
-            sum,
-            u32::from(u16::from_ne_bytes(frame.read(offset + (length & !3))?)),
-        );
+        sum += u64::from(u16::from_le_bytes(frame.read(offset + (length & !3))?));
     }
     if length & 1 != 0 {
         // Read together with the octet before it: the verifier does not understand a bounds check for one octet.
         let [_, octet] = frame.read(offset + length - 2)?;
-        sum = add(sum, u32::from(u16::from_ne_bytes([octet, 0])));
+        sum += u64::from(octet);
     }
     Some(sum)
-}
-
-/// Ones' complement addition.
-#[inline(always)]
-const fn add(sum: u32, value: u32) -> u32 {
-    let (sum, carry) = sum.overflowing_add(value);
-    sum + carry as u32
 }
 
 /// Folds a sum to 16 bits (`csum_fold` without the complement).
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "the second fold leaves at most 0xffff"
+    reason = "the last fold leaves at most 0xffff"
 )]
-const fn fold(sum: u32) -> u16 {
+const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }

@@ -19,6 +19,15 @@ pub struct FdbKey {
     pub vlan: Vlan,
 }
 
+impl FdbKey {
+    /// The key as it lies in the maps' memory, in one number: a program that stored it octet by octet would wait for
+    /// each of them when the kernel reads it as words.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        self.mac.to_bits() | (self.vlan.0 as u64) << 48
+    }
+}
+
 /// Where an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

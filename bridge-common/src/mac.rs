@@ -8,23 +8,38 @@ use core::fmt;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// The octets as a number, the first one lowest: what a program keeps in one register.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        let [m0, m1, m2, m3, m4, m5] = self.0;
+        u64::from_le_bytes([m0, m1, m2, m3, m4, m5, 0, 0])
+    }
+
+    /// The address of which this is the number, in the lower 48 bits; the others are ignored.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        let [m0, m1, m2, m3, m4, m5, _, _] = bits.to_le_bytes();
+        Self([m0, m1, m2, m3, m4, m5])
+    }
+
     /// Whether the group bit is set: multicast or broadcast.
     #[inline(always)]
     pub const fn is_group(self) -> bool {
-        self.0[0] & 1 != 0
+        self.to_bits() & 1 != 0
     }
 
     /// Whether a station can send from this address: neither a group nor all zeroes, as the Linux bridge demands
     /// (`is_valid_ether_addr` in `br_handle_frame`).
     #[inline(always)]
     pub const fn is_station(self) -> bool {
-        !self.is_group() && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+        !self.is_group() && self.to_bits() != 0
     }
 
     /// Whether this is one of 01:80:C2:00:00:00–0F, which no bridge forwards (IEEE 802.1Q-2022, table 8-1).
     #[inline(always)]
     pub const fn is_link_local(self) -> bool {
-        matches!(self.0, [0x01, 0x80, 0xc2, 0x00, 0x00, last] if last <= 0x0f)
+        const FIRST: u64 = Mac([0x01, 0x80, 0xc2, 0x00, 0x00, 0x00]).to_bits();
+        self.to_bits() & !Self([0, 0, 0, 0, 0, 0x0f]).to_bits() == FIRST
     }
 }
 
@@ -74,6 +89,13 @@ impl core::str::FromStr for Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_its_number() {
+        let mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+        assert_eq!(mac.to_bits(), 0x5634_1200_5452);
+        assert_eq!(Mac::from_bits(0xffff_5634_1200_5452), mac);
+    }
 
     #[test]
     fn only_sixteen_group_addresses_are_link_local() {

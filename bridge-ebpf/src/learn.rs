@@ -34,7 +34,7 @@ pub fn apply(
     };
     // A new element rather than a write into the old one, which may be another address's by now. An LRU map makes
     // room by itself; where it can't at this moment, the next frame learns.
-    if LEARNED.insert(key, entry, 0).is_err() {
+    if LEARNED.insert(key.to_bits(), entry, 0).is_err() {
         return;
     }
     match lesson {

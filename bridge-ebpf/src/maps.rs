@@ -34,11 +34,13 @@ pub static DEVICES_XDP: DevMap = DevMap::with_max_entries(DEFAULT_MAX_PORTS, 0);
 #[map]
 pub static DEVICES_TCX: DevMap = DevMap::with_max_entries(DEFAULT_MAX_PORTS, 0);
 
+/// By [`FdbKey::to_bits`].
 #[map]
-pub static LEARNED: LruHashMap<FdbKey, FdbEntry> = LruHashMap::with_max_entries(MAX_LEARNED, 0);
+pub static LEARNED: LruHashMap<u64, FdbEntry> = LruHashMap::with_max_entries(MAX_LEARNED, 0);
 
+/// By [`FdbKey::to_bits`].
 #[map]
-pub static STATIC: HashMap<FdbKey, FdbEntry> = HashMap::with_max_entries(MAX_STATIC, BPF_F_NO_PREALLOC);
+pub static STATIC: HashMap<u64, FdbEntry> = HashMap::with_max_entries(MAX_STATIC, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(DEFAULT_MAX_PORTS, 0);
@@ -72,13 +74,13 @@ impl Tables for Maps {
     fn learned(&self, key: &FdbKey) -> Option<FdbEntry> {
         // SAFETY: the element may be given to another address while it is read. Then one frame reaches a port that
         // it was not meant for, as if it had been flooded.
-        unsafe { LEARNED.get(key) }.copied()
+        unsafe { LEARNED.get(key.to_bits()) }.copied()
     }
 
     #[inline(always)]
     fn static_entry(&self, key: &FdbKey) -> Option<FdbEntry> {
         // SAFETY: without preallocation an element is not reused before a grace period.
-        unsafe { STATIC.get(key) }.copied()
+        unsafe { STATIC.get(key.to_bits()) }.copied()
     }
 
     #[inline(always)]

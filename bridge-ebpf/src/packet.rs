@@ -65,13 +65,29 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn sum<const N: usize>(&self, offset: u32, seed: u32) -> Option<u32> {
-        let place = self.at::<N>(offset)?;
-        // SAFETY: `at` has checked that the octets lie inside the frame; a null `from` of length 0 asks for the sum.
-        let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, place.cast(), N as u32, seed) };
-        // Negative only for lengths that are no multiple of 4.
-        Some(sum as u32)
+    fn word(&self, offset: u32) -> Option<u64> {
+        // SAFETY: `at` has checked that the octets lie inside the frame.
+        self.at::<8>(offset)
+            .map(|place| unsafe { place.cast::<u64>().read_unaligned() })
     }
+
+    #[inline(always)]
+    fn sum<const N: usize>(&self, offset: u32, seed: u32) -> Option<u32> {
+        Some(sum(self.at::<N>(offset)?, N as u32, seed))
+    }
+
+    #[inline(always)]
+    fn sum_part<const N: usize>(&self, offset: u32, length: u32, seed: u32) -> Option<u32> {
+        Some(sum(self.at::<N>(offset)?, length, seed))
+    }
+}
+
+/// The sum of octets inside the frame, at most `N`.
+#[inline(always)]
+fn sum<const N: usize>(place: *mut [u8; N], length: u32, seed: u32) -> u32 {
+    // SAFETY: the caller has checked that the octets lie inside the frame, and the verifier checks it again; a null
+    // `from` of length 0 asks for the sum. Negative only for lengths that are no multiple of 4.
+    unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, place.cast(), length, seed) as u32 }
 }
 
 /// The frame of a tcx program.
@@ -155,9 +171,26 @@ impl Frame for Skb {
         (result == 0).then_some(octets)
     }
 
+    /// As above.
+    #[inline(always)]
+    fn word(&self, offset: u32) -> Option<u64> {
+        // SAFETY: the kernel passes a valid context.
+        let (data, end) = unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) };
+        let start = data + offset as usize;
+        if start + 8 <= end {
+            // SAFETY: just checked to lie inside the linear part.
+            return Some(unsafe { (start as *const u64).read_unaligned() });
+        }
+        self.read(offset).map(u64::from_le_bytes)
+    }
+
     /// tcx completes no checksums: the kernel does, from the skb's metadata.
     #[inline(always)]
     fn sum<const N: usize>(&self, _: u32, _: u32) -> Option<u32> {
+        None
+    }
+
+    fn sum_part<const N: usize>(&self, _: u32, _: u32, _: u32) -> Option<u32> {
         None
     }
 }

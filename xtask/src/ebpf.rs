@@ -140,6 +140,9 @@ fn flags(toolchain: &Toolchain, workspace: &Path) -> Vec<OsString> {
     let mut flags = vec![
         OsString::from("-Cdebuginfo=2"),
         OsString::from("-Clink-arg=--btf"),
+        // Words at any address: the machines that the kernel knows to read them at once are all that this is for, and
+        // on others the verifier refuses the programs.
+        OsString::from("-Clink-arg=--cpu-features=+allows-misaligned-mem-access"),
         OsString::from(format!("--cfg=bpf_target_arch=\"{arch}\"")),
         with_path("-Clinker=", &toolchain.linker, ""),
         with_path("--sysroot=", &toolchain.sysroot, ""),

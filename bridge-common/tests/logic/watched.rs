@@ -66,26 +66,42 @@ impl Frame for Watched<'_> {
         self.range(offset, N)?.first_chunk().copied()
     }
 
-    /// As `csum_partial` does it: 32-bit words in the machine's byte order, the carry added at once.
     fn sum<const N: usize>(&self, offset: u32, seed: u32) -> Option<u32> {
         assert!(
             N > 0 && N.is_multiple_of(4) && N <= 512,
             "`bpf_csum_diff` refuses {N} octets"
         );
+        Some(self.sum_up(offset, N, N, seed))
+    }
+
+    fn sum_part<const N: usize>(&self, offset: u32, length: u32, seed: u32) -> Option<u32> {
+        let length = length as usize;
+        assert!(
+            length.is_multiple_of(4) && length < N && N <= 512,
+            "`bpf_csum_diff` refuses {length} octets of {N}"
+        );
+        Some(self.sum_up(offset, length, N, seed))
+    }
+}
+
+impl Watched<'_> {
+    /// As `csum_partial` does it: 32-bit words in the machine's byte order, the carry added at once. The verifier wants
+    /// all of the octets inside the frame.
+    fn sum_up(&self, offset: u32, length: usize, all: usize, seed: u32) -> u32 {
         let octets = self
-            .range(offset, N)
-            .unwrap_or_else(|| panic!("{N} octets at {offset} were summed, of {}", self.octets.len()));
-        let (words, _) = octets.as_chunks();
+            .range(offset, all)
+            .unwrap_or_else(|| panic!("{all} octets at {offset} were summed, of {}", self.octets.len()));
+        let (words, _) = octets[..length].as_chunks();
         let sum = words.iter().fold(seed, |sum, word| {
             let (sum, carry) = sum.overflowing_add(u32::from_ne_bytes(*word));
             sum + u32::from(carry)
         });
-        Some(match self.sums {
+        match self.sums {
             Sums::Unfolded => sum,
             Sums::Folded => {
                 let once = (sum & 0xffff) + (sum >> 16);
                 (once & 0xffff) + (once >> 16)
             }
-        })
+        }
     }
 }
