@@ -5,6 +5,7 @@ use crate::{
     fdb::{FdbEntry, FdbKey, REFRESH_INTERVAL},
     frame::{ETHERNET_HEADER, Ethernet, VLAN_TAG},
     port::{Ingress, Port, flag},
+    recent::{Flow, Location},
 };
 
 /// A device's state, as the kernel holds it at this moment.
@@ -18,6 +19,12 @@ pub struct Device {
 
 /// What the decision needs to know of the bridge.
 pub trait Tables {
+    /// `CLOCK_MONOTONIC_COARSE`, in ns.
+    fn now(&self) -> u64;
+    /// What was found out about a flow, if it is still true.
+    fn recall(&self, flow: &Flow) -> Option<Location>;
+    /// Remembers where a flow's destination is, and that its source teaches nothing.
+    fn remember(&self, flow: &Flow, location: Location);
     /// The learned entry of an address, expired or not.
     fn learned(&self, key: &FdbKey) -> Option<FdbEntry>;
     /// The static entry of an address.
@@ -101,11 +108,9 @@ fn fits(tables: &impl Tables, slot: u32, length: u32) -> Option<bool> {
     tables.mtu(slot).map(|mtu| length <= longest_frame(mtu))
 }
 
-/// Decides where a frame goes and what its source teaches.
-///
-/// `now` is `CLOCK_MONOTONIC_COARSE` and `ageing` the ageing time, both in ns.
+/// Decides where a frame goes and what its source teaches. `ageing` is the ageing time in ns.
 #[inline(always)]
-pub fn decide(tables: &impl Tables, received: &Received, now: u64, ageing: u64) -> Decision {
+pub fn decide(tables: &impl Tables, received: &Received, ageing: u64) -> Decision {
     let unlearned = |reason| Decision {
         verdict: Verdict::Drop(reason),
         lesson: Lesson::Nothing,
@@ -119,10 +124,31 @@ pub fn decide(tables: &impl Tables, received: &Received, now: u64, ageing: u64) 
     if ethernet.destination.is_link_local() {
         return unlearned(DropReason::LinkLocalGroup);
     }
+    let flow = Flow {
+        source: ethernet.source_key().to_bits(),
+        destination: ethernet.destination_key().to_bits(),
+        ingress: received.ingress,
+    };
+    let (location, lesson) = match tables.recall(&flow) {
+        Some(location) => (location, Lesson::Nothing),
+        None => find_out(tables, &flow, ethernet, ageing),
+    };
     Decision {
-        verdict: destination(tables, received, ethernet, now, ageing),
-        lesson: source(tables, received.ingress, ethernet, now, ageing),
+        verdict: toward(tables, received, location),
+        lesson,
     }
+}
+
+/// Where the destination is and what the source teaches, for those who don't remember.
+#[inline(always)]
+fn find_out(tables: &impl Tables, flow: &Flow, ethernet: &Ethernet, ageing: u64) -> (Location, Lesson) {
+    let now = tables.now();
+    let lesson = source(tables, flow.ingress, ethernet, now, ageing);
+    let location = destination(tables, ethernet, now, ageing);
+    if lesson == Lesson::Nothing {
+        tables.remember(flow, location);
+    }
+    (location, lesson)
 }
 
 #[inline(always)]
@@ -143,30 +169,35 @@ fn source(tables: &impl Tables, ingress: Ingress, ethernet: &Ethernet, now: u64,
     }
 }
 
+/// Where the destination is: for a group or an unknown station nowhere, so that the frame is flooded.
 #[inline(always)]
-fn destination(
-    tables: &impl Tables,
-    received: &Received,
-    ethernet: &Ethernet,
-    now: u64,
-    ageing: u64,
-) -> Verdict {
+fn destination(tables: &impl Tables, ethernet: &Ethernet, now: u64, ageing: u64) -> Location {
     if ethernet.destination.is_group() {
-        return Verdict::Flood;
+        return Location::NOWHERE;
     }
     let key = ethernet.destination_key();
     let entry = match tables.learned(&key) {
         Some(entry) if !entry.is_expired(now, ageing) => entry,
         _ => match tables.static_entry(&key) {
             Some(entry) => entry,
-            None => return Verdict::Flood,
+            None => return Location::NOWHERE,
         },
     };
-    let slot = u32::from(entry.slot);
+    Location {
+        generation: entry.generation,
+        slot: u32::from(entry.slot),
+    }
+}
+
+/// What becomes of a frame to a location. Asked anew for every frame: ports and devices change without
+/// the forwarding database.
+#[inline(always)]
+fn toward(tables: &impl Tables, received: &Received, location: Location) -> Verdict {
+    let slot = location.slot;
     let Some(port) = tables.port(slot) else {
         return Verdict::Flood;
     };
-    if port.generation != entry.generation || !port.has(flag::ACTIVE) {
+    if port.generation != location.generation || !port.has(flag::ACTIVE) {
         return Verdict::Flood;
     }
     if slot == received.ingress.slot {

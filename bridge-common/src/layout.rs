@@ -1,7 +1,7 @@
 //! The names, sizes and versions that the object file and its loader agree on.
 
 /// Version of everything pinned: maps, their types, their meaning. A bridge pinned by another version is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The most ports that a bridge can be created for.
 pub const MAX_PORTS_LIMIT: u32 = 1024;
@@ -18,6 +18,8 @@ pub const MAX_STATIC: u32 = 16_384;
 pub struct Config {
     /// How long a learned address lives without a frame from it, in ns.
     pub ageing: u64,
+    /// Grows with everything that a command changes: what the programs remember from before is void.
+    pub changes: u64,
     /// One more than the highest slot in use: how far a flood looks.
     pub slots_in_use: u32,
     /// Non-zero while somebody reads the log: changes of the FDB are written to it.

@@ -1,9 +1,9 @@
 //! What both sides of `tapbridge` share: the types that live in maps, and the switch's logic as pure functions.
 //!
-//! A frame's way, read top to bottom: [`frame`] reads its Ethernet header, [`decision`] says where it goes,
-//! [`checksum`] says what native XDP must do to its checksum before it can leave by XDP. None of these calls the
-//! kernel: what they need to know reaches them through the traits [`frame::Frame`] and [`decision::Tables`], so the
-//! same code runs in both hooks and in tests on the host.
+//! A frame's way, read top to bottom: [`frame`] reads its Ethernet header, [`decision`] says where it goes (what it has
+//! just found out about the same stations is in [`recent`]), [`checksum`] says what native XDP must do to its checksum
+//! before it can leave by XDP. None of these calls the kernel: what they need to know reaches them through the traits
+//! [`frame::Frame`] and [`decision::Tables`], so the same code runs in both hooks and in tests on the host.
 
 #![cfg_attr(not(test), no_std)]
 
@@ -15,6 +15,7 @@ pub mod frame;
 pub mod layout;
 pub mod mac;
 pub mod port;
+pub mod recent;
 pub mod syscalls;
 
 /// Where the switch saw a frame.
@@ -74,9 +75,11 @@ const _: () = {
     assert!(size_of::<fdb::FdbEntry>() == 8 + 4 + 2 + 2);
     assert!(size_of::<fdb::FdbKey>() == 6 + 2);
     assert!(size_of::<layout::Bridge>() == 4 + 4 + 8 + 4 + 4);
-    assert!(size_of::<layout::Config>() == 8 + 4 + 4);
+    assert!(size_of::<layout::Config>() == 8 + 8 + 4 + 4);
     assert!(size_of::<layout::Kernel>() == 13 * 8);
     assert!(size_of::<port::Ingress>() == 4 + 4);
+    assert!(size_of::<recent::RecentFlow>() == 3 * 8 + (8 + 8 + 4 + 4) + (4 + 4));
+    assert!(size_of::<recent::RecentPort>() == 3 * 8 + 4 + 4 + (4 + 4));
     assert!(size_of::<port::Port>() == 4 * 4 + 8 + port::INTERFACE_NAME);
     assert!(size_of::<syscalls::Key>() == syscalls::NAME + 3 * 4);
     assert!(size_of::<syscalls::Settings>() == 7 * 8);

@@ -3,14 +3,17 @@
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use bridge_common::{
-    decision::Lesson,
+    decision::{Lesson, Tables as _},
     fdb::{FdbEntry, FdbKey},
     frame::Ethernet,
     layout::Config,
     port::Ingress,
 };
 
-use crate::{account, maps::LEARNED};
+use crate::{
+    account,
+    maps::{self, LEARNED, Maps},
+};
 
 /// Writes down what a frame taught about its source.
 #[inline(always)]
@@ -19,7 +22,7 @@ pub fn apply(
     lesson: Lesson,
     ethernet: &Ethernet,
     ingress: Ingress,
-    now: u64,
+    tables: &Maps,
     config: &Config,
 ) {
     if lesson == Lesson::Nothing {
@@ -27,7 +30,7 @@ pub fn apply(
     }
     let key = ethernet.source_key();
     let entry = FdbEntry {
-        last_seen: now,
+        last_seen: tables.now(),
         generation: ingress.generation,
         slot: ingress.slot as u16,
         reserved: 0,
@@ -42,6 +45,7 @@ pub fn apply(
         Lesson::Move => account::port(ingress.slot, |counters| counters.moved += 1),
         Lesson::Nothing | Lesson::Refresh => return,
     }
+    maps::forget_recent();
     if config.log != 0 {
         log(context, lesson, key, ingress.slot);
     }

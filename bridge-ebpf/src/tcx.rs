@@ -4,14 +4,14 @@ use core::ffi::{c_long, c_void};
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT},
-    helpers::generated::{bpf_clone_redirect, bpf_ktime_get_coarse_ns, bpf_loop, bpf_redirect},
+    helpers::generated::{bpf_clone_redirect, bpf_loop, bpf_redirect},
     macros::classifier,
     programs::TcContext,
 };
 use bridge_common::{
     Hook,
     counters::DropReason,
-    decision::{self, Device, Received, Tables as _, Verdict},
+    decision::{self, Device, Received, Verdict},
     frame::{Ethernet, VLAN_TAG},
     layout::Config,
     port::{Ingress, flag},
@@ -23,22 +23,25 @@ use crate::{
     packet::Skb,
 };
 
-const MAPS: Maps = Maps {
-    devices: &DEVICES_TCX,
-};
-
 /// Nothing goes on to the host's network stack: whatever was not redirected ends with `TC_ACT_SHOT`.
 #[classifier]
 pub fn tapbridge_tcx(context: TcContext) -> i32 {
     let skb = Skb::new(context.skb.skb);
-    match (maps::ingress(skb.ifindex()), maps::config()) {
-        (Some(ingress), Some(config)) => switch(&skb, ingress, config),
-        _ => TC_ACT_SHOT,
+    let Some(config) = maps::config() else {
+        return TC_ACT_SHOT;
+    };
+    let tables = Maps {
+        devices: &DEVICES_TCX,
+        moment: maps::moment(config),
+    };
+    match maps::ingress(skb.ifindex(), tables.moment) {
+        Some(ingress) => switch(&skb, ingress, &tables, config),
+        None => TC_ACT_SHOT,
     }
 }
 
 #[inline(always)]
-fn switch(skb: &Skb, ingress: Ingress, config: &Config) -> i32 {
+fn switch(skb: &Skb, ingress: Ingress, tables: &Maps, config: &Config) -> i32 {
     let tag = skb.metadata_tag();
     let bytes = skb.length() + if tag.is_some() { VLAN_TAG } else { 0 };
     let received = Received {
@@ -47,11 +50,16 @@ fn switch(skb: &Skb, ingress: Ingress, config: &Config) -> i32 {
         length: skb.length(),
         gso: skb.is_gso(),
     };
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
-    let decision = decision::decide(&MAPS, &received, now, config.ageing);
+    let decision = decision::decide(tables, &received, config.ageing);
     if let Some(ethernet) = &received.ethernet {
-        learn::apply(&skb.tc_context(), decision.lesson, ethernet, ingress, now, config);
+        learn::apply(
+            &skb.tc_context(),
+            decision.lesson,
+            ethernet,
+            ingress,
+            tables,
+            config,
+        );
     }
     if received.gso {
         account::port(ingress.slot, |counters| counters.gso += 1);
@@ -119,7 +127,7 @@ extern "C" fn flood_to(slot: u32, flood: *mut Flood) -> c_long {
         return 0;
     }
     // One after the other: the verifier refuses a port that is carried past its own absence.
-    let Some(port) = MAPS.port(slot) else {
+    let Some(port) = maps::port(slot) else {
         return 0;
     };
     if !port.has(flag::ACTIVE) {
@@ -128,7 +136,7 @@ extern "C" fn flood_to(slot: u32, flood: *mut Flood) -> c_long {
     let Some(Device {
         up: true,
         carrier: true,
-    }) = MAPS.device(slot)
+    }) = maps::device(&DEVICES_TCX, slot)
     else {
         return 0;
     };

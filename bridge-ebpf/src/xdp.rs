@@ -2,7 +2,6 @@
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
-    helpers::generated::bpf_ktime_get_coarse_ns,
     macros::xdp,
     programs::XdpContext,
 };
@@ -12,6 +11,7 @@ use bridge_common::{
     counters::DropReason,
     decision::{self, Received, Verdict},
     frame::{ETHERNET_HEADER, Ethernet, SHORTEST_TAGGED},
+    layout::Config,
     port::{Ingress, flag},
 };
 
@@ -21,16 +21,19 @@ use crate::{
     packet::XdpFrame,
 };
 
-const MAPS: Maps = Maps {
-    devices: &DEVICES_XDP,
-};
-
 #[xdp]
 pub fn tapbridge_xdp(context: XdpContext) -> u32 {
-    let Some(ingress) = maps::ingress(context.ingress_ifindex() as u32) else {
+    let Some(config) = maps::config() else {
         return XDP_PASS;
     };
-    match switch(&context, ingress) {
+    let tables = Maps {
+        devices: &DEVICES_XDP,
+        moment: maps::moment(config),
+    };
+    let Some(ingress) = maps::ingress(context.ingress_ifindex() as u32, tables.moment) else {
+        return XDP_PASS;
+    };
+    match switch(&context, ingress, &tables, config) {
         Outcome::Redirected => XDP_REDIRECT,
         Outcome::Dropped => XDP_DROP,
         Outcome::LeftToTcx => {
@@ -47,12 +50,9 @@ enum Outcome {
 }
 
 #[inline(always)]
-fn switch(context: &XdpContext, ingress: Ingress) -> Outcome {
+fn switch(context: &XdpContext, ingress: Ingress, tables: &Maps, config: &Config) -> Outcome {
     // An skb keeps its GSO and checksum metadata only in tcx.
     let Some(device) = kernel::native_device(context.ctx) else {
-        return Outcome::LeftToTcx;
-    };
-    let Some(config) = maps::config() else {
         return Outcome::LeftToTcx;
     };
     let mut frame = XdpFrame::new(context.ctx);
@@ -79,9 +79,7 @@ fn switch(context: &XdpContext, ingress: Ingress) -> Outcome {
         length,
         gso: false,
     };
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
-    let decision = decision::decide(&MAPS, &received, now, config.ageing);
+    let decision = decision::decide(tables, &received, config.ageing);
     let Verdict::Forward { slot, port } = decision.verdict else {
         return Outcome::LeftToTcx;
     };
@@ -99,7 +97,7 @@ fn switch(context: &XdpContext, ingress: Ingress) -> Outcome {
         }
         completed = 1;
     }
-    learn::apply(context, decision.lesson, &ethernet, ingress, now, config);
+    learn::apply(context, decision.lesson, &ethernet, ingress, tables, config);
     account::port(ingress.slot, |counters| {
         counters.received.count(length);
         counters.checksums_completed += completed;

@@ -209,6 +209,7 @@ impl Bridge {
         }
         let config = Config {
             ageing: DEFAULT_AGEING_SECONDS * 1_000_000_000,
+            changes: 0,
             slots_in_use: 0,
             log: 0,
         };
@@ -298,9 +299,18 @@ impl Bridge {
         self.config.get(&0, 0).at(&self.name, "read its settings")
     }
 
-    /// Changes the settings.
+    /// Changes the settings. What the programs remember from before is void.
     pub fn set_config(&mut self, config: Config) -> Result<()> {
+        let config = Config {
+            changes: config.changes.wrapping_add(1),
+            ..config
+        };
         self.config.set(0, config, 0).at(&self.name, "write its settings")
+    }
+
+    /// Makes void what the programs remember. After a change of the maps that they remember from, not before it.
+    pub(crate) fn forget_recent(&mut self) -> Result<()> {
+        self.set_config(self.config()?)
     }
 
     /// Removes the bridge: what is pinned, and with it the programs and maps.

@@ -126,7 +126,8 @@ impl Bridge {
             }
             result => result.at(mac, "add the address")?,
         }
-        self.forget_learned(key)
+        existed(self.learned.remove(&key)).at(mac, "forget the learned address")?;
+        self.forget_recent()
     }
 
     /// Removes an address, learned or static; says whether it was there.
@@ -134,13 +135,8 @@ impl Bridge {
         let key = FdbKey { mac, vlan };
         let was_static = existed(self.statics.remove(&key)).at(mac, "remove the address")?;
         let was_learned = existed(self.learned.remove(&key)).at(mac, "remove the address")?;
+        self.forget_recent()?;
         Ok(was_static || was_learned)
-    }
-
-    fn forget_learned(&mut self, key: FdbKey) -> Result<()> {
-        existed(self.learned.remove(&key))
-            .at(key.mac, "forget the learned address")
-            .map(drop)
     }
 
     /// Forgets learned addresses, and static ones too if `statics` says so: those on one port, or all. Answers how
@@ -163,6 +159,7 @@ impl Bridge {
                 flushed += usize::from(existed(table.remove(&key)).at(key.mac, "forget the address")?);
             }
         }
+        self.forget_recent()?;
         Ok(flushed)
     }
 

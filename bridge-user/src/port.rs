@@ -88,6 +88,7 @@ impl Bridge {
         self.ingress
             .insert(link.ifindex, ingress, 0)
             .at(&link.name, "enter into the bridge")?;
+        self.forget_recent()?;
         self.link(slot, Hook::Tcx, link.ifindex, &link.name)?;
         if tap {
             port.flags |= flag::NATIVE_TARGET;

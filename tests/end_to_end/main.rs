@@ -14,6 +14,7 @@ mod learning;
 mod mtu;
 mod native;
 mod ports;
+mod recent;
 mod refusals;
 mod ring;
 mod several;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
         trials("ports", ports::TESTS, lacking),
+        trials("recent", recent::TESTS, lacking),
         trials("refusals", refusals::TESTS, lacking),
         trials("ring", ring::TESTS, lacking),
         trials("several", several::TESTS, lacking),

@@ -122,10 +122,7 @@ fn change_state(bench: &mut Bench, alone: &mut Switch, random: &mut Random, down
             };
             for switch in [&mut bench.switch, alone] {
                 switch.ports.set(slot, port, 0).expect("write PORTS");
-                switch
-                    .ingress
-                    .insert(port.ifindex, ingress, 0)
-                    .expect("write INGRESS");
+                switch.enter(port.ifindex, ingress);
             }
         }
         3 => bench.change_port(slot, |port| port.flags ^= flag::NATIVE_TARGET),

@@ -75,11 +75,7 @@ fn every_queue() {
             generation: generation(3),
             slot: 3,
         };
-        bench
-            .switch
-            .ingress
-            .insert(ifindex, ingress, 0)
-            .expect("write INGRESS");
+        bench.switch.enter(ifindex, ingress);
         for queue in 0..QUEUES {
             let ran = bench.switch.xdp_on_queue(&usual().octets, ifindex, queue);
             assert_eq!(ran.code, code, "queue {queue}, {frames:?}");

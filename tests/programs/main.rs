@@ -16,6 +16,7 @@ mod live;
 mod nowhere;
 #[path = "../../bridge-common/tests/logic/packet.rs"]
 mod packet;
+mod recent;
 mod strangers;
 mod switch;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         generic::TESTS,
         strangers::TESTS,
         live::TESTS,
+        recent::TESTS,
         equivalence::TESTS,
         budgets::TESTS,
     ];

@@ -26,7 +26,7 @@ pub const TESTS: &[Test] = &[
 fn no_port(code: u32, run: fn(&Bench, &[u8], u32) -> u32) {
     let mut bench = Bench::new(Frames::Native);
     let ifindex = bench.tap(INGRESS).ifindex();
-    bench.switch.ingress.remove(&ifindex).expect("write INGRESS");
+    bench.switch.leave(ifindex);
     let learned = bench.switch.learned();
     for frame in [frames::usual(), frames::to(UNKNOWN), frames::from(UNKNOWN)] {
         assert_eq!(run(&bench, &frame.octets, ifindex), code);

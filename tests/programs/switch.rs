@@ -61,7 +61,8 @@ pub struct Path {
 pub struct Switch {
     object: Ebpf,
     config: Array<MapData, Config>,
-    pub ingress: HashMap<MapData, u32, Ingress>,
+    changes: u64,
+    ingress: HashMap<MapData, u32, Ingress>,
     pub ports: Array<MapData, Port>,
     devices: [DevMap<MapData>; 2],
     learned: HashMap<MapData, FdbKey, FdbEntry>,
@@ -96,6 +97,7 @@ impl Switch {
         tcx.load().expect("load the tcx program");
         let mut switch = Self {
             config: take(&mut object, map::CONFIG),
+            changes: 0,
             ingress: take(&mut object, map::INGRESS),
             ports: take(&mut object, map::PORTS),
             devices: map::DEVICES.map(|name| take(&mut object, name)),
@@ -121,8 +123,10 @@ impl Switch {
     }
 
     pub fn set_slots_in_use(&mut self, slots_in_use: u32) {
+        self.changes += 1;
         let config = Config {
             ageing: AGEING,
+            changes: self.changes,
             slots_in_use,
             log: 0,
         };
@@ -141,12 +145,37 @@ impl Switch {
         self.ports.get(&slot, 0).expect("read PORTS")
     }
 
+    /// Makes a device a port's.
+    pub fn enter(&mut self, ifindex: u32, ingress: Ingress) {
+        self.ingress.insert(ifindex, ingress, 0).expect("write INGRESS");
+        self.forget_recent();
+    }
+
+    /// Makes a device nobody's.
+    pub fn leave(&mut self, ifindex: u32) {
+        self.ingress.remove(&ifindex).expect("write INGRESS");
+        self.forget_recent();
+    }
+
     pub fn learn(&mut self, key: FdbKey, entry: FdbEntry) {
         self.learned.insert(key, entry, 0).expect("write LEARNED");
+        self.forget_recent();
     }
 
     pub fn fix(&mut self, key: FdbKey, entry: FdbEntry) {
         self.statics.insert(key, entry, 0).expect("write STATIC");
+        self.forget_recent();
+    }
+
+    /// Forgets a learned address, and leaves the programs what they remember of it.
+    pub fn unlearn_silently(&mut self, key: FdbKey) {
+        self.learned.remove(&key).expect("write LEARNED");
+    }
+
+    /// As every command does that has changed something.
+    fn forget_recent(&mut self) {
+        let config = self.config.get(&0, 0).expect("read CONFIG");
+        self.set_slots_in_use(config.slots_in_use);
     }
 
     pub fn learned(&self) -> BTreeMap<FdbKey, FdbEntry> {

@@ -3,6 +3,7 @@
 mod lessons;
 mod limits;
 mod properties;
+mod recent;
 mod verdicts;
 
 use bridge_common::{
@@ -11,7 +12,7 @@ use bridge_common::{
     frame::{Ethernet, Vlan},
 };
 
-use crate::tables::{AGEING, FakeTables, INGRESS, NOW, ON_0, ON_1, generation};
+use crate::tables::{AGEING, FakeTables, INGRESS, ON_0, ON_1, generation};
 
 /// A verdict as a table writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ fn check(cases: &[Case]) {
         let mut ethernet = received.ethernet.expect("a header");
         (case.change)(&mut tables, &mut received, &mut ethernet);
         received.ethernet = received.ethernet.map(|_| ethernet);
-        let decision = decide(&tables, &received, NOW, AGEING);
+        let decision = decide(&tables, &received, AGEING);
         let goes = goes(&tables, &decision);
         assert_eq!(
             (goes, decision.lesson),

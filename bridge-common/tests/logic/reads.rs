@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::{
     packet::{ADDRESSES, Ip, Shape, noise},
-    tables::{AGEING, FakeTables, INGRESS, NOW},
+    tables::{AGEING, FakeTables, INGRESS},
     watched::Watched,
 };
 
@@ -31,7 +31,7 @@ fn switch(octets: &[u8], metadata_tag: Option<VlanTag>) -> Option<Plan> {
         length,
         gso: false,
     };
-    let decision = decision::decide(&FakeTables::usual(), &received, NOW, AGEING);
+    let decision = decision::decide(&FakeTables::usual(), &received, AGEING);
     assert_eq!(
         matches!(decision.verdict, Verdict::Drop(DropReason::TooShort)),
         ethernet.is_none()

@@ -1,6 +1,6 @@
 //! A bridge in memory, as the decision sees it.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use bridge_common::{
     decision::{Device, Tables},
@@ -8,6 +8,7 @@ use bridge_common::{
     frame::Vlan,
     mac::Mac,
     port::{Ingress, Port, flag},
+    recent::{Flow, Location},
 };
 
 use crate::packet::{DESTINATION, SOURCE};
@@ -40,6 +41,9 @@ pub struct FakeTables {
     pub ports: Vec<Port>,
     /// By slot; `None` where the device is gone.
     pub devices: Vec<Option<FakeDevice>>,
+    pub now: u64,
+    /// The flow that was remembered last.
+    pub recent: Cell<Option<(Flow, Location)>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +72,7 @@ impl FakeTables {
         let mut tables = Self {
             ports: vec![port(0), port(1), port(2), Port::EMPTY],
             devices: vec![Some(device), Some(device), Some(device), None],
+            now: NOW,
             ..Self::default()
         };
         tables.learn(ON_0, 0, NOW);
@@ -110,6 +115,19 @@ pub fn entry(slot: u16, last_seen: u64) -> FdbEntry {
 }
 
 impl Tables for FakeTables {
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn recall(&self, flow: &Flow) -> Option<Location> {
+        let (recent, location) = self.recent.get()?;
+        (recent == *flow).then_some(location)
+    }
+
+    fn remember(&self, flow: &Flow, location: Location) {
+        self.recent.set(Some((*flow, location)));
+    }
+
     fn learned(&self, key: &FdbKey) -> Option<FdbEntry> {
         self.learned.get(key).copied()
     }

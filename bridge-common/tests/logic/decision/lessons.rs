@@ -152,7 +152,7 @@ fn a_frame_that_no_bridge_may_forward_teaches_nothing() {
         let mut received = frame();
         let ethernet = received.ethernet.as_mut().unwrap();
         (ethernet.source, ethernet.destination) = (source, destination);
-        let decision = decide(&FakeTables::usual(), &received, NOW, AGEING);
+        let decision = decide(&FakeTables::usual(), &received, AGEING);
         assert_eq!(decision.verdict, Verdict::Drop(reason));
         assert_eq!(decision.lesson, Lesson::Nothing);
     }

@@ -11,7 +11,7 @@ use bridge_common::{
 use proptest::prelude::*;
 
 use crate::{
-    tables::{FakeDevice, FakeTables},
+    tables::{FakeDevice, FakeTables, untagged},
     watched::Watched,
 };
 
@@ -71,12 +71,16 @@ fn tables() -> impl Strategy<Value = FakeTables> {
     };
     let ports = prop::collection::vec(ports(), usize::from(SLOTS));
     let devices = prop::collection::vec(devices(), usize::from(SLOTS));
-    (entries(), entries(), ports, devices).prop_map(|(learned, statics, ports, devices)| FakeTables {
-        learned,
-        statics,
-        ports,
-        devices,
-    })
+    (entries(), entries(), ports, devices, any::<u64>()).prop_map(
+        |(learned, statics, ports, devices, now)| FakeTables {
+            learned,
+            statics,
+            ports,
+            devices,
+            now,
+            ..FakeTables::default()
+        },
+    )
 }
 
 fn ingresses() -> impl Strategy<Value = Ingress> {
@@ -126,13 +130,12 @@ proptest! {
         destination in macs(),
         source in macs(),
         length in 60_usize..2000,
-        now: u64,
         ageing: u64,
         gso: bool,
     ) {
         let tag = VlanTag { protocol: 0x8100, control: 0 };
         let received = Received { gso, ..seen_by_xdp(&wire(destination, source, tag, length), ingress) };
-        let decision = decide(&tables, &received, now, ageing);
+        let decision = decide(&tables, &received, ageing);
         if let Verdict::Forward { slot, port } = decision.verdict {
             prop_assert_ne!(slot, ingress.slot);
             // Nor to anything but an active port whose device is up.
@@ -160,16 +163,52 @@ proptest! {
         protocol in prop::sample::select(vec![0x8100, 0x88a8]),
         control in controls(),
         length in 18_usize..2000,
-        now: u64,
         ageing: u64,
     ) {
-        let _: fn(&FakeTables, &Received, u64, u64) -> Decision = decide;
+        let _: fn(&FakeTables, &Received, u64) -> Decision = decide;
         let tag = VlanTag { protocol, control };
         let octets = wire(destination, source, tag, length);
-        let xdp = decide(&tables, &seen_by_xdp(&octets, ingress), now, ageing);
-        let tcx = decide(&tables, &seen_by_tcx(&octets, tag, ingress), now, ageing);
+        let xdp = decide(&tables, &seen_by_xdp(&octets, ingress), ageing);
+        let tcx = decide(&tables, &seen_by_tcx(&octets, tag, ingress), ageing);
         if xdp.verdict != Verdict::Drop(DropReason::EgressMtu) {
             prop_assert_eq!(xdp, tcx);
         }
+    }
+
+    /// What is remembered is only where the destination is: the ports and devices are looked at for every frame.
+    #[test]
+    fn a_frame_whose_flow_is_remembered_goes_where_one_whose_flow_is_not_goes(
+        tables in tables(),
+        changed in tables(),
+        ingress in ingresses(),
+        location in (0..SLOTS, 0..GENERATIONS),
+        length in 60_usize..2000,
+        ageing: u64,
+        is_static: bool,
+    ) {
+        let (source, destination) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+        let mut tables = tables;
+        let entry = |slot, generation| FdbEntry { last_seen: tables.now, generation, slot, reserved: 0 };
+        let (known, own) = (
+            entry(location.0, location.1),
+            entry(u16::try_from(ingress.slot).unwrap(), ingress.generation),
+        );
+        let [source_key, destination_key] = [source, destination].map(untagged);
+        tables.learned.insert(source_key, own);
+        if is_static {
+            tables.learned.remove(&destination_key);
+            tables.statics.insert(destination_key, known);
+        } else {
+            tables.learned.insert(destination_key, known);
+        }
+        let tag = VlanTag { protocol: 0x8100, control: 0 };
+        let received = seen_by_xdp(&wire(destination, source, tag, length), ingress);
+        decide(&tables, &received, ageing);
+        prop_assert!(tables.recent.get().is_some(), "not remembered");
+        tables.ports = changed.ports;
+        tables.devices = changed.devices;
+        let recalled = decide(&tables, &received, ageing);
+        tables.recent.set(None);
+        prop_assert_eq!(recalled, decide(&tables, &received, ageing));
     }
 }
