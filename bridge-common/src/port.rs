@@ -17,6 +17,8 @@ pub mod flag {
     pub const RESTORE_IPV6: u32 = 1 << 4;
     /// The device was not promiscuous before attach: detach sets it back.
     pub const RESTORE_PROMISCUOUS: u32 = 1 << 5;
+    /// The device had the kernel's default queueing discipline before attach: detach gives it back.
+    pub const RESTORE_QUEUE: u32 = 1 << 6;
 }
 
 /// A port as it lies in the map `PORTS`, indexed by slot.

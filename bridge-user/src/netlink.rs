@@ -1,15 +1,34 @@
 //! What the kernel says of network devices, by route netlink.
 
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
     Handle, LinkUnspec,
+    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
+        RouteNetlinkMessage,
         address::{AddressAttribute, AddressScope},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
+        tc::{TcAttribute, TcHandle, TcMessage},
     },
 };
 
 use crate::error::{Context as _, Error, Result};
+
+/// The queueing discipline that is none: a frame goes to the device at once.
+const NO_QUEUE: &str = "noqueue";
+
+/// Who chose a device's queueing discipline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queueing {
+    /// The kernel, and it queues.
+    Default,
+    /// The kernel, and it does not queue.
+    DefaultNone,
+    /// An administrator or we, for none.
+    ChosenNone,
+    /// An administrator, for one that queues.
+    Chosen,
+}
 
 /// A connection to route netlink in the calling thread's network namespace.
 pub struct Netlink {
@@ -129,6 +148,64 @@ impl Netlink {
             .await
             .at(&link.name, "set promiscuous mode")
     }
+
+    /// Who chose a device's queueing discipline.
+    pub async fn queueing(&self, link: &Link) -> Result<Queueing> {
+        let messages = self.handle.qdisc().get().execute();
+        let messages: Vec<_> = messages.try_collect().await.at("queueing disciplines", "list")?;
+        let root = messages.into_iter().find(|message| {
+            index(link).is_ok_and(|index| message.header.index == index)
+                && message.header.parent == TcHandle::ROOT
+        });
+        // A device that is down has none yet.
+        let Some(root) = root else {
+            return Ok(Queueing::Default);
+        };
+        let none = root
+            .attributes
+            .iter()
+            .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == NO_QUEUE));
+        // Those that the kernel attaches by itself have no handle.
+        Ok(match (root.header.handle.major, none) {
+            (0, false) => Queueing::Default,
+            (0, true) => Queueing::DefaultNone,
+            (_, true) => Queueing::ChosenNone,
+            (_, false) => Queueing::Chosen,
+        })
+    }
+
+    /// Sends frames to a device at once, not through a queue.
+    pub async fn set_no_queue(&self, link: &Link) -> Result<()> {
+        let mut message = TcMessage::with_index(index(link)?);
+        message.header.parent = TcHandle::ROOT;
+        message.attributes.push(TcAttribute::Kind(NO_QUEUE.to_owned()));
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let sent = self.handle.clone().request(request);
+        let mut answers = sent.at(&link.name, "replace its queueing discipline")?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return Err(rtnetlink::Error::NetlinkError(error))
+                    .at(&link.name, "replace its queueing discipline");
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a device the kernel's default queueing discipline.
+    pub async fn reset_queue(&self, link: &Link) -> Result<()> {
+        let mut request = self.handle.qdisc().del(index(link)?);
+        request.message_mut().header.parent = TcHandle::ROOT;
+        request
+            .execute()
+            .await
+            .at(&link.name, "give it its queueing discipline back")
+    }
+}
+
+/// A device's index as traffic control has it.
+fn index(link: &Link) -> Result<i32> {
+    i32::try_from(link.ifindex).at(&link.name, "use its index")
 }
 
 impl From<LinkMessage> for Link {

@@ -10,7 +10,7 @@ use bridge_common::{
 use crate::{
     bridge::Bridge,
     error::{Context as _, Error, Result},
-    netlink::{Kind, Link, Netlink},
+    netlink::{Kind, Link, Netlink, Queueing},
     sysctl,
 };
 
@@ -72,6 +72,10 @@ impl Bridge {
         if !tap && !link.promiscuous {
             port.flags |= flag::RESTORE_PROMISCUOUS;
         }
+        // A tap has a ring of its own. What an administrator has chosen stays.
+        if tap && netlink.queueing(link).await? == Queueing::Default {
+            port.flags |= flag::RESTORE_QUEUE;
+        }
         self.write_port(slot, port)?;
         self.set_device(slot, link.ifindex)?;
         if port.has(flag::RESTORE_IPV6) {
@@ -79,6 +83,9 @@ impl Bridge {
         }
         if port.has(flag::RESTORE_PROMISCUOUS) {
             netlink.set_promiscuous(link, true).await?;
+        }
+        if port.has(flag::RESTORE_QUEUE) {
+            netlink.set_no_queue(link).await?;
         }
         self.clear_counters(slot)?;
         let ingress = Ingress {
@@ -207,6 +214,10 @@ async fn restore(netlink: &Netlink, port: &Port) -> Result<()> {
     };
     if port.has(flag::RESTORE_PROMISCUOUS) {
         netlink.set_promiscuous(&link, false).await?;
+    }
+    // Whoever has chosen another one meanwhile keeps it.
+    if port.has(flag::RESTORE_QUEUE) && netlink.queueing(&link).await? == Queueing::ChosenNone {
+        netlink.reset_queue(&link).await?;
     }
     if port.has(flag::RESTORE_IPV6) {
         sysctl::set_ipv6(&link.name, true)?;

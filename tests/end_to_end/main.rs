@@ -14,6 +14,7 @@ mod learning;
 mod mtu;
 mod native;
 mod ports;
+mod queueing;
 mod recent;
 mod refusals;
 mod ring;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
         trials("ports", ports::TESTS, lacking),
+        trials("queueing", queueing::TESTS, lacking),
         trials("recent", recent::TESTS, lacking),
         trials("refusals", refusals::TESTS, lacking),
         trials("ring", ring::TESTS, lacking),
@@ -112,7 +114,7 @@ fn lacking() -> Option<String> {
     if fs::metadata("/dev/net/tun").is_err() {
         return Some("needs /dev/net/tun".into());
     }
-    let missing = ["ip", "bridge"]
+    let missing = ["ip", "bridge", "tc"]
         .into_iter()
         .find(|program| Command::new(program).arg("-Version").output().is_err())?;
     Some(format!("needs {missing}"))

@@ -232,7 +232,10 @@ fn check_untouched(tap: &str, speaks_ipv6: bool) -> Result<(), String> {
     let tcx = SchedClassifier::query_tcx(tap, TcAttachType::Ingress).map_err(|error| error.to_string())?;
     // A Linux bridge makes its ports promiscuous.
     let promiscuity = u64::from(!link["master"].is_null());
-    let untouched = link["xdp"].is_null() && link["promiscuity"] == promiscuity && tcx.1.is_empty();
+    let untouched = link["xdp"].is_null()
+        && link["promiscuity"] == promiscuity
+        && link["qdisc"] != "noqueue"
+        && tcx.1.is_empty();
     (untouched && ipv6(tap) == speaks_ipv6)
         .then_some(())
         .ok_or_else(|| format!("{tap} is not as it was: {link}, tcx: {:?}", tcx.1))
