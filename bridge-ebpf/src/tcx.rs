@@ -72,15 +72,18 @@ fn switch(skb: &Skb, ingress: Ingress, tables: &Maps, config: &Config) -> i32 {
             unsafe { bpf_redirect(port.ifindex, 0) as i32 }
         }
         Verdict::Flood => {
-            if flood(skb, ingress, config, bytes) {
-                account::port(ingress.slot, |counters| {
-                    counters.received.count(bytes);
-                    counters.flooded.count(bytes);
-                });
-            } else {
+            let last = flood(skb, ingress, config, bytes);
+            if last.ifindex == 0 {
                 account::dropped(ingress.slot, bytes, DropReason::NoOtherPort);
+                return TC_ACT_SHOT;
             }
-            TC_ACT_SHOT
+            account::port(ingress.slot, |counters| {
+                counters.received.count(bytes);
+                counters.flooded.count(bytes);
+            });
+            account::port(last.slot, |counters| counters.flood_copies.count(bytes));
+            // SAFETY: the helper only notes the target.
+            unsafe { bpf_redirect(last.ifindex, 0) as i32 }
         }
         Verdict::Drop(reason) => {
             account::dropped(ingress.slot, bytes, reason);
@@ -89,23 +92,31 @@ fn switch(skb: &Skb, ingress: Ingress, tables: &Maps, config: &Config) -> i32 {
     }
 }
 
+/// A port that a flood goes to.
+#[derive(Clone, Copy)]
+struct Target {
+    slot: u32,
+    /// 0 for no port.
+    ifindex: u32,
+}
+
 /// A flood in progress.
 struct Flood {
     skb: *mut __sk_buff,
     ingress: u32,
     bytes: u32,
-    /// A flag and not a number: the verifier follows every value that a loop can give to it.
-    sent: bool,
+    /// The port that was found last and has not been sent to yet.
+    last: Target,
 }
 
-/// Sends a copy to every other port that is up; says whether there was one.
+/// Sends a copy to every other port that is up but one, and answers with that one: the frame itself is for it.
 #[inline(always)]
-fn flood(skb: &Skb, ingress: Ingress, config: &Config, bytes: u32) -> bool {
+fn flood(skb: &Skb, ingress: Ingress, config: &Config, bytes: u32) -> Target {
     let mut flood = Flood {
         skb: skb.context(),
         ingress: ingress.slot,
         bytes,
-        sent: false,
+        last: Target { slot: 0, ifindex: 0 },
     };
     // SAFETY: the callback has the signature that the helper calls, and the context outlives the loop.
     unsafe {
@@ -116,7 +127,7 @@ fn flood(skb: &Skb, ingress: Ingress, config: &Config, bytes: u32) -> bool {
             0,
         );
     }
-    flood.sent
+    flood.last
 }
 
 /// One step of the loop: 0 goes on.
@@ -140,10 +151,17 @@ extern "C" fn flood_to(slot: u32, flood: *mut Flood) -> c_long {
     else {
         return 0;
     };
-    flood.sent = true;
+    let before = flood.last;
+    flood.last = Target {
+        slot,
+        ifindex: port.ifindex,
+    };
+    if before.ifindex == 0 {
+        return 0;
+    }
     // SAFETY: the context is the program's own.
-    let result = unsafe { bpf_clone_redirect(flood.skb, port.ifindex, 0) };
-    account::port(slot, |counters| {
+    let result = unsafe { bpf_clone_redirect(flood.skb, before.ifindex, 0) };
+    account::port(before.slot, |counters| {
         if result < 0 {
             counters.flood_errors += 1;
         } else {

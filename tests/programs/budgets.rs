@@ -11,7 +11,7 @@ use crate::{
 /// was written, and a tenth. Who needs more says why.
 const VERIFIED_INSTRUCTIONS: [(&str, u32); 4] = [
     ("XDP", 63_000),
-    ("tcx", 33_000),
+    ("tcx", 27_000),
     ("sys_enter, by process", 630),
     ("sys_enter, by name", 460),
 ];

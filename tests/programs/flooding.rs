@@ -11,7 +11,7 @@ use tapbridge::common::{
 use crate::{
     Test,
     bench::{Bench, INGRESS, ON_1, UNKNOWN, entry, untagged},
-    cases::{Case, Goes, TC_ACT_SHOT, check_tcx, check_xdp},
+    cases::{Case, Goes, TC_ACT_REDIRECT, check_tcx, check_xdp},
     frames::{self, partial, usual},
     packet::Shape,
     switch::{AGEING, Frames, SECOND},
@@ -90,7 +90,7 @@ fn refused_copy() {
     bench.change_port(1, |port| port.ifindex = 9999);
     let frame = frames::to(BROADCAST).octets;
     let ran = bench.switch.tcx(&frame, bench.tap(INGRESS).ifindex(), 0);
-    assert_eq!(ran.code, TC_ACT_SHOT);
+    assert_eq!(ran.code, TC_ACT_REDIRECT);
     let one = Traffic {
         frames: 1,
         bytes: frame.len() as u64,
