@@ -10,6 +10,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
     programs::{ProgramError, SchedClassifier, Xdp},
+    util::nr_cpus,
 };
 use bridge_common::{
     Hook,
@@ -45,6 +46,10 @@ const BPF_JMP: u8 = 0x05;
 const BPF_CALL: u8 = 0x80;
 const BPF_PSEUDO_KFUNC_CALL: u8 = 2;
 
+/// Elements that a CPU keeps for itself to fill (`LOCAL_FREE_TARGET` in `bpf_lru_list.c`): an LRU map throws
+/// out others while it has these.
+const LRU_FREE_PER_CPU: u32 = 128;
+
 /// A bridge whose maps are open.
 pub struct Bridge {
     /// Its name.
@@ -67,7 +72,12 @@ pub struct Bridge {
 
 /// The programs and maps as a bridge of this size needs them, loaded by nothing yet.
 pub fn load_object(max_ports: u32, kernel: &layout::Kernel) -> Result<Ebpf> {
+    let cpus = nr_cpus().map_err(|(_, error)| error).at("CPUs", "count")?;
+    let kept_free = u32::try_from(cpus)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(LRU_FREE_PER_CPU);
     EbpfLoader::new()
+        .map_max_entries(map::LEARNED, layout::MAX_LEARNED.saturating_add(kept_free))
         .map_max_entries(map::INGRESS, max_ports)
         .map_max_entries(map::PORTS, max_ports)
         .map_max_entries(map::DEVICES[0], max_ports)

@@ -1,13 +1,17 @@
 //! What both programs write down of a frame's source.
 
-use tapbridge::common::{decision::Lesson, mac::Mac};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+use tapbridge::common::{decision::Lesson, layout::MAX_LEARNED, mac::Mac};
 
 use crate::{
     Test,
-    bench::{ON_0, UNKNOWN, entry, untagged},
+    bench::{Bench, INGRESS, ON_0, UNKNOWN, entry, untagged},
     cases::{Case, Goes, check_tcx, check_xdp},
     frames::{self, usual},
-    switch::{AGEING, SECOND},
+    switch::{AGEING, Frames, SECOND},
 };
 
 pub const TESTS: &[Test] = &[
@@ -23,6 +27,10 @@ pub const TESTS: &[Test] = &[
     ("tcx_learns_from_the_frames_that_it_floods", || {
         check_tcx(&flooded());
     }),
+    (
+        "as_many_addresses_are_known_as_a_bridge_is_said_to_hold_whichever_cpus_learn_them",
+        full,
+    ),
 ];
 
 fn cases() -> Vec<Case> {
@@ -64,4 +72,28 @@ fn flooded() -> Vec<Case> {
         case("one not seen for a while", Lesson::Refresh, ON_0)
             .given(|bench| bench.learn(ON_0, 0, 2 * SECOND)),
     ]
+}
+
+fn full() {
+    let bench = Bench::new(Frames::Generic);
+    let cpus = sched_getaffinity(Pid::from_raw(0)).expect("the thread's CPUs");
+    let mut usable = (0..CpuSet::count())
+        .filter(|&cpu| cpus.is_set(cpu) == Ok(true))
+        .cycle();
+    let ifindex = bench.tap(INGRESS).ifindex();
+    let known = bench.switch.learned().len();
+    let mut frame = frames::usual().octets;
+    for (number, _) in (0_u32..).zip(known..MAX_LEARNED as usize) {
+        if number % 1000 == 0 {
+            let mut cpu = CpuSet::new();
+            cpu.set(usable.next().expect("a CPU"))
+                .expect("one of the kernel's");
+            sched_setaffinity(Pid::from_raw(0), &cpu).expect("move to another CPU");
+        }
+        frame[8..12].copy_from_slice(&number.to_be_bytes());
+        frame[7] = 0xee;
+        bench.switch.tcx(&frame, ifindex, 0);
+    }
+    sched_setaffinity(Pid::from_raw(0), &cpus).expect("let go of the CPU");
+    assert_eq!(bench.switch.learned().len(), MAX_LEARNED as usize);
 }
