@@ -54,6 +54,9 @@ pub fn inspect(setup: &Setup) -> Result<Machine> {
     if !geteuid().is_root() {
         bail!("the lab makes network namespaces and taps: run it as root");
     }
+    if !setup.hook.is_empty() && !setup.datapath.contains(&Kind::Tapbridge) {
+        bail!("--hook is for the datapath tapbridge, which is not among those of --datapath");
+    }
     if !Path::new("/dev/net/tun").exists() {
         bail!("/dev/net/tun is missing: 'modprobe tun' loads the driver");
     }

@@ -1,13 +1,15 @@
 //! `tapbridge-lab run`: rounds of samples, and what came of them.
 
-use std::time::SystemTime;
+use std::{fs, time::SystemTime};
 
 use anyhow::{Context, Result};
 
 use crate::{
     datapath::Choice,
-    folder, guest, interrupt, machine, report,
-    results::{Results, SCHEMA},
+    folder,
+    guest::{self, Maker},
+    interrupt, machine, report,
+    results::{Results, SCHEMA, Sample},
     sample,
     settings::Settings,
     sweep,
@@ -24,16 +26,14 @@ pub fn run(settings: &Settings) -> Result<()> {
     let maker = guest::maker(setup)?;
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut samples = Vec::new();
-    for round in 1..=settings.measuring.repeat {
-        let mut order = Choice::all(setup);
-        // What drifts while a round goes on then favours neither the first nor the last.
-        if round % 2 == 0 {
-            order.reverse();
-        }
-        for choice in order {
-            let sample = sample::take(settings, &*maker, choice, round);
-            samples.push(sample.with_context(|| format!("{}, round {round}", choice.name()))?);
-        }
+    let measured = measure(settings, &*maker, &mut samples);
+    if samples.is_empty() {
+        // Of a folder with anything in it, it removes nothing.
+        settings.output.as_deref().map(fs::remove_dir);
+        return measured;
+    }
+    if measured.is_err() {
+        eprintln!("it ended early; what follows is of {} samples", samples.len());
     }
     let results = Results {
         schema: SCHEMA,
@@ -56,6 +56,22 @@ pub fn run(settings: &Settings) -> Result<()> {
     }
     if let Some(output) = &settings.output {
         report::write(&[results], output)?;
+    }
+    measured
+}
+
+/// Takes round after round; what was taken before an error is there all the same.
+fn measure(settings: &Settings, maker: &dyn Maker, samples: &mut Vec<Sample>) -> Result<()> {
+    for round in 1..=settings.measuring.repeat {
+        let mut order = Choice::all(&settings.setup);
+        // What drifts while a round goes on then favours neither the first nor the last.
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for choice in order {
+            let sample = sample::take(settings, maker, choice, round);
+            samples.push(sample.with_context(|| format!("{}, round {round}", choice.name()))?);
+        }
     }
     Ok(())
 }

@@ -2,16 +2,29 @@
 
 use std::{
     env, fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{self, Command, Output},
+    process::{self, Command, Output, Stdio},
 };
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
 
 use crate::{Test, datapaths, run};
 
-pub const TESTS: &[Test] = &[(
-    "a_run_leaves_its_results_a_report_and_plots_which_can_be_compared_later",
-    a_run_leaves_a_report,
-)];
+pub const TESTS: &[Test] = &[
+    (
+        "a_run_leaves_its_results_a_report_and_plots_which_can_be_compared_later",
+        a_run_leaves_a_report,
+    ),
+    (
+        "a_run_that_is_interrupted_keeps_the_samples_that_it_has",
+        an_interrupted_run_keeps_its_samples,
+    ),
+];
 
 const PLOTS: [&str; 3] = ["throughput", "latency", "syscalls"];
 
@@ -96,6 +109,37 @@ fn a_run_leaves_a_report() {
         fs::write(&other, text).expect("write");
         let error = fail(&[report, &other]);
         assert!(error.contains("other.json") && error.contains(cause), "{error}");
+    }
+}
+
+fn an_interrupted_run_keeps_its_samples() {
+    let folder = Folder(env::temp_dir().join(format!("lab-interrupted-{}", process::id())));
+    let _guard = run::beside_others();
+    for (marks, samples) in [(1, None), (2, Some(1))] {
+        let output = folder.0.join(marks.to_string());
+        let mut lab = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
+        lab.args(["run", "--datapath", "linux-bridge", "--workload", "throughput"])
+            .args(["--time", "1", "--repeat", "99", "--output"])
+            .arg(&output);
+        let mut lab = lab
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("start the lab");
+        let said = BufReader::new(lab.stderr.take().expect("a pipe"));
+        let mut steps = said
+            .lines()
+            .map_while(Result::ok)
+            .filter(|line| line.contains("throughput, 1 s"));
+        assert_eq!(steps.by_ref().take(marks).count(), marks);
+        kill(Pid::from_raw(lab.id().cast_signed()), Signal::SIGINT).expect("interrupt it");
+        steps.for_each(drop);
+        assert_eq!(lab.wait().expect("wait for it").code(), Some(130));
+        let results = fs::read_to_string(output.join("results.json")).ok();
+        let results: Option<Value> = results.map(|text| serde_json::from_str(&text).expect("JSON"));
+        let taken = results.and_then(|results| Some(results["samples"].as_array()?.len()));
+        assert_eq!(taken, samples);
+        assert_eq!(output.exists(), samples.is_some());
     }
 }
 
