@@ -1,6 +1,6 @@
 //! What the lab sets up and measures, from the command line.
 
-use std::path::PathBuf;
+use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use lab::Offloads;
@@ -121,25 +121,37 @@ impl Conditions {
     /// A line for people.
     pub fn text(&self) -> String {
         let measuring = &self.measuring;
-        let direction = if measuring.reverse {
-            ", from server to client"
-        } else {
-            ""
+        let measures = |wanted: &[Workload]| {
+            measuring
+                .workload
+                .iter()
+                .any(|workload| wanted.contains(workload))
         };
-        let streams = if measuring.udp {
-            format!(
-                "{} UDP streams of {} bit/s in datagrams of {} bytes",
-                measuring.streams, measuring.udp_rate, measuring.udp_size
-            )
-        } else {
-            format!("{} TCP streams", measuring.streams)
-        };
+        let mut text = format!("{} s each, rounds: {}", measuring.time_s, measuring.repeat);
+        if measures(&[Workload::Throughput]) {
+            let streams = measuring.streams;
+            let _ = if measuring.udp {
+                let (rate, size) = (&measuring.udp_rate, measuring.udp_size);
+                write!(
+                    text,
+                    ", {streams} UDP streams of {rate} bit/s in datagrams of {size} bytes"
+                )
+            } else {
+                write!(text, ", {streams} TCP streams")
+            };
+            if measuring.reverse {
+                text.push_str(", from server to client");
+            }
+        }
+        if measures(&[Workload::Latency, Workload::LoadedLatency]) {
+            let _ = write!(text, ", messages of {} bytes", measuring.message_bytes);
+        }
+        if measures(&[Workload::Connections]) {
+            let _ = write!(text, ", {} connections at a time", measuring.parallel);
+        }
         let offloads = if self.offloads { "on" } else { "off" };
-        format!(
-            "{} s each, rounds: {}, {streams}{direction}, messages of {} bytes, {} connections at a time, MTU {}, \
-             offloads {offloads}",
-            measuring.time_s, measuring.repeat, measuring.message_bytes, measuring.parallel, self.mtu
-        )
+        let _ = write!(text, ", MTU {}, offloads {offloads}", self.mtu);
+        text
     }
 }
 

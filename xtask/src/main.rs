@@ -39,7 +39,8 @@ enum Task {
     /// Find or install all that building, testing and the lab need.
     ///
     /// bpf-linker and a core for BPF go into the cache folder, which the environment variable `TAPBRIDGE_CACHE` can
-    /// move. The programs ip, iperf3 and sockperf are installed with apt-get, as root, if they are missing.
+    /// move, and so do the Debian packages that virtual machines are made of. The programs ip, iperf3, sockperf,
+    /// busybox and jq are installed with apt-get, as root, if they are missing.
     Setup,
     /// Build the workspace, after setting up what is missing for it.
     Build {
@@ -87,6 +88,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup => {
             setup::ebpf_toolchain()?;
             setup::programs(packages::TESTS)?;
+            setup::virtual_machines()?;
             println!("everything is set up");
             Ok(ExitCode::SUCCESS)
         }
