@@ -35,8 +35,9 @@ trap 'kill ${caller-} ${listener-} 2>/dev/null || :
       rm -r "$files"' EXIT
 
 if [ $# -gt 0 ]; then
-    $tapbridge attach "$@"
     attached=$*
+    # All or none.
+    $tapbridge attach "$@" || { attached=; exit 1; }
 fi
 
 $server iperf3 -s -1 >"$files/server" 2>&1 &

@@ -1,13 +1,11 @@
 //! The scripts that measure between guests that are there already, which here are namespaces with frame pumps.
 
 use std::{
-    fs,
-    io::Read,
+    env, fs,
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio, id},
     sync::atomic::{AtomicU32, Ordering},
-    thread,
-    time::Duration,
 };
 
 use lab::Namespace;
@@ -82,11 +80,27 @@ impl Guests {
     fn tapbridge(&self) -> String {
         let namespace = self.host.path().expect("it has a name");
         format!(
-            "nsenter --net={} {} --state {}",
+            "nsenter --net={} tapbridge --state {}",
             namespace.display(),
-            datapaths::switch().display(),
             self.state.display()
         )
+    }
+
+    /// A script, or a program that runs it. The switch is found by its name: the command is split into words, and this
+    /// project may lie in a folder whose name has a space.
+    fn command(&self, program: &str) -> Command {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let switch = datapaths::switch();
+        let folders = switch
+            .parent()
+            .into_iter()
+            .map(Path::to_owned)
+            .chain(env::split_paths(&path));
+        let mut command = Command::new(program);
+        command
+            .env("TAPBRIDGE", self.tapbridge())
+            .env("PATH", env::join_paths(folders).expect("a list of folders"));
+        command
     }
 
     /// Runs a script, perhaps by way of another program, and returns what it has printed.
@@ -94,9 +108,10 @@ impl Guests {
         let [program, arguments @ ..] = words else {
             unreachable!("a program")
         };
-        let mut command = Command::new(program);
-        command.args(arguments).env("TAPBRIDGE", self.tapbridge());
-        command.output().expect("run the script")
+        self.command(program)
+            .args(arguments)
+            .output()
+            .expect("run the script")
     }
 
     fn inside(&self) -> [String; 2] {
@@ -180,15 +195,15 @@ fn a_script_that_fails_cleans_up() {
     let usage = guests.run(&[&script("latency")]);
     assert_eq!(usage.status.code(), Some(2));
     assert!(text(&usage).contains("CLIENT SERVER ADDRESS"));
-    let mut command = Command::new(script("throughput"));
+    let mut command = guests.command(&script("throughput"));
     command.args(["-t", "20", &client, &server, "10.0.0.2", "vm1", "vm2"]);
-    command
-        .env("TAPBRIDGE", guests.tapbridge())
-        .stdout(Stdio::piped());
-    let interrupted = command.spawn().expect("run the script");
-    thread::sleep(Duration::from_secs(2));
+    command.stdout(Stdio::piped());
+    let mut interrupted = command.spawn().expect("run the script");
+    let mut said = BufReader::new(interrupted.stdout.take().expect("a pipe")).lines();
+    assert_eq!(said.by_ref().take(2).count(), 2, "attached");
     let pid = nix::unistd::Pid::from_raw(interrupted.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal the script");
-    let ended = interrupted.wait_with_output().expect("wait for the script");
-    assert_eq!(text(&ended).matches(": detached").count(), 2, "{}", text(&ended));
+    let rest: Vec<_> = said.map_while(Result::ok).collect();
+    assert_eq!(rest.join("\n").matches(": detached").count(), 2, "{rest:?}");
+    assert_eq!(interrupted.wait().expect("wait for the script").code(), Some(143));
 }
