@@ -43,6 +43,11 @@ impl IfReq {
         self
     }
 
+    fn with_pointer<T>(mut self, value: *mut T) -> Self {
+        self.value[..size_of::<usize>()].copy_from_slice(&value.expose_provenance().to_ne_bytes());
+        self
+    }
+
     fn i32(&self) -> i32 {
         i32::from_ne_bytes([self.value[0], self.value[1], self.value[2], self.value[3]])
     }
@@ -61,6 +66,16 @@ impl IfReq {
     }
 }
 
+/// `struct ethtool_value`
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// Of `linux/ethtool.h`.
+const ETHTOOL_GLINK: u32 = 0xa;
+
 mod raw {
     use super::{IfReq, libc};
 
@@ -74,6 +89,7 @@ mod raw {
     nix::ioctl_readwrite_bad!(siocsifflags, libc::SIOCSIFFLAGS, IfReq);
     nix::ioctl_readwrite_bad!(siocsifmtu, libc::SIOCSIFMTU, IfReq);
     nix::ioctl_readwrite_bad!(siocgifindex, libc::SIOCGIFINDEX, IfReq);
+    nix::ioctl_readwrite_bad!(siocethtool, libc::SIOCETHTOOL, IfReq);
 }
 
 /// Ties a fresh `/dev/net/tun` to the tap `name`, made if it does not exist; returns the name the kernel gave it.
@@ -126,6 +142,20 @@ pub fn interface_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
     // SAFETY: the kernel reads and writes one `struct ifreq`, whose size and alignment `IfReq` has.
     unsafe { raw::siocgifindex(socket.as_fd().as_raw_fd(), &raw mut request) }?;
     Ok(request.i32().cast_unsigned())
+}
+
+/// Whether an interface of the socket's network namespace is up and has a carrier: for a tap, somebody who reads it.
+pub fn interface_has_carrier(socket: impl AsFd, name: &str) -> io::Result<bool> {
+    let mut link = EthtoolValue {
+        command: ETHTOOL_GLINK,
+        data: 0,
+    };
+    let mut request = IfReq::new(name)?.with_pointer(&raw mut link);
+    // SAFETY: the kernel reads one `struct ifreq`, and reads and writes the `struct ethtool_value` that it points to.
+    // Both live across the call.
+    unsafe { raw::siocethtool(socket.as_fd().as_raw_fd(), &raw mut request) }?;
+    // SAFETY: the compiler can't see that the kernel has written it.
+    Ok(unsafe { (&raw const link.data).read_volatile() } != 0)
 }
 
 /// Sets an interface of the socket's network namespace up or down.

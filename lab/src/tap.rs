@@ -31,6 +31,9 @@ pub const MAX_FRAME: usize = 65_550;
 
 const TUN_DEVICE: &str = "/dev/net/tun";
 
+/// How long a program may take to start on a very busy machine.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
 /// The options of a tap that is about to be opened; see [`Tap::builder`].
 #[derive(Debug, Clone)]
 pub struct TapBuilder {
@@ -245,13 +248,24 @@ impl Tap {
         let netns = self.netns.try_clone()?;
         ioctl::tun_set_persist(&self.tun, true).context(self.name(), "TUNSETPERSIST")?;
         self.owned = false;
-        let options = self.options.clone().persistent();
-        Ok(IdleTap {
-            options,
+        let idle = IdleTap {
+            options: self.options.clone().persistent(),
             ifindex: self.ifindex,
-            control: Some(control),
+            control: Some(control.try_clone().context(self.name(), "dup")?),
             netns,
-        })
+        };
+        drop(self);
+        // Not at once: a process that another thread starts has the descriptor too until it executes its program.
+        let name = &idle.options.name;
+        let deadline = Instant::now() + CLOSE_LIMIT;
+        while ioctl::interface_has_carrier(&control, name).context(name, "ETHTOOL_GLINK")? {
+            if Instant::now() > deadline {
+                let late = Err(io::Error::from(io::ErrorKind::TimedOut));
+                return late.context(name, "wait until nobody reads it");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(idle)
     }
 }
 

@@ -1,6 +1,12 @@
 //! Taps and namespaces on the real kernel.
 
-use std::{process::Command, time::Duration};
+use std::{
+    os::fd::AsFd,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use etherparse::PacketBuilder;
 use lab::{Namespace, Offloads, Tap, VnetHeader, netns, tap::MAX_FRAME};
@@ -30,6 +36,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_persistent_tap_survives_its_vmm_and_goes_with_its_guard",
         a_persistent_tap_survives_its_vmm,
+    ),
+    (
+        "a_tap_is_closed_once_nobody_holds_it",
+        a_tap_is_closed_once_nobody_holds_it,
     ),
     (
         "a_thread_leaves_its_private_namespace_with_the_guard",
@@ -240,6 +250,27 @@ fn a_persistent_tap_survives_its_vmm() {
     assert_eq!(tap.ifindex(), ifindex, "the same device");
     drop(tap.close().expect("close"));
     assert!(!there());
+}
+
+fn a_tap_is_closed_once_nobody_holds_it() {
+    let namespace = Namespace::anonymous().expect("namespace");
+    let tap = namespace.run(|| {
+        let tap = Tap::builder("a").persistent().open().expect("open a tap");
+        tap.up().expect("up");
+        tap
+    });
+    // As a process does that is being started meanwhile.
+    let copy = tap.as_fd().try_clone_to_owned().expect("copy the descriptor");
+    let held = AtomicBool::new(true);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(SECOND / 4);
+            held.store(false, Ordering::SeqCst);
+            drop(copy);
+        });
+        let _idle = tap.close().expect("close");
+        assert!(!held.load(Ordering::SeqCst));
+    });
 }
 
 fn a_thread_leaves_its_private_namespace() {
