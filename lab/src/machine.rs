@@ -51,6 +51,20 @@ impl Machine {
 
 /// Looks at the machine; an error says what it lacks and how to mend that.
 pub fn inspect(setup: &Setup) -> Result<Machine> {
+    let tapbridge = match (&setup.tapbridge, setup.datapath.contains(&Kind::Tapbridge)) {
+        (_, false) => None,
+        (None, true) => bail!("the datapath tapbridge needs --tapbridge PATH"),
+        (Some(path), true) => Some(&**path),
+    };
+    let machine = inspect_for(tapbridge)?;
+    if setup.datapath.contains(&Kind::Ovs) {
+        ovs_version()?;
+    }
+    Ok(machine)
+}
+
+/// The same for what measures without guests: this project's switch and the kernel's own datapaths.
+pub fn inspect_for(tapbridge: Option<&Path>) -> Result<Machine> {
     if !geteuid().is_root() {
         bail!("the lab makes network namespaces and taps: run it as root");
     }
@@ -61,14 +75,8 @@ pub fn inspect(setup: &Setup) -> Result<Machine> {
         bail!("/dev/net/tun is missing: 'modprobe tun' loads the driver");
     }
     first_line("ip", "-V").context("needs iproute2: 'apt-get install iproute2'")?;
-    let tapbridge = match (&setup.tapbridge, setup.datapath.contains(&Kind::Tapbridge)) {
-        (_, false) => None,
-        (None, true) => bail!("the datapath tapbridge needs --tapbridge PATH"),
-        (Some(path), true) => Some(first_line(path, "--version").context("needs this project's switch")?),
-    };
-    if setup.datapath.contains(&Kind::Ovs) {
-        ovs_version()?;
-    }
+    let version = |path| first_line(path, "--version").context("needs this project's switch");
+    let tapbridge = tapbridge.map(version).transpose()?;
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     Ok(Machine {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into(),

@@ -1,6 +1,7 @@
 //! The performance lab: guests, and what connects them, on one machine.
 
 mod account;
+mod bench;
 mod check;
 mod datapath;
 mod folder;
@@ -30,7 +31,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    check::CheckArguments, interrupt::Interrupted, pump_command::PumpArguments,
+    bench::BenchArguments, check::CheckArguments, interrupt::Interrupted, pump_command::PumpArguments,
     report_command::ReportArguments, settings::Settings,
 };
 
@@ -47,6 +48,7 @@ enum Command {
     Run(Settings),
     Report(ReportArguments),
     Check(CheckArguments),
+    Bench(BenchArguments),
     Pump(PumpArguments),
 }
 
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Run(settings) => run::run(&settings),
         Command::Report(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
+        Command::Bench(arguments) => arguments.run(),
         Command::Pump(arguments) => arguments.run(),
     };
     exit_code(result)

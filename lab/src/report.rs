@@ -1,15 +1,15 @@
 //! What runs have found out, for people: tables on the terminal, a page and plots.
 
-mod compare;
+pub mod compare;
 mod counts;
 mod figures;
 #[cfg(test)]
-mod fixture;
+pub mod fixture;
 mod label;
 mod markdown;
-mod plot;
+pub mod plot;
 mod reference;
-mod table;
+pub mod table;
 mod tables;
 
 use std::{fmt::Write as _, path::Path};

@@ -1,4 +1,4 @@
-//! `cargo xtask lab`.
+//! `cargo xtask lab` and `cargo xtask bench`.
 
 use std::{
     ffi::{OsString, c_int},
@@ -51,20 +51,38 @@ fn measure(arguments: &[OsString]) -> Result<ExitCode> {
         setup::programs(packages::CONNECTIONS)?;
     }
     let machines = machines.then(setup::virtual_machines).transpose()?;
+    let mut options = Vec::new();
+    if let Some(folder) = machines {
+        options.extend(["--vm".into(), folder.into_os_string()]);
+    }
+    run_as_root("run", arguments, &options, guest.as_deref().unwrap_or("netns"))
+}
+
+/// Measures frames from tap to tap.
+pub fn bench(arguments: &[OsString]) -> Result<ExitCode> {
+    setup::ebpf_toolchain()?;
+    setup::programs(packages::BENCH)?;
+    run_as_root("bench", arguments, &[], "bench")
+}
+
+/// Builds the lab and what it measures, and has it do so; a folder that nobody has named has `what` in its name.
+fn run_as_root(
+    subcommand: &str,
+    arguments: &[OsString],
+    options: &[OsString],
+    what: &str,
+) -> Result<ExitCode> {
     build(&["bridge-user", "lab"])?;
     root::obtain("the lab (network namespaces, programs in the kernel)")?;
     let binaries = binaries("release")?;
     let mut lab = root::command(binaries.join("tapbridge-lab"));
-    lab.arg("run")
+    lab.arg(subcommand)
         .arg("--tapbridge")
         .arg(binaries.join("tapbridge"))
-        .args(arguments);
-    if let Some(folder) = machines {
-        lab.arg("--vm").arg(folder);
-    }
+        .args(arguments)
+        .args(options);
     if !names_a_folder(arguments) {
-        lab.arg("--output")
-            .arg(new_folder(&binaries, guest.as_deref().unwrap_or("netns"))?);
+        lab.arg("--output").arg(new_folder(&binaries, what)?);
     }
     if let Some(revision) = revision().filter(|_| values(arguments, "--revision").is_empty()) {
         lab.arg("--revision").arg(revision);
@@ -111,14 +129,14 @@ fn names_a_folder(arguments: &[OsString]) -> bool {
 }
 
 /// Where results go that nobody has named a folder for. The folder around it is made here, so that it is not root's.
-fn new_folder(binaries: &Path, guest: &str) -> Result<PathBuf> {
+fn new_folder(binaries: &Path, what: &str) -> Result<PathBuf> {
     let folder = binaries.with_file_name("lab");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     // Colons are a nuisance in names of files.
     let now = humantime::format_rfc3339_seconds(SystemTime::now())
         .to_string()
         .replace(':', "");
-    Ok(folder.join(format!("{now}-{guest}")))
+    Ok(folder.join(format!("{now}-{what}")))
 }
 
 /// What git calls this tree, if it is git's.

@@ -67,6 +67,16 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Build tapbridge and the lab, then measure as root what a frame costs from one tap to another.
+    ///
+    /// Over the Linux bridge, macvtap, tapbridge with each hook, and the floor: one static redirect and nothing else.
+    /// It takes less than five minutes. The results, a table and plots go to a new folder in `target/lab`, or to
+    /// `--output FOLDER`. `cargo xtask bench -- --help` shows the other options.
+    Bench {
+        /// Passed to `tapbridge-lab bench`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Runs one test binary, as root if it needs to be: cargo calls this when `test` runs as an ordinary user.
     #[command(hide = true)]
     RunTest {
@@ -106,6 +116,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Test { arguments } => Ok(test::run(&arguments)),
         Task::Lab { arguments } => lab::run(&arguments),
+        Task::Bench { arguments } => lab::bench(&arguments),
         Task::RunTest { program, arguments } => Err(test::run_binary(&program, &arguments)),
     }
 }

@@ -52,6 +52,8 @@ const JQ: Program = Program {
     package: "jq",
 };
 
+/// What the bench runs: `ip`, and `tc` from the same package.
+pub const BENCH: &[Program] = &[IP];
 /// What the lab runs to measure.
 pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the tests run; those of the lab have it measure, check with busybox that files arrive, and run the scripts.

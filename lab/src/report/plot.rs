@@ -1,8 +1,8 @@
 //! Plots: what is in each, from the results.
 
-mod bars;
+pub mod bars;
 mod calls;
-mod canvas;
+pub mod canvas;
 mod curves;
 
 use anyhow::Result;
@@ -205,7 +205,7 @@ fn datapaths<'files>(
 }
 
 /// With spaces between groups of three digits.
-fn thousands(value: f64, decimals: usize) -> String {
+pub fn thousands(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut grouped = String::new();

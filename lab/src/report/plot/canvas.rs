@@ -67,6 +67,7 @@ pub fn colour_of(datapath: &str) -> Colour {
         "tapbridge-tcx" => PALETTE[4],
         "macvtap" => PALETTE[2],
         "ovs" => PALETTE[3],
+        "floor-xdp" => PALETTE[1],
         _ => PALETTE[0],
     }
 }

@@ -1,0 +1,175 @@
+//! What the switch may cost beside others, and whether it does.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::results::{Ratio, Results};
+use crate::report::table::{NOTHING, Table};
+
+/// The repository's budgets, as they were when this was built.
+const FILE: &str = include_str!("../../../budgets.toml");
+
+#[derive(Debug, Deserialize)]
+struct Budgets {
+    frame: Vec<Budget>,
+}
+
+/// What one ratio may be.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Budget {
+    pub case: String,
+    pub datapath: String,
+    /// Another datapath in the same case.
+    to: Option<String>,
+    /// Another case over the same datapath.
+    to_case: Option<String>,
+    at_most: f64,
+    /// How much more it may seem to be, as a share of that.
+    margin: f64,
+}
+
+impl Budget {
+    fn limit(&self) -> f64 {
+        self.at_most * (1.0 + self.margin)
+    }
+
+    /// What it is compared with: a case and a datapath.
+    fn other(&self) -> (&str, &str) {
+        let case = self.to_case.as_deref().unwrap_or(&self.case);
+        (case, self.to.as_deref().unwrap_or(&self.datapath))
+    }
+
+    /// The same for people.
+    fn beside(&self) -> &str {
+        let (case, datapath) = self.other();
+        if self.to_case.is_some() { case } else { datapath }
+    }
+
+    /// `None` of what was not measured.
+    fn measured(&self, results: &Results) -> Option<Ratio> {
+        let (case, datapath) = self.other();
+        let own = results.find(&self.case, &self.datapath)?;
+        own.ratio(results.find(case, datapath)?)
+    }
+}
+
+/// All that there are.
+pub fn all() -> Result<Vec<Budget>> {
+    let budgets: Budgets = toml::from_str(FILE).context("reading budgets.toml")?;
+    Ok(budgets.frame)
+}
+
+/// A row for every budget of the cases that were measured, and how many are exceeded.
+pub fn compare(results: &Results, budgets: &[Budget]) -> (Table, usize) {
+    let head = [
+        "case", "datapath", "beside", "verdict", "ratio", "min", "at most", "margin",
+    ];
+    let mut table = Table::new(head).of_words(4);
+    let mut exceeded = 0;
+    for budget in budgets {
+        let ratio = budget.measured(results);
+        let verdict = match ratio {
+            None => "not measured",
+            Some(ratio) if ratio.median <= budget.limit() => "kept",
+            Some(_) => {
+                exceeded += 1;
+                "EXCEEDED"
+            }
+        };
+        let [median, min] = [|ratio: Ratio| ratio.median, |ratio: Ratio| ratio.min]
+            .map(|of| ratio.map_or(NOTHING.into(), |ratio| format!("{:.3}", of(ratio))));
+        table.row([
+            budget.case.clone(),
+            budget.datapath.clone(),
+            budget.beside().into(),
+            verdict.into(),
+            median,
+            min,
+            format!("{:.3}", budget.at_most),
+            format!("{:.0} %", 100.0 * budget.margin),
+        ]);
+    }
+    (table, exceeded)
+}
+
+/// Prints how the results stand to the budgets; an error if one is exceeded.
+pub fn check(results: &Results) -> Result<()> {
+    let budgets = all()?;
+    let (table, exceeded) = compare(results, &budgets);
+    eprintln!("{}", table.text());
+    if exceeded > 0 {
+        bail!(
+            "{exceeded} of {} budgets in budgets.toml exceeded; the load before was {}",
+            budgets.len(),
+            results
+                .machine
+                .load
+                .map_or(NOTHING.into(), |load| load.to_string())
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            case::CASES,
+            results::{self, tests::measured},
+            site::Datapath,
+        },
+        *,
+    };
+
+    fn budget(text: &str) -> Budget {
+        toml::from_str(text).unwrap()
+    }
+
+    fn verdicts(budgets: &[Budget]) -> (String, usize) {
+        let measured = vec![
+            measured("64", "linux-bridge", &[100.0, 200.0, 100.0]),
+            measured("64", "tapbridge-xdp", &[52.0, 104.0, 52.0]),
+            measured("ports-256", "tapbridge-xdp", &[52.0, 104.0, 52.0]),
+        ];
+        let results = results::tests::results(measured);
+        let (table, exceeded) = compare(&results, budgets);
+        (table.text(), exceeded)
+    }
+
+    #[test]
+    fn a_budget_is_kept_up_to_its_margin() {
+        let of = |at_most: f64, margin: f64| {
+            budget(&format!(
+                "case = '64'\ndatapath = 'tapbridge-xdp'\nto = 'linux-bridge'\nat-most = {at_most:?}\nmargin = {margin:?}"
+            ))
+        };
+        assert_eq!(verdicts(&[of(0.53, 0.0), of(0.5, 0.05)]).1, 0);
+        let (text, exceeded) = verdicts(&[of(0.5, 0.03), of(0.51, 0.0)]);
+        assert_eq!(exceeded, 2, "{text}");
+        assert!(text.contains("EXCEEDED"), "{text}");
+    }
+
+    #[test]
+    fn a_budget_may_be_beside_another_case_and_what_was_not_measured_is_no_failure() {
+        let rest = "datapath = 'tapbridge-xdp'\nat-most = 0.9\nmargin = 0.0";
+        let other = budget(&format!("case = 'ports-256'\nto-case = '64'\n{rest}"));
+        assert_eq!(verdicts(&[other]).1, 1);
+        let (text, exceeded) = verdicts(&[budget(&format!("case = 'tso4'\nto = 'macvtap'\n{rest}"))]);
+        assert_eq!(exceeded, 0);
+        assert!(text.contains("not measured"), "{text}");
+    }
+
+    #[test]
+    fn every_budget_is_of_something_that_can_be_measured() {
+        for budget in all().unwrap() {
+            let (other, to) = budget.other();
+            assert_ne!((other, to), (&*budget.case, &*budget.datapath));
+            for (name, datapath) in [(&*budget.case, &*budget.datapath), (other, to)] {
+                let case = CASES.iter().find(|case| case.name == name).expect(name);
+                let datapath = Datapath::ALL.into_iter().find(|other| other.name() == datapath);
+                assert!(datapath.expect("a datapath").does(case), "{budget:?}");
+            }
+        }
+    }
+}

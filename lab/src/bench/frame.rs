@@ -1,0 +1,158 @@
+//! The frames that are sent.
+
+use etherparse::{PacketBuilder, checksum::Sum16BitWords};
+use lab::VnetHeader;
+
+pub type Mac = [u8; 6];
+
+pub const BROADCAST: Mac = [0xff; 6];
+/// Without the frame check sequence, which no tap has: "64 octets" on a wire.
+pub const SHORTEST: usize = 60;
+
+const TCP: u8 = 6;
+const CHECKSUM_OFFSET: u16 = 16;
+/// Segments of a long frame: as many full ones as 64 KiB of IP hold.
+const SEGMENTS: usize = 44;
+
+/// The address number `number` of those behind a port.
+pub fn station(port: usize, number: usize) -> Mac {
+    let [a, b] = u16::try_from(port).expect("at most 256 ports").to_be_bytes();
+    let [c, d] = u16::try_from(number)
+        .expect("at most 32,768 addresses a port")
+        .to_be_bytes();
+    [0x02, 0, a, b, c, d]
+}
+
+/// The address as `ip` takes it.
+pub fn text(mac: Mac) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+/// What a case sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// TCP over IPv4 in a frame of this length, its checksum complete.
+    Complete(usize),
+    /// The same with the checksum left to the device.
+    Partial(usize),
+    /// A long segment over IPv4 or IPv6, still to be cut into frames of 1514 octets.
+    Tso4,
+    Tso6,
+}
+
+/// A frame as a VMM writes it.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    pub header: [u8; VnetHeader::LEN],
+    pub octets: Vec<u8>,
+}
+
+impl Frame {
+    pub fn new(shape: Shape, from: Mac, to: Mac) -> Self {
+        let ipv6 = shape == Shape::Tso6;
+        let headers = if ipv6 { 74 } else { 54 };
+        let mss = 1514 - headers;
+        let payload = match shape {
+            Shape::Complete(length) | Shape::Partial(length) => length - headers,
+            Shape::Tso4 | Shape::Tso6 => SEGMENTS * mss,
+        };
+        let mut octets = tcp(from, to, ipv6, payload);
+        let narrow = |octets: usize| u16::try_from(octets).expect("headers and segments are short");
+        let (start, end, mss) = (narrow(headers - 20), narrow(headers), narrow(mss));
+        let header = match shape {
+            Shape::Complete(_) => VnetHeader::none(),
+            Shape::Partial(_) => VnetHeader::partial_checksum(start, CHECKSUM_OFFSET),
+            Shape::Tso4 => VnetHeader::gso_tcpv4(start, end, mss),
+            Shape::Tso6 => VnetHeader::gso_tcpv6(start, end, mss),
+        };
+        if header.needs_checksum() {
+            leave_checksum(&mut octets, ipv6);
+        }
+        Self {
+            header: header.to_bytes(),
+            octets,
+        }
+    }
+
+    /// Changes whom it is from and to.
+    pub fn address(&mut self, from: Mac, to: Mac) {
+        self.octets[..6].copy_from_slice(&to);
+        self.octets[6..12].copy_from_slice(&from);
+    }
+}
+
+fn tcp(from: Mac, to: Mac, ipv6: bool, payload: usize) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(from, to);
+    let ip = if ipv6 {
+        ethernet.ipv6(v6(1), v6(2), 64)
+    } else {
+        ethernet.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+    };
+    let payload: Vec<u8> = (1..=251).cycle().take(payload).collect();
+    let mut octets = Vec::new();
+    ip.tcp(1111, 2222, 7, 1024)
+        .ack(3)
+        .write_to_vec(&mut octets, &payload)
+        .expect("a payload that IP holds");
+    octets
+}
+
+fn v6(station: u8) -> [u8; 16] {
+    [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, station]
+}
+
+/// Puts the pseudo-header's folded sum where the checksum belongs, as a guest does that leaves it to its card.
+fn leave_checksum(octets: &mut [u8], ipv6: bool) {
+    let (start, addresses) = if ipv6 { (54, 22..54) } else { (34, 26..34) };
+    let length = u16::try_from(octets.len() - start).expect("IP's length");
+    let sum = Sum16BitWords::new()
+        .add_2bytes([0, TCP])
+        .add_2bytes(length.to_be_bytes())
+        .add_slice(&octets[addresses]);
+    let at = start + usize::from(CHECKSUM_OFFSET);
+    octets[at..at + 2].copy_from_slice(&(!sum.ones_complement()).to_ne_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: Mac = [2, 0, 0, 0, 0, 1];
+    const TO: Mac = [2, 0, 0, 1, 0, 1];
+
+    #[test]
+    fn frames_have_the_length_they_are_called_by() {
+        for length in [SHORTEST, 1514, 9014] {
+            assert_eq!(Frame::new(Shape::Complete(length), FROM, TO).octets.len(), length);
+            assert_eq!(Frame::new(Shape::Partial(length), FROM, TO).octets.len(), length);
+        }
+        assert_eq!(Frame::new(Shape::Tso4, FROM, TO).octets.len(), 54 + 44 * 1460);
+        assert_eq!(Frame::new(Shape::Tso6, FROM, TO).octets.len(), 74 + 44 * 1440);
+    }
+
+    /// Who completes a partial checksum sums the segment, the field included, and stores the complement.
+    #[test]
+    fn a_partial_checksum_completed_is_the_complete_one() {
+        let complete = Frame::new(Shape::Complete(1514), FROM, TO).octets;
+        let partial = Frame::new(Shape::Partial(1514), FROM, TO).octets;
+        assert_ne!(complete[50..52], partial[50..52]);
+        let completed = Sum16BitWords::new().add_slice(&partial[34..]).ones_complement();
+        assert_eq!(complete[50..52], completed.to_ne_bytes());
+    }
+
+    #[test]
+    fn no_two_ports_share_an_address() {
+        assert_ne!(station(1, 0), station(0, 1));
+        assert_eq!(text(station(255, 32_767)), "02:00:00:ff:7f:ff");
+    }
+
+    #[test]
+    fn an_address_replaces_the_one_before() {
+        let mut frame = Frame::new(Shape::Complete(SHORTEST), TO, FROM);
+        frame.address(FROM, TO);
+        assert_eq!(
+            frame.octets,
+            Frame::new(Shape::Complete(SHORTEST), FROM, TO).octets
+        );
+    }
+}

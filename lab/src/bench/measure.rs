@@ -1,0 +1,168 @@
+//! One turn: a datapath does one thing for a moment.
+
+use std::{
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use super::{
+    case::{Case, Work},
+    frame::{BROADCAST, Frame, SHORTEST, Shape, station},
+    site::{BUFFER, Site, receive},
+    write,
+};
+
+/// What came of a turn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Turn {
+    /// Nanoseconds per frame.
+    pub value: f64,
+    /// Frames that were written.
+    pub frames: u64,
+    /// Copies of them that were not there to be read.
+    pub lost: u64,
+}
+
+/// Has the site do what the case is about.
+pub fn measure(site: &Site, case: &Case, turn: Duration) -> Result<Turn> {
+    match case.work {
+        Work::WriteRead(shape) => one_thread(site, case, turn, &mut Stream::one(shape)),
+        Work::Spread(flows) => one_thread(
+            site,
+            case,
+            turn,
+            &mut Stream::spread(flows, case.topology.addresses()),
+        ),
+        Work::Flood => one_thread(site, case, turn, &mut Stream::flood(case.topology.ports())),
+    }
+}
+
+/// Frames from the first port, and who gets them.
+struct Stream {
+    frame: Frame,
+    /// Pairs of stations, which take turns; with one the frame stays as it is.
+    flows: usize,
+    /// Behind each port.
+    addresses: usize,
+    next: usize,
+    /// The ports behind the first that read it.
+    readers: usize,
+}
+
+impl Stream {
+    fn one(shape: Shape) -> Self {
+        Self {
+            frame: Frame::new(shape, station(0, 0), station(1, 0)),
+            flows: 1,
+            addresses: 1,
+            next: 0,
+            readers: 1,
+        }
+    }
+
+    fn spread(flows: usize, addresses: usize) -> Self {
+        Self {
+            flows,
+            addresses,
+            ..Self::one(Shape::Complete(SHORTEST))
+        }
+    }
+
+    fn flood(ports: usize) -> Self {
+        Self {
+            frame: Frame::new(Shape::Complete(SHORTEST), station(0, 0), BROADCAST),
+            readers: ports - 1,
+            ..Self::one(Shape::Complete(SHORTEST))
+        }
+    }
+
+    /// Goes through the flows, whose addresses lie far apart.
+    fn advance(&mut self) {
+        if self.flows > 1 {
+            self.next = (self.next + 1) % self.flows;
+            let from = self.next * 20_011 % self.addresses;
+            let to = (from + self.addresses / 2) % self.addresses;
+            self.frame.address(station(0, from), station(1, to));
+        }
+    }
+}
+
+/// Writes a frame and reads it, again and again, as the two VMMs would. The value is the lower quartile of the
+/// batches: what disturbs the machine makes some of them longer, and none shorter.
+fn one_thread(site: &Site, case: &Case, turn: Duration, stream: &mut Stream) -> Result<Turn> {
+    let from = site.port(0);
+    let readers: Vec<BorrowedFd> = (1..=stream.readers).map(|port| site.port(port)).collect();
+    let mut buffer = vec![0; BUFFER];
+    let batch = case.batch();
+    let mut lost = 0;
+    let mut send = |count: usize| -> Result<()> {
+        for _ in 0..count {
+            stream.advance();
+            write(from, &stream.frame)?;
+            for &reader in &readers {
+                lost += u64::from(!receive(reader, &mut buffer)?);
+            }
+        }
+        Ok(())
+    };
+    // The caches are another site's.
+    let first = batch / 4;
+    send(first)?;
+    let mut batches = Vec::new();
+    let start = Instant::now();
+    while start.elapsed() < turn || batches.is_empty() {
+        let start = Instant::now();
+        send(batch)?;
+        batches.push(start.elapsed());
+    }
+    let frames = first + batches.len() * batch;
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+    let value = lower_quartile(&mut batches).as_secs_f64() * 1e9 / batch as f64;
+    Ok(Turn {
+        value,
+        frames: frames as u64,
+        lost,
+    })
+}
+
+/// Of something; it is sorted then.
+fn lower_quartile(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 4]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_the_batches_is_shorter_than_the_lower_quartile() {
+        let mut times = [9, 1, 5, 3, 7, 2, 8, 4].map(Duration::from_nanos);
+        assert_eq!(lower_quartile(&mut times), Duration::from_nanos(3));
+        assert_eq!(
+            lower_quartile(&mut [Duration::from_nanos(1)]),
+            Duration::from_nanos(1)
+        );
+    }
+
+    #[test]
+    fn a_spread_stream_has_as_many_flows_as_it_says_and_shares_no_address() {
+        for flows in [256, 32_768] {
+            let mut stream = Stream::spread(flows, 32_768);
+            let mut pairs = BTreeSet::new();
+            for _ in 0..2 * flows {
+                stream.advance();
+                pairs.insert(stream.frame.octets[..12].to_vec());
+            }
+            assert_eq!(pairs.len(), flows);
+            for side in [0..6, 6..12] {
+                let addresses: BTreeSet<_> = pairs.iter().map(|pair| &pair[side.clone()]).collect();
+                assert_eq!(addresses.len(), flows);
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What a bench has found out, whole: the document that it writes.
+
+use serde::{Deserialize, Serialize};
+
+use super::measure::Turn;
+use crate::{machine::Machine, report::compare::Spread};
+
+/// Raised when a field changes its meaning or goes away.
+pub const SCHEMA: u32 = 1;
+
+/// The datapaths that every other is compared with.
+pub const PEERS: [&str; 4] = ["linux-bridge", "macvtap", "floor-xdp", "floor-tcx"];
+
+/// Everything that a bench has found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    pub schema: u32,
+    /// When it began, such as "2026-11-23T10:00:00Z".
+    pub started: String,
+    /// How long all took.
+    pub seconds: f64,
+    /// The revision of this project that was measured, if it is known.
+    pub revision: Option<String>,
+    pub machine: Machine,
+    pub rounds: u32,
+    /// Of a turn: one case over one datapath in one round.
+    pub turn_ms: u64,
+    /// Case by case.
+    pub measured: Vec<Measured>,
+    /// To each of the peers, case by case.
+    pub ratios: Vec<Comparison>,
+}
+
+/// One case over one datapath.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    pub case: String,
+    pub datapath: String,
+    /// Such as "ns/frame". Less is better.
+    pub unit: String,
+    pub min: f64,
+    pub median: f64,
+    /// Round by round.
+    pub values: Vec<f64>,
+    /// Frames written, in all rounds.
+    pub frames: u64,
+    /// Copies of them that did not arrive.
+    pub lost: u64,
+}
+
+/// One datapath beside another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    pub case: String,
+    pub datapath: String,
+    /// The other datapath.
+    pub to: String,
+    #[serde(flatten)]
+    pub ratio: Ratio,
+}
+
+/// How many times as much something took as something else.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ratio {
+    /// Of the two best rounds.
+    pub min: f64,
+    /// Over the ratios within each round.
+    pub median: f64,
+}
+
+impl Measured {
+    /// From the turns of all rounds, of which there is at least one.
+    pub fn new(case: &str, datapath: &str, unit: &str, turns: &[Turn]) -> Option<Self> {
+        let values: Vec<f64> = turns.iter().map(|turn| turn.value).collect();
+        let Spread { min, median, .. } = Spread::of(values.iter().copied())?;
+        Some(Self {
+            case: case.into(),
+            datapath: datapath.into(),
+            unit: unit.into(),
+            min,
+            median,
+            values,
+            frames: turns.iter().map(|turn| turn.frames).sum(),
+            lost: turns.iter().map(|turn| turn.lost).sum(),
+        })
+    }
+
+    /// Beside another that was measured in the same rounds.
+    pub fn ratio(&self, to: &Self) -> Option<Ratio> {
+        let within = self.values.iter().zip(&to.values).map(|(own, other)| own / other);
+        Some(Ratio {
+            min: self.min / to.min,
+            median: Spread::of(within)?.median,
+        })
+    }
+}
+
+impl Results {
+    pub fn find(&self, case: &str, datapath: &str) -> Option<&Measured> {
+        let mut all = self.measured.iter();
+        all.find(|measured| measured.case == case && measured.datapath == datapath)
+    }
+}
+
+/// All that were measured beside the peers.
+pub fn compare(measured: &[Measured]) -> Vec<Comparison> {
+    let mut ratios = Vec::new();
+    for own in measured {
+        for peer in PEERS.into_iter().filter(|peer| own.datapath != *peer) {
+            let mut others = measured.iter();
+            let other = others.find(|other| other.case == own.case && other.datapath == peer);
+            if let Some(ratio) = other.and_then(|other| own.ratio(other)) {
+                ratios.push(Comparison {
+                    case: own.case.clone(),
+                    datapath: own.datapath.clone(),
+                    to: peer.into(),
+                    ratio,
+                });
+            }
+        }
+    }
+    ratios
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    pub fn measured(case: &str, datapath: &str, values: &[f64]) -> Measured {
+        let turns = values.iter().map(|&value| Turn {
+            value,
+            frames: 100,
+            lost: 0,
+        });
+        Measured::new(case, datapath, "ns/frame", &turns.collect::<Vec<_>>()).unwrap()
+    }
+
+    pub fn results(measured: Vec<Measured>) -> Results {
+        Results {
+            schema: SCHEMA,
+            started: "2026-11-23T10:00:00Z".into(),
+            seconds: 100.0,
+            revision: None,
+            machine: fixture::results(Vec::new()).machine,
+            rounds: 3,
+            turn_ms: 40,
+            ratios: compare(&measured),
+            measured,
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_of_the_best_rounds_and_of_the_rounds_one_by_one() {
+        let own = measured("64", "tapbridge-xdp", &[10.0, 30.0, 12.0]);
+        let peer = measured("64", "linux-bridge", &[20.0, 30.0, 25.0]);
+        let ratio = own.ratio(&peer).unwrap();
+        assert_eq!(
+            ratio,
+            Ratio {
+                min: 0.5,
+                median: 0.5
+            }
+        );
+    }
+
+    #[test]
+    fn every_datapath_is_compared_with_the_peers_of_its_case() {
+        let all = [
+            measured("64", "linux-bridge", &[2.0]),
+            measured("64", "tapbridge-tcx", &[1.0]),
+            measured("256", "tapbridge-tcx", &[1.0]),
+        ];
+        let ratios = compare(&all);
+        assert_eq!(ratios.len(), 1);
+        assert_eq!(
+            (&*ratios[0].case, &*ratios[0].datapath, &*ratios[0].to),
+            ("64", "tapbridge-tcx", "linux-bridge")
+        );
+    }
+}

@@ -1,0 +1,242 @@
+//! A datapath with its ports, in a network namespace of its own.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use lab::{Macvtap, Namespace, Offloads, Tap, netns};
+use nix::{errno::Errno, unistd::read};
+
+use super::{
+    case::{Case, Topology, Work},
+    floor::Floor,
+    frame::{BROADCAST, Frame, SHORTEST, Shape, station, text},
+    write,
+};
+use crate::{
+    datapath::{Hook, ip},
+    process,
+};
+
+/// The longest frame and its header.
+pub const BUFFER: usize = 68 * 1024;
+
+/// What is measured, and what it is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datapath {
+    LinuxBridge,
+    Macvtap,
+    Tapbridge(Hook),
+    Floor(Hook),
+}
+
+impl Datapath {
+    /// In the order in which they are measured and reported.
+    pub const ALL: [Self; 6] = [
+        Self::LinuxBridge,
+        Self::Macvtap,
+        Self::Tapbridge(Hook::Xdp),
+        Self::Tapbridge(Hook::Tcx),
+        Self::Floor(Hook::Xdp),
+        Self::Floor(Hook::Tcx),
+    ];
+
+    /// In results and budgets.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LinuxBridge => "linux-bridge",
+            Self::Macvtap => "macvtap",
+            Self::Tapbridge(Hook::Xdp) => "tapbridge-xdp",
+            Self::Tapbridge(Hook::Tcx) => "tapbridge-tcx",
+            Self::Floor(Hook::Xdp) => "floor-xdp",
+            Self::Floor(Hook::Tcx) => "floor-tcx",
+        }
+    }
+
+    /// Whether it can do what a case is about. Generic XDP redirects nothing that is longer than the MTU, and a long
+    /// segment is.
+    pub fn does(self, case: &Case) -> bool {
+        self.fits(case.topology)
+            && !(self == Self::Floor(Hook::Xdp)
+                && matches!(case.work, Work::WriteRead(Shape::Tso4 | Shape::Tso6)))
+    }
+
+    /// Whether it can be among so many. The floor knows one way only; a macvtap knows its guest's address alone, and
+    /// has one lower device for all ports.
+    pub fn fits(self, topology: Topology) -> bool {
+        match self {
+            Self::LinuxBridge | Self::Tapbridge(_) => true,
+            Self::Macvtap => !matches!(topology, Topology::Wide | Topology::Crowded),
+            Self::Floor(_) => matches!(topology, Topology::Pair | Topology::Jumbo),
+        }
+    }
+}
+
+/// A port, as its VMM holds it.
+type Port = Box<dyn AsFd + Send + Sync>;
+
+/// Ports that a datapath connects, their stations known to it. The ports go when this is dropped, and the namespace
+/// with all that is in it when the last of them has gone.
+pub struct Site {
+    pub datapath: Datapath,
+    pub topology: Topology,
+    ports: Vec<Port>,
+    _floors: Vec<Floor>,
+    _host: Namespace,
+}
+
+impl Site {
+    /// `bridge` is what no other site's bridge is called.
+    pub fn new(datapath: Datapath, topology: Topology, program: &Path, bridge: &str) -> Result<Self> {
+        let host = Namespace::anonymous()?;
+        host.run(netns::disable_ipv6)?;
+        let mut floors = Vec::new();
+        let ports = if datapath == Datapath::Macvtap {
+            macvtaps(&host, topology)?
+        } else {
+            let taps = taps(&host, topology)?;
+            let names: Vec<&str> = taps.iter().map(Tap::name).collect();
+            match datapath {
+                Datapath::LinuxBridge => linux_bridge(&host, &names)?,
+                Datapath::Tapbridge(hook) => tapbridge(&host, program, bridge, hook, &names)?,
+                Datapath::Floor(hook) => floors = self::floors(&host, hook, &taps)?,
+                Datapath::Macvtap => unreachable!("has no taps"),
+            }
+            taps.into_iter().map(|tap| Box::new(tap) as Port).collect()
+        };
+        let site = Self {
+            datapath,
+            topology,
+            ports,
+            _floors: floors,
+            _host: host,
+        };
+        site.introduce()
+            .context("letting the stations make themselves known")?;
+        Ok(site)
+    }
+
+    pub fn port(&self, number: usize) -> BorrowedFd<'_> {
+        self.ports[number].as_fd()
+    }
+
+    /// Throws away what waits to be read.
+    pub fn drain(&self) -> Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        for port in &self.ports {
+            while receive(port.as_fd(), &mut buffer)? {}
+        }
+        Ok(())
+    }
+
+    /// Every station sends a frame: the first of a port to all, the others to the first of another port.
+    fn introduce(&self) -> Result<()> {
+        if matches!(self.datapath, Datapath::Macvtap | Datapath::Floor(_)) {
+            return Ok(());
+        }
+        let mut frame = Frame::new(Shape::Complete(SHORTEST), BROADCAST, BROADCAST);
+        for port in 0..self.ports.len() {
+            frame.address(station(port, 0), BROADCAST);
+            write(self.port(port), &frame)?;
+        }
+        self.drain()?;
+        let mut buffer = vec![0; BUFFER];
+        for port in 0..self.ports.len() {
+            let other = usize::from(port == 0);
+            for number in 1..self.topology.addresses() {
+                frame.address(station(port, number), station(other, 0));
+                write(self.port(port), &frame)?;
+                receive(self.port(other), &mut buffer)?;
+            }
+        }
+        self.drain()
+    }
+}
+
+/// Reads a frame; `false` if none waits.
+pub fn receive(port: BorrowedFd, buffer: &mut [u8]) -> Result<bool> {
+    match read(port, buffer) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN) => Ok(false),
+        Err(error) => Err(error).context("reading from a port"),
+    }
+}
+
+fn name(port: usize) -> String {
+    format!("vm{port}")
+}
+
+fn taps(host: &Namespace, topology: Topology) -> Result<Vec<Tap>> {
+    host.run(|| {
+        let open = |port| {
+            let tap = Tap::builder(name(port)).mtu(topology.mtu()).open()?;
+            tap.up()?;
+            Ok(tap)
+        };
+        (0..topology.ports()).map(open).collect()
+    })
+}
+
+fn linux_bridge(host: &Namespace, taps: &[&str]) -> Result<()> {
+    ip(host, &["link", "add", "br0", "type", "bridge", "stp_state", "0"])?;
+    for tap in taps {
+        ip(host, &["link", "set", "dev", tap, "master", "br0"])?;
+    }
+    ip(host, &["link", "set", "dev", "br0", "up"])
+}
+
+fn tapbridge(host: &Namespace, program: &Path, bridge: &str, hook: Hook, taps: &[&str]) -> Result<()> {
+    let mut attach = host.command(program)?;
+    // Pins are to lie in the bpffs that goes with this process.
+    attach.env_remove("TAPBRIDGE_STATE");
+    attach.args(["attach", "--bridge", bridge, "--hook", hook.name(), "--max-ports"]);
+    attach.arg(taps.len().to_string()).args(taps);
+    process::call(attach).map(drop)
+}
+
+/// From each to the next, without a queueing discipline, which the switch does without as well.
+fn floors(host: &Namespace, hook: Hook, taps: &[Tap]) -> Result<Vec<Floor>> {
+    for tap in taps {
+        let mut tc = host.command("tc")?;
+        tc.args(["qdisc", "replace", "dev", tap.name(), "root", "noqueue"]);
+        process::call(tc)?;
+    }
+    host.run(|| {
+        let next = taps.iter().cycle().skip(1);
+        taps.iter()
+            .zip(next)
+            .map(|(from, to)| Floor::new(hook, from.ifindex(), to.ifindex()))
+            .collect()
+    })
+}
+
+fn macvtaps(host: &Namespace, topology: Topology) -> Result<Vec<Port>> {
+    let mtu = &topology.mtu().to_string();
+    let (lower, peer) = ("lower", "lower-peer");
+    ip(
+        host,
+        &[
+            "link", "add", lower, "mtu", mtu, "type", "veth", "peer", "name", peer, "mtu", mtu,
+        ],
+    )?;
+    for end in [peer, lower] {
+        ip(host, &["link", "set", "dev", end, "up"])?;
+    }
+    let open = |port| {
+        let (name, mac) = (&name(port), &text(station(port, 0)));
+        ip(
+            host,
+            &[
+                "link", "add", name, "link", lower, "address", mac, "mtu", mtu, "type", "macvtap", "mode",
+                "bridge",
+            ],
+        )
+        .context("making a macvtap: 'modprobe macvtap' loads the driver, where the kernel has it")?;
+        ip(host, &["link", "set", "dev", name, "up"])?;
+        let macvtap = host.run(|| Macvtap::open(name, Offloads::All))?;
+        Ok(Box::new(macvtap) as Port)
+    };
+    (0..topology.ports()).map(open).collect()
+}
