@@ -8,6 +8,7 @@ mod measure;
 mod report;
 mod results;
 mod site;
+mod threads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -120,7 +121,8 @@ impl BenchArguments {
         let mut turns: BTreeMap<(usize, usize), Vec<Turn>> = BTreeMap::new();
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}", self.rounds);
-            for (number, case) in cases.iter().enumerate() {
+            let having_turns = |(_, case): &(usize, &Case)| case.has_turn(round);
+            for (number, case) in cases.iter().enumerate().filter(having_turns) {
                 let takes_part =
                     |(_, site): &(usize, &Site)| site.topology == case.topology && site.datapath.does(case);
                 let mut order: Vec<_> = sites.iter().enumerate().filter(takes_part).collect();
@@ -132,14 +134,17 @@ impl BenchArguments {
                     if let Some(interrupted) = interrupt::received() {
                         return Err(interrupted.into());
                     }
-                    let turn = measure::measure(site, case, Duration::from_millis(self.turn_ms));
+                    let turn = case.turn(Duration::from_millis(self.turn_ms));
+                    let turn = measure::measure(site, case, turn);
                     let turn = turn.with_context(|| format!("{}, {}", site.datapath.name(), case.name))?;
                     turns.entry((number, index)).or_default().push(turn);
                 }
             }
         }
-        let measured = turns.iter().filter_map(|(&(case, site), turns)| {
-            Measured::new(cases[case].name, sites[site].datapath.name(), "ns/frame", turns)
+        let measured = turns.iter().flat_map(|(&(case, site), turns)| {
+            let (case, datapath) = (&cases[case], sites[site].datapath.name());
+            let figures = case.figures().iter().copied().enumerate();
+            figures.filter_map(move |figure| Measured::new(case.name, datapath, figure, turns))
         });
         Ok(measured.collect())
     }
@@ -156,7 +161,7 @@ impl BenchArguments {
                 if datapath.fits(topology) {
                     eprintln!("{}: {} ports", datapath.name(), topology.ports());
                     let bridge = format!("bench{}", sites.len());
-                    let site = Site::new(datapath, topology, &self.tapbridge, &bridge);
+                    let site = Site::new(datapath, topology, &self.tapbridge, bridge);
                     sites.push(site.with_context(|| format!("setting up {}", datapath.name()))?);
                 }
             }

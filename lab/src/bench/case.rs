@@ -1,5 +1,7 @@
 //! What is measured: cases, and how many ports and addresses each is measured among.
 
+use std::time::Duration;
+
 use super::frame::{SHORTEST, Shape};
 
 /// One thing to measure.
@@ -20,6 +22,9 @@ pub enum Family {
     Bulk,
     Broadcast,
     Scale,
+    Latency,
+    Threads,
+    Statistics,
 }
 
 /// Each with the name and the title of its plot.
@@ -32,6 +37,21 @@ pub const FAMILIES: &[(&str, &str, Family)] = &[
         Family::Broadcast,
     ),
     ("scale", "One frame among many ports and addresses", Family::Scale),
+    (
+        "round-trip",
+        "A frame there and back, both sides asleep",
+        Family::Latency,
+    ),
+    (
+        "threads",
+        "Frames of VMMs that run side by side, by those delivered",
+        Family::Threads,
+    ),
+    (
+        "statistics",
+        "One frame, while statistics are read and not",
+        Family::Statistics,
+    ),
 ];
 
 /// What surrounds the ports that take part.
@@ -81,6 +101,16 @@ pub enum Work {
     Spread(usize),
     /// One thread writes a broadcast and reads it from every other port.
     Flood,
+    /// A frame goes to the second port and back, each side's thread asleep until it comes.
+    RoundTrip,
+    /// Threads of their own write as fast as they can, and read.
+    OneWay,
+    BothWays,
+    FourSenders,
+    /// As [`Work::WriteRead`] for long enough that the statistics can be read meanwhile, or not.
+    Steady {
+        read: bool,
+    },
 }
 
 const SHORT: Work = Work::WriteRead(Shape::Complete(SHORTEST));
@@ -171,6 +201,48 @@ pub const CASES: &[Case] = &[
         Topology::Crowded,
         Work::Spread(32_768),
     ),
+    case(
+        "round-trip",
+        "64 B there and back",
+        Family::Latency,
+        Topology::Pair,
+        Work::RoundTrip,
+    ),
+    case(
+        "one-way",
+        "64 B, a writer and a reader",
+        Family::Threads,
+        Topology::Pair,
+        Work::OneWay,
+    ),
+    case(
+        "both-ways",
+        "64 B, both write and read",
+        Family::Threads,
+        Topology::Pair,
+        Work::BothWays,
+    ),
+    case(
+        "four-senders",
+        "64 B, four writers and a reader",
+        Family::Threads,
+        Topology::Nine,
+        Work::FourSenders,
+    ),
+    case(
+        "steady",
+        "64 B, statistics not read",
+        Family::Statistics,
+        Topology::Pair,
+        Work::Steady { read: false },
+    ),
+    case(
+        "steady-read",
+        "64 B, statistics read once a turn",
+        Family::Statistics,
+        Topology::Pair,
+        Work::Steady { read: true },
+    ),
 ];
 
 const fn case(
@@ -190,13 +262,42 @@ const fn case(
 }
 
 impl Case {
+    /// What a turn tells; less of it is better.
+    pub fn figures(self) -> &'static [&'static str] {
+        match self.work {
+            Work::RoundTrip => &["p50 µs", "p99 µs", "p99.9 µs"],
+            Work::OneWay | Work::BothWays | Work::FourSenders => &["ns/delivered frame"],
+            _ => &["ns/frame"],
+        }
+    }
+
     /// Frames between two looks at the clock: enough that the look costs nothing, few enough that a turn has many.
     pub fn batch(self) -> usize {
         match self.work {
-            Work::WriteRead(Shape::Complete(0..=1514) | Shape::Partial(0..=1514)) | Work::Spread(_) => 200,
-            Work::WriteRead(_) => 40,
+            Work::WriteRead(Shape::Complete(1515..) | Shape::Partial(1515..) | Shape::Tso4 | Shape::Tso6) => {
+                40
+            }
             Work::Flood => (400 / self.topology.ports()).max(4),
+            _ => 200,
         }
+    }
+
+    /// How long a turn takes where the usual one takes this long.
+    pub fn turn(self, usual: Duration) -> Duration {
+        usual
+            * match self.work {
+                // A thousandth is to be of several frames.
+                Work::RoundTrip => 3,
+                Work::OneWay | Work::BothWays | Work::FourSenders => 2,
+                // A second, unless the user has chosen another time.
+                Work::Steady { .. } => 25,
+                _ => 1,
+            }
+    }
+
+    /// Whether it has its turn in this round, counted from 1: the long ones have fewer.
+    pub fn has_turn(self, round: u32) -> bool {
+        !matches!(self.work, Work::Steady { .. }) || round % 4 == 1
     }
 }
 

@@ -2,23 +2,24 @@
 
 use std::{
     os::fd::BorrowedFd,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{
     case::{Case, Work},
     frame::{BROADCAST, Frame, SHORTEST, Shape, station},
     site::{BUFFER, Site, receive},
-    write,
+    threads, write,
 };
 
 /// What came of a turn.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
-    /// Nanoseconds per frame.
-    pub value: f64,
+    /// Of each of the case's figures.
+    pub values: Vec<f64>,
     /// Frames that were written.
     pub frames: u64,
     /// Copies of them that were not there to be read.
@@ -36,6 +37,11 @@ pub fn measure(site: &Site, case: &Case, turn: Duration) -> Result<Turn> {
             &mut Stream::spread(flows, case.topology.addresses()),
         ),
         Work::Flood => one_thread(site, case, turn, &mut Stream::flood(case.topology.ports())),
+        Work::RoundTrip => threads::round_trip(site, turn),
+        Work::OneWay => threads::run(site, threads::ONE_WAY, turn),
+        Work::BothWays => threads::run(site, threads::BOTH_WAYS, turn),
+        Work::FourSenders => threads::run(site, threads::FOUR_SENDERS, turn),
+        Work::Steady { read } => steady(site, case, turn, read),
     }
 }
 
@@ -89,15 +95,54 @@ impl Stream {
     }
 }
 
-/// Writes a frame and reads it, again and again, as the two VMMs would. The value is the lower quartile of the
-/// batches: what disturbs the machine makes some of them longer, and none shorter.
+/// The value is the lower quartile of the batches: what disturbs the machine makes some of them longer, and none
+/// shorter.
 fn one_thread(site: &Site, case: &Case, turn: Duration, stream: &mut Stream) -> Result<Turn> {
+    let (mut batches, lost) = write_and_read(site, case.batch(), turn, stream)?;
+    let value = nanoseconds(lower_quartile(&mut batches), case.batch());
+    Ok(turned(value, case, &batches, lost))
+}
+
+/// The same for long enough that the statistics can be read meanwhile. The value is the mean, since reading disturbs
+/// few batches, if any.
+fn steady(site: &Site, case: &Case, turn: Duration, read: bool) -> Result<Turn> {
+    let mut stream = Stream::one(Shape::Complete(SHORTEST));
+    thread::scope(|scope| {
+        let reading = read.then(|| scope.spawn(|| site.read_statistics()));
+        let measured = write_and_read(site, case.batch(), turn, &mut stream);
+        if let Some(reading) = reading {
+            reading
+                .join()
+                .expect("no panic")
+                .context("reading the statistics")?;
+        }
+        let (batches, lost) = measured?;
+        let value = nanoseconds(batches.iter().sum(), batches.len() * case.batch());
+        Ok(turned(value, case, &batches, lost))
+    })
+}
+
+fn turned(value: f64, case: &Case, batches: &[Duration], lost: u64) -> Turn {
+    Turn {
+        values: vec![value],
+        frames: (batches.len() * case.batch()) as u64,
+        lost,
+    }
+}
+
+/// Writes a frame and reads it, again and again, as the two VMMs would. Returns how long each batch took, and how many
+/// copies were not there to be read.
+fn write_and_read(
+    site: &Site,
+    batch: usize,
+    turn: Duration,
+    stream: &mut Stream,
+) -> Result<(Vec<Duration>, u64)> {
     let from = site.port(0);
     let readers: Vec<BorrowedFd> = (1..=stream.readers).map(|port| site.port(port)).collect();
     let mut buffer = vec![0; BUFFER];
-    let batch = case.batch();
-    let mut lost = 0;
-    let mut send = |count: usize| -> Result<()> {
+    let mut send = |count: usize| -> Result<u64> {
+        let mut lost = 0;
         for _ in 0..count {
             stream.advance();
             write(from, &stream.frame)?;
@@ -105,26 +150,23 @@ fn one_thread(site: &Site, case: &Case, turn: Duration, stream: &mut Stream) -> 
                 lost += u64::from(!receive(reader, &mut buffer)?);
             }
         }
-        Ok(())
+        Ok(lost)
     };
     // The caches are another site's.
-    let first = batch / 4;
-    send(first)?;
-    let mut batches = Vec::new();
+    send(batch / 4)?;
+    let (mut batches, mut lost) = (Vec::new(), 0);
     let start = Instant::now();
     while start.elapsed() < turn || batches.is_empty() {
         let start = Instant::now();
-        send(batch)?;
+        lost += send(batch)?;
         batches.push(start.elapsed());
     }
-    let frames = first + batches.len() * batch;
-    #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
-    let value = lower_quartile(&mut batches).as_secs_f64() * 1e9 / batch as f64;
-    Ok(Turn {
-        value,
-        frames: frames as u64,
-        lost,
-    })
+    Ok((batches, lost))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn nanoseconds(time: Duration, frames: usize) -> f64 {
+    time.as_secs_f64() * 1e9 / frames as f64
 }
 
 /// Of something; it is sorted then.

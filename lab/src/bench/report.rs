@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::{Context, Result};
 
 use super::{
-    case::Case,
+    case::{Case, FAMILIES},
     results::{Measured, PEERS, Ratio, Results},
     site::Datapath,
 };
@@ -25,64 +25,62 @@ use crate::{
 /// A row for every datapath and case.
 pub fn table(results: &Results, cases: &[Case]) -> Table {
     let peers = PEERS.map(|peer| format!("× {peer}"));
-    let mut table = Table::new(
-        ["case", "datapath", "unit", "min", "median"]
-            .map(String::from)
-            .into_iter()
-            .chain(peers)
-            .chain(["lost".into()]),
-    )
-    .of_words(3);
+    let words = ["case", "figure", "datapath", "min", "median"].map(String::from);
+    let mut table = Table::new(words.into_iter().chain(peers).chain(["lost".into()])).of_words(3);
     for case in cases {
         for measured in rows(results, case) {
-            let ratio = |peer: &str| {
-                let mut ratios = results.ratios.iter();
-                ratios
-                    .find(|ratio| {
-                        (&*ratio.case, &*ratio.datapath, &*ratio.to)
-                            == (&*measured.case, &*measured.datapath, peer)
-                    })
-                    .map_or(NOTHING.into(), |found| both(found.ratio))
-            };
-            let decimals = decimals(measured);
-            let figures = [measured.min, measured.median].map(|value| cell(Some(value), decimals));
-            let lost = if measured.lost == 0 {
-                NOTHING.into()
-            } else {
-                format!("{} of {}", measured.lost, measured.frames)
-            };
-            let words = [case.text, &measured.datapath, &measured.unit].map(String::from);
-            table.row(
-                words
-                    .into_iter()
-                    .chain(figures)
-                    .chain(PEERS.map(ratio))
-                    .chain([lost]),
-            );
+            let figures =
+                [measured.min, measured.median].map(|value| cell(Some(value), decimals(&measured.figure)));
+            let ratios = PEERS.map(|peer| ratio(results, measured, peer).map_or(NOTHING.into(), both));
+            let words = [case.text, &measured.figure, &measured.datapath].map(String::from);
+            let numbers = figures.into_iter().chain(ratios).chain([lost(measured)]);
+            table.row(words.into_iter().chain(numbers));
         }
     }
     table.without_empty_columns()
 }
 
-/// What was measured of a case, in the order of the datapaths.
+/// What was measured of a case: figure by figure, in the order of the datapaths.
 fn rows<'results>(results: &'results Results, case: &Case) -> impl Iterator<Item = &'results Measured> {
     let name = case.name;
-    let datapaths = Datapath::ALL.into_iter();
-    datapaths.filter_map(move |datapath| results.find(name, datapath.name()))
+    let figures = case.figures().iter();
+    let rows = figures.flat_map(|&figure| Datapath::ALL.map(|datapath| (figure, datapath.name())));
+    rows.filter_map(move |(figure, datapath)| {
+        let mut all = results.measured.iter();
+        all.find(|measured| {
+            (&*measured.case, &*measured.figure, &*measured.datapath) == (name, figure, datapath)
+        })
+    })
+}
+
+fn ratio(results: &Results, measured: &Measured, peer: &str) -> Option<Ratio> {
+    let mut ratios = results.ratios.iter();
+    let wanted = (&*measured.case, &*measured.figure, &*measured.datapath, peer);
+    let found = ratios.find(|ratio| (&*ratio.case, &*ratio.figure, &*ratio.datapath, &*ratio.to) == wanted);
+    found.map(|found| found.ratio)
 }
 
 fn both(ratio: Ratio) -> String {
     format!("{:.3} {:.3}", ratio.min, ratio.median)
 }
 
-fn decimals(measured: &Measured) -> usize {
-    usize::from(measured.unit == "µs")
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn lost(measured: &Measured) -> String {
+    match measured.lost {
+        0 => NOTHING.into(),
+        lost => format!("{:.2} %", 100.0 * lost as f64 / measured.frames as f64),
+    }
+}
+
+fn decimals(figure: &str) -> usize {
+    usize::from(figure.ends_with("µs"))
 }
 
 const EXPLAINED: &str = "Frames are written to one tap and read from another with a VMM's system calls. All datapaths \
     are up at once and take turns, so that what drifts concerns all alike. A ratio has two numbers: of the two best \
     rounds, and the median of the ratios within each round. Less is better. `floor-xdp` and `floor-tcx` are one static \
-    redirect at that hook and nothing else.";
+    redirect at that hook and nothing else. What is lost found the receiver's ring full: where a writer and a reader are \
+    threads of their own, the writer does not wait.";
 
 /// The page, with plots that lie in the same folder.
 fn page(results: &Results, cases: &[Case], plots: &[Drawn]) -> String {
@@ -120,36 +118,35 @@ struct Drawn {
 fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Drawn>> {
     canvas::load_fonts()?;
     let mut drawn = Vec::new();
-    for (name, title, family) in super::case::FAMILIES {
+    for (name, title, family) in FAMILIES {
         let cases: Vec<&Case> = cases.iter().filter(|case| case.family == *family).collect();
-        let groups = cases.iter().map(|case| group(results, case));
-        let groups: Vec<Group> = groups.filter(|group| !group.bars.is_empty()).collect();
-        let Some(first) = cases.iter().find_map(|case| rows(results, case).next()) else {
+        let groups: Vec<Group> = cases.iter().flat_map(|case| groups(results, case)).collect();
+        let Some(case) = cases.iter().find(|case| rows(results, case).next().is_some()) else {
             continue;
         };
-        let mut legend = Vec::new();
-        for datapath in Datapath::ALL.map(Datapath::name) {
-            if cases
-                .iter()
-                .any(|case| results.find(case.name, datapath).is_some())
-            {
-                legend.push((datapath.to_owned(), canvas::colour_of(datapath)));
-            }
-        }
+        let measured = |datapath| {
+            let mut cases = cases.iter();
+            cases.any(|case| results.find(case.name, datapath).is_some())
+        };
+        let legend = Datapath::ALL.map(Datapath::name).into_iter();
+        let legend = legend.filter(|&datapath| measured(datapath));
+        let notes = vec![
+            results.machine.hardware(),
+            format!(
+                "Median and range of {} rounds; × is the ratio to {} within a round; less is better",
+                results.rounds, PEERS[0]
+            ),
+        ];
         let bars = Bars {
             heading: Heading {
                 title: (*title).into(),
-                notes: vec![
-                    results.machine.hardware(),
-                    format!(
-                        "Median and range of {} rounds; × is the ratio to linux-bridge within a round; less is better",
-                        results.rounds
-                    ),
-                ],
+                notes,
             },
-            unit: first.unit.clone(),
+            unit: unit(case).into(),
             groups,
-            legend,
+            legend: legend
+                .map(|datapath| (datapath.to_owned(), canvas::colour_of(datapath)))
+                .collect(),
         };
         drawn.push(Drawn {
             name: (*name).into(),
@@ -160,24 +157,39 @@ fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Drawn>> {
     Ok(drawn)
 }
 
-fn group(results: &Results, case: &Case) -> Group {
-    let bars = rows(results, case).map(|measured| {
-        let value = thousands(measured.median, decimals(measured));
-        let ratio = results
-            .find(case.name, PEERS[0])
-            .filter(|peer| peer.datapath != measured.datapath)
-            .and_then(|peer| measured.ratio(peer));
-        let max = measured.values.iter().copied().fold(0.0, f64::max);
-        Bar {
-            label: String::new(),
-            text: ratio.map_or(value.clone(), |ratio| format!("{value} (×{:.2})", ratio.median)),
-            parts: vec![(measured.median, canvas::colour_of(&measured.datapath))],
-            whisker: Some((measured.min, max)),
+/// What all figures of a case are told in.
+fn unit(case: &Case) -> &'static str {
+    match case.figures() {
+        [figure] => figure,
+        _ => "µs",
+    }
+}
+
+/// One for each figure.
+fn groups(results: &Results, case: &Case) -> Vec<Group> {
+    let figures = case.figures();
+    let group = |&figure: &&str| {
+        let label = if figures.len() > 1 { figure } else { case.name };
+        let measured = rows(results, case).filter(|measured| measured.figure == figure);
+        Group {
+            label: label.into(),
+            bars: measured.map(|measured| bar(results, measured)).collect(),
         }
-    });
-    Group {
-        label: case.name.into(),
-        bars: bars.collect(),
+    };
+    let groups = figures.iter().map(group);
+    groups.filter(|group| !group.bars.is_empty()).collect()
+}
+
+fn bar(results: &Results, measured: &Measured) -> Bar {
+    let value = thousands(measured.median, decimals(&measured.figure));
+    let max = measured.values.iter().copied().fold(0.0, f64::max);
+    let text = ratio(results, measured, PEERS[0])
+        .map_or(value.clone(), |ratio| format!("{value} (×{:.2})", ratio.median));
+    Bar {
+        label: String::new(),
+        text,
+        parts: vec![(measured.median, canvas::colour_of(&measured.datapath))],
+        whisker: Some((measured.min, max)),
     }
 }
 

@@ -31,13 +31,13 @@ pub struct Results {
     pub ratios: Vec<Comparison>,
 }
 
-/// One case over one datapath.
+/// One figure of a case over one datapath.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     pub case: String,
     pub datapath: String,
-    /// Such as "ns/frame". Less is better.
-    pub unit: String,
+    /// With its unit, such as "ns/frame". Less is better.
+    pub figure: String,
     pub min: f64,
     pub median: f64,
     /// Round by round.
@@ -52,6 +52,7 @@ pub struct Measured {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     pub case: String,
+    pub figure: String,
     pub datapath: String,
     /// The other datapath.
     pub to: String,
@@ -69,14 +70,14 @@ pub struct Ratio {
 }
 
 impl Measured {
-    /// From the turns of all rounds, of which there is at least one.
-    pub fn new(case: &str, datapath: &str, unit: &str, turns: &[Turn]) -> Option<Self> {
-        let values: Vec<f64> = turns.iter().map(|turn| turn.value).collect();
+    /// From the turns of all rounds, each of which has this figure; `None` of no turn.
+    pub fn new(case: &str, datapath: &str, (number, figure): (usize, &str), turns: &[Turn]) -> Option<Self> {
+        let values: Vec<f64> = turns.iter().map(|turn| turn.values[number]).collect();
         let Spread { min, median, .. } = Spread::of(values.iter().copied())?;
         Some(Self {
             case: case.into(),
             datapath: datapath.into(),
-            unit: unit.into(),
+            figure: figure.into(),
             min,
             median,
             values,
@@ -96,6 +97,7 @@ impl Measured {
 }
 
 impl Results {
+    /// The first figure of a case.
     pub fn find(&self, case: &str, datapath: &str) -> Option<&Measured> {
         let mut all = self.measured.iter();
         all.find(|measured| measured.case == case && measured.datapath == datapath)
@@ -108,10 +110,13 @@ pub fn compare(measured: &[Measured]) -> Vec<Comparison> {
     for own in measured {
         for peer in PEERS.into_iter().filter(|peer| own.datapath != *peer) {
             let mut others = measured.iter();
-            let other = others.find(|other| other.case == own.case && other.datapath == peer);
+            let other = others.find(|other| {
+                (&*other.case, &*other.figure, &*other.datapath) == (&*own.case, &*own.figure, peer)
+            });
             if let Some(ratio) = other.and_then(|other| own.ratio(other)) {
                 ratios.push(Comparison {
                     case: own.case.clone(),
+                    figure: own.figure.clone(),
                     datapath: own.datapath.clone(),
                     to: peer.into(),
                     ratio,
@@ -129,11 +134,11 @@ pub mod tests {
 
     pub fn measured(case: &str, datapath: &str, values: &[f64]) -> Measured {
         let turns = values.iter().map(|&value| Turn {
-            value,
+            values: vec![value],
             frames: 100,
             lost: 0,
         });
-        Measured::new(case, datapath, "ns/frame", &turns.collect::<Vec<_>>()).unwrap()
+        Measured::new(case, datapath, (0, "ns/frame"), &turns.collect::<Vec<_>>()).unwrap()
     }
 
     pub fn results(measured: Vec<Measured>) -> Results {

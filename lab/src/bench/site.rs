@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
@@ -19,6 +19,9 @@ use crate::{
     datapath::{Hook, ip},
     process,
 };
+
+/// Where pins lie can be chosen by this variable; here they are to lie in the bpffs that goes with this process.
+const STATE: &str = "TAPBRIDGE_STATE";
 
 /// The longest frame and its header.
 pub const BUFFER: usize = 68 * 1024;
@@ -58,9 +61,13 @@ impl Datapath {
     /// Whether it can do what a case is about. Generic XDP redirects nothing that is longer than the MTU, and a long
     /// segment is.
     pub fn does(self, case: &Case) -> bool {
-        self.fits(case.topology)
-            && !(self == Self::Floor(Hook::Xdp)
-                && matches!(case.work, Work::WriteRead(Shape::Tso4 | Shape::Tso6)))
+        let this_case = match case.work {
+            Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Hook::Xdp),
+            // The others have no statistics by paths.
+            Work::Steady { .. } => matches!(self, Self::Tapbridge(_)),
+            _ => true,
+        };
+        this_case && self.fits(case.topology)
     }
 
     /// Whether it can be among so many. The floor knows one way only; a macvtap knows its guest's address alone, and
@@ -84,12 +91,14 @@ pub struct Site {
     pub topology: Topology,
     ports: Vec<Port>,
     _floors: Vec<Floor>,
-    _host: Namespace,
+    host: Namespace,
+    program: PathBuf,
+    bridge: String,
 }
 
 impl Site {
-    /// `bridge` is what no other site's bridge is called.
-    pub fn new(datapath: Datapath, topology: Topology, program: &Path, bridge: &str) -> Result<Self> {
+    /// Of `program` if it is this project's switch; `bridge` is what no other site's bridge is called.
+    pub fn new(datapath: Datapath, topology: Topology, program: &Path, bridge: String) -> Result<Self> {
         let host = Namespace::anonymous()?;
         host.run(netns::disable_ipv6)?;
         let mut floors = Vec::new();
@@ -100,7 +109,7 @@ impl Site {
             let names: Vec<&str> = taps.iter().map(Tap::name).collect();
             match datapath {
                 Datapath::LinuxBridge => linux_bridge(&host, &names)?,
-                Datapath::Tapbridge(hook) => tapbridge(&host, program, bridge, hook, &names)?,
+                Datapath::Tapbridge(hook) => tapbridge(&host, program, &bridge, hook, &names)?,
                 Datapath::Floor(hook) => floors = self::floors(&host, hook, &taps)?,
                 Datapath::Macvtap => unreachable!("has no taps"),
             }
@@ -111,7 +120,9 @@ impl Site {
             topology,
             ports,
             _floors: floors,
-            _host: host,
+            host,
+            program: program.into(),
+            bridge,
         };
         site.introduce()
             .context("letting the stations make themselves known")?;
@@ -122,13 +133,24 @@ impl Site {
         self.ports[number].as_fd()
     }
 
-    /// Throws away what waits to be read.
-    pub fn drain(&self) -> Result<()> {
+    /// Throws away what waits to be read; returns how many frames that were.
+    pub fn drain(&self) -> Result<u64> {
         let mut buffer = vec![0; BUFFER];
+        let mut frames = 0;
         for port in &self.ports {
-            while receive(port.as_fd(), &mut buffer)? {}
+            while receive(port.as_fd(), &mut buffer)? {
+                frames += 1;
+            }
         }
-        Ok(())
+        Ok(frames)
+    }
+
+    /// Reads the switch's statistics by its command line.
+    pub fn read_statistics(&self) -> Result<()> {
+        let mut stats = self.host.command(&self.program)?;
+        stats.env_remove(STATE);
+        stats.args(["stats", "-j", "--bridge", &self.bridge]);
+        process::call(stats).map(drop)
     }
 
     /// Every station sends a frame: the first of a port to all, the others to the first of another port.
@@ -151,7 +173,7 @@ impl Site {
                 receive(self.port(other), &mut buffer)?;
             }
         }
-        self.drain()
+        self.drain().map(drop)
     }
 }
 
@@ -189,8 +211,7 @@ fn linux_bridge(host: &Namespace, taps: &[&str]) -> Result<()> {
 
 fn tapbridge(host: &Namespace, program: &Path, bridge: &str, hook: Hook, taps: &[&str]) -> Result<()> {
     let mut attach = host.command(program)?;
-    // Pins are to lie in the bpffs that goes with this process.
-    attach.env_remove("TAPBRIDGE_STATE");
+    attach.env_remove(STATE);
     attach.args(["attach", "--bridge", bridge, "--hook", hook.name(), "--max-ports"]);
     attach.arg(taps.len().to_string()).args(taps);
     process::call(attach).map(drop)

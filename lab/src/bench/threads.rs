@@ -1,0 +1,209 @@
+//! Turns in which the VMMs run side by side, each a thread of its own.
+
+use std::{
+    os::fd::BorrowedFd,
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use super::{
+    frame::{Frame, SHORTEST, Shape, station},
+    measure::Turn,
+    site::{BUFFER, Site, receive},
+    write,
+};
+
+/// How long a thread sleeps at most before it looks whether it is to end, in milliseconds.
+const TICK: u16 = 10;
+/// How long an answer may take, in ticks.
+const PATIENCE: u32 = 20;
+/// Frames that QEMU reads before it looks for other work.
+const BURST: usize = 50;
+
+/// What one VMM does.
+#[derive(Debug, Clone, Copy)]
+pub struct Vmm {
+    port: usize,
+    /// The port that it sends to, as fast as it can.
+    sends_to: Option<usize>,
+    reads: bool,
+}
+
+/// From the first port to the second.
+pub const ONE_WAY: &[Vmm] = &[vmm(0, Some(1), false), vmm(1, None, true)];
+/// Between the two.
+pub const BOTH_WAYS: &[Vmm] = &[vmm(0, Some(1), true), vmm(1, Some(0), true)];
+/// From four others to the first.
+pub const FOUR_SENDERS: &[Vmm] = &[
+    vmm(0, None, true),
+    vmm(1, Some(0), false),
+    vmm(2, Some(0), false),
+    vmm(3, Some(0), false),
+    vmm(4, Some(0), false),
+];
+
+const fn vmm(port: usize, sends_to: Option<usize>, reads: bool) -> Vmm {
+    Vmm {
+        port,
+        sends_to,
+        reads,
+    }
+}
+
+/// Lets the VMMs run for a turn. The value is its time by the frames that were read.
+pub fn run(site: &Site, vmms: &[Vmm], turn: Duration) -> Result<Turn> {
+    let (start, stop) = (Barrier::new(vmms.len() + 1), AtomicBool::new(false));
+    let (seconds, counts) = thread::scope(|scope| {
+        let (start, stop) = (&start, &stop);
+        let spawn = |vmm| scope.spawn(move || act(site, vmm, start, stop));
+        let threads: Vec<_> = vmms.iter().map(spawn).collect();
+        start.wait();
+        let begin = Instant::now();
+        thread::sleep(turn);
+        stop.store(true, Ordering::Relaxed);
+        let seconds = begin.elapsed().as_secs_f64();
+        let join = |thread: thread::ScopedJoinHandle<Result<[u64; 2]>>| thread.join().expect("no panic");
+        (seconds, threads.into_iter().map(join).collect::<Result<Vec<_>>>())
+    });
+    let [written, read] = counts?
+        .into_iter()
+        .fold([0, 0], |sum, count| [sum[0] + count[0], sum[1] + count[1]]);
+    let arrived = read + site.drain()?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let value = seconds * 1e9 / read as f64;
+    Ok(Turn {
+        values: vec![value],
+        frames: written,
+        lost: written.saturating_sub(arrived),
+    })
+}
+
+/// Does what a VMM does until it is to stop; returns how many frames it has written and read.
+fn act(site: &Site, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) -> Result<[u64; 2]> {
+    let port = site.port(vmm.port);
+    let send = |to| Frame::new(Shape::Complete(SHORTEST), station(vmm.port, 0), station(to, 0));
+    let frame = vmm.sends_to.map(send);
+    let mut buffer = vec![0; BUFFER];
+    let [mut written, mut read] = [0, 0];
+    start.wait();
+    while !stop.load(Ordering::Relaxed) {
+        match &frame {
+            Some(frame) => {
+                write(port, frame)?;
+                written += 1;
+            }
+            None => {
+                wait(port)?;
+            }
+        }
+        for _ in 0..BURST {
+            if !vmm.reads || !receive(port, &mut buffer)? {
+                break;
+            }
+            read += 1;
+        }
+    }
+    Ok([written, read])
+}
+
+/// Sleeps until a frame waits, but not longer than a tick; says whether one does.
+fn wait(port: BorrowedFd) -> Result<bool> {
+    match poll(
+        &mut [PollFd::new(port, PollFlags::POLLIN)],
+        PollTimeout::from(TICK),
+    ) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(error) => Err(error).context("waiting for a frame"),
+    }
+}
+
+/// Percentiles of the time that a frame takes there and back.
+pub const PERCENTILES: [usize; 3] = [500, 990, 999];
+
+/// One frame is on its way, there and back, and both VMMs sleep until it comes. The values are microseconds.
+pub fn round_trip(site: &Site, turn: Duration) -> Result<Turn> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| echo(site, &stop));
+        let result = ask(site, turn);
+        stop.store(true, Ordering::Relaxed);
+        other.join().expect("no panic")?;
+        result
+    })
+}
+
+fn ask(site: &Site, turn: Duration) -> Result<Turn> {
+    let port = site.port(0);
+    let frame = Frame::new(Shape::Complete(SHORTEST), station(0, 0), station(1, 0));
+    let mut buffer = vec![0; BUFFER];
+    let (mut times, mut lost) = (Vec::new(), 0);
+    let start = Instant::now();
+    while start.elapsed() < turn || times.is_empty() {
+        let asked = Instant::now();
+        write(port, &frame)?;
+        let mut patience = PATIENCE;
+        while patience > 0 && !(wait(port)? && receive(port, &mut buffer)?) {
+            patience -= 1;
+        }
+        times.push(asked.elapsed());
+        lost += u64::from(patience == 0);
+    }
+    times.sort_unstable();
+    let microseconds = |per_mille| percentile(&times, per_mille).as_secs_f64() * 1e6;
+    Ok(Turn {
+        values: PERCENTILES.map(microseconds).to_vec(),
+        frames: times.len() as u64,
+        lost,
+    })
+}
+
+fn echo(site: &Site, stop: &AtomicBool) -> Result<()> {
+    let port = site.port(1);
+    let frame = Frame::new(Shape::Complete(SHORTEST), station(1, 0), station(0, 0));
+    let mut buffer = vec![0; BUFFER];
+    while !stop.load(Ordering::Relaxed) {
+        if wait(port)? && receive(port, &mut buffer)? {
+            write(port, &frame)?;
+        }
+    }
+    Ok(())
+}
+
+/// Of sorted times, of which there is at least one: so many of a thousand are not longer.
+fn percentile(times: &[Duration], per_mille: usize) -> Duration {
+    times[(times.len() * per_mille).div_ceil(1000).max(1) - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_the_shortest_time_that_enough_are_not_longer_than() {
+        let times: Vec<_> = (1..=1000).map(Duration::from_micros).collect();
+        let micros = PERCENTILES.map(|per_mille| percentile(&times, per_mille).as_micros());
+        assert_eq!(micros, [500, 990, 999]);
+        assert_eq!(percentile(&times[..3], 999), times[2]);
+        assert_eq!(percentile(&times[..1], 500), times[0]);
+    }
+
+    #[test]
+    fn every_sender_has_a_reader() {
+        for vmms in [ONE_WAY, BOTH_WAYS, FOUR_SENDERS] {
+            for to in vmms.iter().filter_map(|vmm| vmm.sends_to) {
+                assert!(vmms.iter().any(|vmm| vmm.port == to && vmm.reads));
+            }
+        }
+    }
+}
