@@ -54,10 +54,10 @@ pub struct BenchArguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(CASES.iter().map(|case| case.name)))]
     case: Vec<String>,
     /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Milliseconds of a turn: one case over one datapath in one round
-    #[arg(long = "turn", value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long = "turn", value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     turn_ms: u64,
     /// Folder for bench.json, bench.md and the plots; must not exist yet
     #[arg(short, long, value_name = "FOLDER")]

@@ -282,22 +282,27 @@ impl Case {
         }
     }
 
+    /// Whether those who write and those who read do not wait for each other.
+    pub fn has_threads(self) -> bool {
+        matches!(self.work, Work::OneWay | Work::BothWays | Work::FourSenders)
+    }
+
     /// How long a turn takes where the usual one takes this long.
     pub fn turn(self, usual: Duration) -> Duration {
         usual
             * match self.work {
                 // A thousandth is to be of several frames.
-                Work::RoundTrip => 3,
-                Work::OneWay | Work::BothWays | Work::FourSenders => 2,
+                Work::RoundTrip => 6,
+                Work::OneWay | Work::BothWays | Work::FourSenders => 4,
                 // A second, unless the user has chosen another time.
-                Work::Steady { .. } => 25,
+                Work::Steady { .. } => 50,
                 _ => 1,
             }
     }
 
     /// Whether it has its turn in this round, counted from 1: the long ones have fewer.
     pub fn has_turn(self, round: u32) -> bool {
-        !matches!(self.work, Work::Steady { .. }) || round % 4 == 1
+        !matches!(self.work, Work::Steady { .. }) || round % 8 == 1
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the lab on the real kernel. Where the machine lacks what they need they are ignored, and say so.
 
+mod bench;
 mod datapaths;
 mod devices;
 mod macvtap;
@@ -45,8 +46,10 @@ fn main() -> ExitCode {
     let checked_macvtap = busybox.clone().or_else(|| macvtap.clone());
     let measured_switch = programs.clone().or_else(lacking_switch);
     let switch = busybox.or_else(lacking_switch);
+    let benched = macvtap.clone().or_else(lacking_switch);
     let machines = lacking(&["ip"]).or_else(lacking_switch).or_else(lacking_machines);
     let trials = [
+        trials(bench::TESTS, benched.as_deref()),
         trials(macvtap::TESTS, macvtap.as_deref()),
         trials(datapaths::MACVTAP, measured_macvtap.as_deref()),
         trials(datapaths::OVS, ovs.as_deref()),

@@ -1,0 +1,133 @@
+//! The bench: that it measures every datapath, and that it leaves nothing behind.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{self, Command, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{Test, datapaths};
+
+pub const TESTS: &[Test] = &[
+    (
+        "the_bench_measures_every_datapath_and_leaves_nothing_but_its_results",
+        the_bench_measures,
+    ),
+    (
+        "an_interrupted_bench_leaves_nothing_behind",
+        an_interrupted_bench_leaves_nothing,
+    ),
+];
+
+const CASES: &str = "64,1514-partial,tso4,broadcast-8,round-trip,one-way,steady-read";
+
+fn bench(options: &[&str]) -> Command {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
+    bench.arg("bench").arg("--tapbridge").arg(datapaths::switch());
+    bench.args(options);
+    bench
+}
+
+/// Bridges of the bench that others can see. Its pins lie in a bpffs of its own, so there are none at any time.
+fn pinned() -> Vec<String> {
+    let entries = fs::read_dir("/sys/fs/bpf/tapbridge")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("bench")).collect()
+}
+
+fn the_bench_measures() {
+    let folder = env::temp_dir().join(format!("lab-bench-{}", process::id()));
+    let output = folder.to_str().expect("a folder in ASCII");
+    let options = [
+        "--rounds", "1", "--turn", "1", "--json", "--case", CASES, "--output", output,
+    ];
+    let run = bench(&options).output().expect("start the bench");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert_eq!(pinned(), Vec::<String>::new());
+    let results: Value = serde_json::from_slice(&run.stdout).expect("JSON");
+    assert_eq!(results["schema"], 1);
+    assert!(results["machine"]["kernel"].is_string(), "{results}");
+    let measured = results["measured"].as_array().expect("a list");
+    for own in measured {
+        let median = own["median"].as_f64().expect("a number");
+        assert!((0.1..1e9).contains(&median), "{own}");
+        // Only a writer that does not wait for the reader finds its ring full.
+        assert!(own["case"] == "one-way" || own["lost"] == 0, "{own}");
+    }
+    let text = |own: &Value, name: &str| own[name].as_str().expect("a word").to_owned();
+    let of = |case: &str| -> BTreeSet<String> {
+        let of_case = measured.iter().filter(|own| own["case"] == case);
+        of_case.map(|own| text(own, "datapath")).collect()
+    };
+    let all = [
+        "floor-tcx",
+        "floor-xdp",
+        "linux-bridge",
+        "macvtap",
+        "tapbridge-tcx",
+        "tapbridge-xdp",
+    ];
+    assert_eq!(of("64"), all.map(String::from).into());
+    assert_eq!(of("tso4").len(), 5);
+    assert_eq!(of("broadcast-8").len(), 4);
+    assert_eq!(of("steady-read").len(), 2);
+    let ratio = results["ratios"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|ratio| {
+            (ratio["case"] == "64") && ratio["datapath"] == "floor-xdp" && ratio["to"] == "linux-bridge"
+        });
+    // Of any machine: half the way is not there.
+    let ratio = ratio.expect("one")["min"].as_f64().expect("a number");
+    assert!(ratio < 0.95, "{ratio}");
+    assert_written(&folder);
+    fs::remove_dir_all(folder).expect("remove the results");
+}
+
+fn assert_written(folder: &Path) {
+    let page = fs::read_to_string(folder.join("bench.md")).expect("a page");
+    assert!(page.contains("| 64 B | ns/frame | tapbridge-xdp |"), "{page}");
+    for plot in [
+        "frames",
+        "bulk",
+        "broadcast",
+        "round-trip",
+        "threads",
+        "statistics",
+    ] {
+        let svg = fs::read(folder.join(format!("{plot}.svg"))).expect("a plot");
+        assert!(svg.starts_with(b"<svg"), "{plot}");
+        assert!(folder.join(format!("{plot}.png")).exists(), "{plot}");
+        assert!(page.contains(&format!("({plot}.svg)")), "{page}");
+    }
+    assert!(folder.join("bench.json").exists());
+}
+
+fn an_interrupted_bench_leaves_nothing() {
+    let mut command = bench(&["--case", "64,broadcast-8", "--rounds", "1000"]);
+    let mut run = command.stderr(Stdio::piped()).spawn().expect("start the bench");
+    let mut steps = BufReader::new(run.stderr.take().expect("a pipe")).lines();
+    let measuring = steps.any(|line| line.expect("UTF-8").starts_with("round 2 "));
+    assert!(measuring, "{:?}", run.wait());
+    kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGINT).expect("signal the bench");
+    // It must not wait for somebody to read what it says.
+    let last: Vec<_> = steps.map_while(Result::ok).collect();
+    assert_eq!(
+        run.wait().expect("wait for the bench").code(),
+        Some(130),
+        "{last:?}"
+    );
+    assert_eq!(pinned(), Vec::<String>::new());
+}
