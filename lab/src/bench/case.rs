@@ -1,8 +1,12 @@
 //! What is measured: cases, and how many ports and addresses each is measured among.
 
+mod all;
+
 use std::time::Duration;
 
-use super::frame::{SHORTEST, Shape};
+use super::frame::Shape;
+
+pub use all::{CASES, FAMILIES};
 
 /// One thing to measure.
 #[derive(Debug, Clone, Copy)]
@@ -26,33 +30,6 @@ pub enum Family {
     Threads,
     Statistics,
 }
-
-/// Each with the name and the title of its plot.
-pub const FAMILIES: &[(&str, &str, Family)] = &[
-    ("frames", "One frame, written and read", Family::Frames),
-    ("bulk", "Long frames, written and read", Family::Bulk),
-    (
-        "broadcast",
-        "A broadcast, written once and read by all",
-        Family::Broadcast,
-    ),
-    ("scale", "One frame among many ports and addresses", Family::Scale),
-    (
-        "round-trip",
-        "A frame there and back, both sides asleep",
-        Family::Latency,
-    ),
-    (
-        "threads",
-        "Frames of VMMs that run side by side, by those delivered",
-        Family::Threads,
-    ),
-    (
-        "statistics",
-        "One frame, while statistics are read and not",
-        Family::Statistics,
-    ),
-];
 
 /// What surrounds the ports that take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,154 +88,6 @@ pub enum Work {
     Steady {
         read: bool,
     },
-}
-
-const SHORT: Work = Work::WriteRead(Shape::Complete(SHORTEST));
-
-pub const CASES: &[Case] = &[
-    case("64", "64 B", Family::Frames, Topology::Pair, SHORT),
-    case(
-        "256",
-        "256 B",
-        Family::Frames,
-        Topology::Pair,
-        Work::WriteRead(Shape::Complete(252)),
-    ),
-    case(
-        "1514-complete",
-        "1514 B, complete checksum",
-        Family::Frames,
-        Topology::Pair,
-        Work::WriteRead(Shape::Complete(1514)),
-    ),
-    case(
-        "1514-partial",
-        "1514 B, partial checksum",
-        Family::Frames,
-        Topology::Pair,
-        Work::WriteRead(Shape::Partial(1514)),
-    ),
-    case(
-        "9014-partial",
-        "9014 B, partial checksum, MTU 9000",
-        Family::Bulk,
-        Topology::Jumbo,
-        Work::WriteRead(Shape::Partial(9014)),
-    ),
-    case(
-        "tso4",
-        "64 KB TSO, IPv4",
-        Family::Bulk,
-        Topology::Pair,
-        Work::WriteRead(Shape::Tso4),
-    ),
-    case(
-        "tso6",
-        "64 KB TSO, IPv6",
-        Family::Bulk,
-        Topology::Pair,
-        Work::WriteRead(Shape::Tso6),
-    ),
-    case(
-        "broadcast-2",
-        "64 B broadcast to 2 ports",
-        Family::Broadcast,
-        Topology::Three,
-        Work::Flood,
-    ),
-    case(
-        "broadcast-8",
-        "64 B broadcast to 8 ports",
-        Family::Broadcast,
-        Topology::Nine,
-        Work::Flood,
-    ),
-    case(
-        "broadcast-64",
-        "64 B broadcast to 64 ports",
-        Family::Broadcast,
-        Topology::SixtyFive,
-        Work::Flood,
-    ),
-    case(
-        "ports-256",
-        "64 B, 256 ports",
-        Family::Scale,
-        Topology::Wide,
-        SHORT,
-    ),
-    case(
-        "addresses-65536",
-        "64 B, 256 flows, 65,536 addresses known",
-        Family::Scale,
-        Topology::Crowded,
-        Work::Spread(256),
-    ),
-    case(
-        "addresses-in-turn",
-        "64 B, 65,536 addresses in turn",
-        Family::Scale,
-        Topology::Crowded,
-        Work::Spread(32_768),
-    ),
-    case(
-        "round-trip",
-        "64 B there and back",
-        Family::Latency,
-        Topology::Pair,
-        Work::RoundTrip,
-    ),
-    case(
-        "one-way",
-        "64 B, a writer and a reader",
-        Family::Threads,
-        Topology::Pair,
-        Work::OneWay,
-    ),
-    case(
-        "both-ways",
-        "64 B, both write and read",
-        Family::Threads,
-        Topology::Pair,
-        Work::BothWays,
-    ),
-    case(
-        "four-senders",
-        "64 B, four writers and a reader",
-        Family::Threads,
-        Topology::Nine,
-        Work::FourSenders,
-    ),
-    case(
-        "steady",
-        "64 B, statistics not read",
-        Family::Statistics,
-        Topology::Pair,
-        Work::Steady { read: false },
-    ),
-    case(
-        "steady-read",
-        "64 B, statistics read once a turn",
-        Family::Statistics,
-        Topology::Pair,
-        Work::Steady { read: true },
-    ),
-];
-
-const fn case(
-    name: &'static str,
-    text: &'static str,
-    family: Family,
-    topology: Topology,
-    work: Work,
-) -> Case {
-    Case {
-        name,
-        text,
-        family,
-        topology,
-        work,
-    }
 }
 
 impl Case {

@@ -133,7 +133,7 @@ fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Drawn>> {
         let notes = vec![
             results.machine.hardware(),
             format!(
-                "Median and range of {} rounds; × is the ratio to {} within a round; less is better",
+                "Median of {} rounds, best to upper quartile; × is the ratio to {} within a round; less is better",
                 results.rounds, PEERS[0]
             ),
         ];
@@ -182,14 +182,20 @@ fn groups(results: &Results, case: &Case) -> Vec<Group> {
 
 fn bar(results: &Results, measured: &Measured) -> Bar {
     let value = thousands(measured.median, decimals(&measured.figure));
-    let max = measured.values.iter().copied().fold(0.0, f64::max);
+    let mut values = measured.values.clone();
+    values.sort_by(f64::total_cmp);
+    // The worst rounds are the machine's, and would leave no room for the others.
+    let upper = values
+        .get(values.len() * 3 / 4)
+        .copied()
+        .unwrap_or(measured.median);
     let text = ratio(results, measured, PEERS[0])
         .map_or(value.clone(), |ratio| format!("{value} (×{:.2})", ratio.median));
     Bar {
         label: String::new(),
         text,
         parts: vec![(measured.median, canvas::colour_of(&measured.datapath))],
-        whisker: Some((measured.min, max)),
+        whisker: Some((measured.min, upper)),
     }
 }
 
