@@ -51,6 +51,9 @@ impl Machine {
 
 /// Looks at the machine; an error says what it lacks and how to mend that.
 pub fn inspect(setup: &Setup) -> Result<Machine> {
+    if !setup.hook.is_empty() && !setup.datapath.contains(&Kind::Tapbridge) {
+        bail!("--hook is for the datapath tapbridge, which is not among those of --datapath");
+    }
     let tapbridge = match (&setup.tapbridge, setup.datapath.contains(&Kind::Tapbridge)) {
         (_, false) => None,
         (None, true) => bail!("the datapath tapbridge needs --tapbridge PATH"),
@@ -67,9 +70,6 @@ pub fn inspect(setup: &Setup) -> Result<Machine> {
 pub fn inspect_for(tapbridge: Option<&Path>) -> Result<Machine> {
     if !geteuid().is_root() {
         bail!("the lab makes network namespaces and taps: run it as root");
-    }
-    if !setup.hook.is_empty() && !setup.datapath.contains(&Kind::Tapbridge) {
-        bail!("--hook is for the datapath tapbridge, which is not among those of --datapath");
     }
     if !Path::new("/dev/net/tun").exists() {
         bail!("/dev/net/tun is missing: 'modprobe tun' loads the driver");
