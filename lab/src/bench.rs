@@ -36,7 +36,7 @@ use self::{
     results::{Measured, Results, SCHEMA},
     site::{Datapath, Site},
 };
-use crate::{folder, interrupt, machine};
+use crate::{folder::Folder, interrupt, machine};
 
 /// Where bridges are pinned.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -77,7 +77,7 @@ impl BenchArguments {
     pub fn run(&self) -> Result<()> {
         interrupt::catch()?;
         let machine = machine::inspect_for(Some(&self.tapbridge))?;
-        self.output.as_deref().map(folder::make).transpose()?;
+        let folder = self.output.as_deref().map(Folder::make).transpose()?;
         let start = Instant::now();
         let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let cases = self.cases();
@@ -94,9 +94,9 @@ impl BenchArguments {
             measured,
         };
         let json = serde_json::to_string_pretty(&results)?;
-        if let Some(output) = &self.output {
-            folder::write(output, "bench.json", &json)?;
-            report::write(&results, &cases, output)?;
+        if let Some(folder) = &folder {
+            folder.write("bench.json", &json)?;
+            report::write(&results, &cases, folder)?;
         }
         if self.json {
             println!("{json}");

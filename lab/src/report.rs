@@ -12,11 +12,12 @@ mod reference;
 pub mod table;
 mod tables;
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 
-use crate::{folder, results::Results};
+use self::plot::Plot;
+use crate::{folder::Folder, results::Results};
 
 /// What a terminal has no room for.
 const PAGE_ONLY: [&str; 4] = ["average µs", "p99.99 µs", "duplicated", "out of order"];
@@ -41,16 +42,21 @@ pub fn page(results: &[Results]) -> String {
 }
 
 /// Writes the page and its plots into a folder.
-pub fn write(results: &[Results], folder: &Path) -> Result<()> {
+pub fn write(results: &[Results], folder: &Folder) -> Result<()> {
     let files = label::label(results);
     let plots = plot::plots(&files).context("drawing the plots")?;
-    for plot in &plots {
-        folder::write(folder, &format!("{}.svg", plot.name), &plot.svg)?;
-        folder::write(folder, &format!("{}.png", plot.name), plot::png(&plot.svg)?)?;
+    write_page(folder, "report.md", &markdown::page(&files, &plots), &plots)
+}
+
+/// Writes a page of this name, and the plots that it shows.
+pub fn write_page(folder: &Folder, name: &str, page: &str, plots: &[Plot]) -> Result<()> {
+    for plot in plots {
+        folder.write(&format!("{}.svg", plot.name), &plot.svg)?;
+        folder.write(&format!("{}.png", plot.name), plot::png(&plot.svg)?)?;
     }
-    folder::write(folder, "report.md", markdown::page(&files, &plots))?;
+    let page = folder.write(name, page)?;
     let names: Vec<_> = plots.iter().map(|plot| plot.name).collect();
-    let (page, names) = (folder.join("report.md"), names.join(", "));
-    eprintln!("wrote {} and beside it, as SVG and PNG: {names}", page.display());
+    let (page, names) = (page.display(), names.join(", "));
+    eprintln!("wrote {page} and beside it, as SVG and PNG: {names}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{folder, report, results::Results};
+use crate::{folder::Folder, report, results::Results};
 
 /// Print the report of a run, or compare several runs, of this or other machines
 #[derive(Debug, Args)]
@@ -26,7 +26,6 @@ impl ReportArguments {
             print!("{}", report::page(&results));
             return Ok(());
         };
-        folder::make(output)?;
-        report::write(&results, output)
+        report::write(&results, &Folder::make(output)?)
     }
 }

@@ -1,12 +1,12 @@
 //! `tapbridge-lab run`: rounds of samples, and what came of them.
 
-use std::{fs, time::SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
 use crate::{
     datapath::Choice,
-    folder,
+    folder::Folder,
     guest::{self, Maker},
     interrupt, machine, report,
     results::{Results, SCHEMA, Sample},
@@ -21,15 +21,13 @@ pub fn run(settings: &Settings) -> Result<()> {
     let setup = &settings.setup;
     let machine = machine::inspect(setup)?;
     // Now, rather than after an hour of measuring.
-    settings.output.as_deref().map(folder::make).transpose()?;
+    let folder = settings.output.as_deref().map(Folder::make).transpose()?;
     sweep::sweep(setup.tapbridge.as_deref());
     let maker = guest::maker(setup)?;
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut samples = Vec::new();
     let measured = measure(settings, &*maker, &mut samples);
     if samples.is_empty() {
-        // Of a folder with anything in it, it removes nothing.
-        settings.output.as_deref().map(fs::remove_dir);
         return measured;
     }
     if measured.is_err() {
@@ -45,17 +43,17 @@ pub fn run(settings: &Settings) -> Result<()> {
         samples,
     };
     let json = serde_json::to_string_pretty(&results)?;
-    if let Some(output) = &settings.output {
-        folder::write(output, "results.json", &json)?;
-        eprintln!("wrote {}", output.join("results.json").display());
+    if let Some(folder) = &folder {
+        let path = folder.write("results.json", &json)?;
+        eprintln!("wrote {}", path.display());
     }
     if settings.json {
         println!("{json}");
     } else {
         println!("{}", report::text(&results));
     }
-    if let Some(output) = &settings.output {
-        report::write(&[results], output)?;
+    if let Some(folder) = &folder {
+        report::write(&[results], folder)?;
     }
     measured
 }

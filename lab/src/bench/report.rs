@@ -1,6 +1,6 @@
 //! The results for people: tables and plots.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 
@@ -10,10 +10,11 @@ use super::{
     site::Datapath,
 };
 use crate::{
-    folder,
+    folder::Folder,
     report::{
+        self,
         plot::{
-            self,
+            Plot,
             bars::{Bar, Bars, Group},
             canvas::{self, Heading},
             thousands,
@@ -83,7 +84,7 @@ const EXPLAINED: &str = "Frames are written to one tap and read from another wit
     threads of their own, the writer does not wait.";
 
 /// The page, with plots that lie in the same folder.
-fn page(results: &Results, cases: &[Case], plots: &[Drawn]) -> String {
+fn page(results: &Results, cases: &[Case], plots: &[Plot]) -> String {
     let mut facts = Table::new(["", ""]).of_words(2);
     facts.row(["started", &results.started]);
     facts.row(["revision", results.revision.as_deref().unwrap_or(NOTHING)]);
@@ -107,15 +108,8 @@ fn conditions(results: &Results) -> String {
     )
 }
 
-/// A plot, as it is drawn.
-struct Drawn {
-    name: String,
-    title: String,
-    svg: String,
-}
-
 /// One for every unit: bars of the datapaths' medians, case by case, beside the Linux bridge's.
-fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Drawn>> {
+fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Plot>> {
     canvas::load_fonts()?;
     let mut drawn = Vec::new();
     for (name, title, family) in FAMILIES {
@@ -148,8 +142,8 @@ fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Drawn>> {
                 .map(|datapath| (datapath.to_owned(), canvas::colour_of(datapath)))
                 .collect(),
         };
-        drawn.push(Drawn {
-            name: (*name).into(),
+        drawn.push(Plot {
+            name,
             title: (*title).into(),
             svg: bars.draw()?,
         });
@@ -200,11 +194,7 @@ fn bar(results: &Results, measured: &Measured) -> Bar {
 }
 
 /// Writes page and plots into a folder.
-pub fn write(results: &Results, cases: &[Case], folder: &Path) -> Result<()> {
+pub fn write(results: &Results, cases: &[Case], folder: &Folder) -> Result<()> {
     let plots = draw(results, cases).context("drawing the plots")?;
-    for Drawn { name, svg, .. } in &plots {
-        folder::write(folder, &format!("{name}.svg"), svg)?;
-        folder::write(folder, &format!("{name}.png"), plot::png(svg)?)?;
-    }
-    folder::write(folder, "bench.md", page(results, cases, &plots))
+    report::write_page(folder, "bench.md", &page(results, cases, &plots), &plots)
 }
