@@ -1,8 +1,8 @@
 //! Datapaths: what may connect guests.
 
 mod link;
-mod linux_bridge;
-mod macvtap;
+pub mod linux_bridge;
+pub mod macvtap;
 mod ovs;
 mod tapbridge;
 
@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use crate::{guest::Hardware, plan::Seat, settings::Setup};
 
-pub use link::ip;
 pub use ovs::version as ovs_version;
 pub use tapbridge::{Hook, detach_all, is_pinned};
 

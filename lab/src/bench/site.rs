@@ -16,7 +16,7 @@ use super::{
     write,
 };
 use crate::{
-    datapath::{Hook, ip},
+    datapath::{Hook, linux_bridge, macvtap},
     process,
 };
 
@@ -108,7 +108,7 @@ impl Site {
             let taps = taps(&host, topology)?;
             let names: Vec<&str> = taps.iter().map(Tap::name).collect();
             match datapath {
-                Datapath::LinuxBridge => linux_bridge(&host, &names)?,
+                Datapath::LinuxBridge => linux_bridge::connect(&host, &names)?,
                 Datapath::Tapbridge(hook) => tapbridge(&host, program, &bridge, hook, &names)?,
                 Datapath::Floor(hook) => floors = self::floors(&host, hook, &taps)?,
                 Datapath::Macvtap => unreachable!("has no taps"),
@@ -201,14 +201,6 @@ fn taps(host: &Namespace, topology: Topology) -> Result<Vec<Tap>> {
     })
 }
 
-fn linux_bridge(host: &Namespace, taps: &[&str]) -> Result<()> {
-    ip(host, &["link", "add", "br0", "type", "bridge", "stp_state", "0"])?;
-    for tap in taps {
-        ip(host, &["link", "set", "dev", tap, "master", "br0"])?;
-    }
-    ip(host, &["link", "set", "dev", "br0", "up"])
-}
-
 fn tapbridge(host: &Namespace, program: &Path, bridge: &str, hook: Hook, taps: &[&str]) -> Result<()> {
     let mut attach = host.command(program)?;
     attach.env_remove(STATE);
@@ -234,30 +226,12 @@ fn floors(host: &Namespace, hook: Hook, taps: &[Tap]) -> Result<Vec<Floor>> {
 }
 
 fn macvtaps(host: &Namespace, topology: Topology) -> Result<Vec<Port>> {
-    let mtu = &topology.mtu().to_string();
-    let (lower, peer) = ("lower", "lower-peer");
-    ip(
-        host,
-        &[
-            "link", "add", lower, "mtu", mtu, "type", "veth", "peer", "name", peer, "mtu", mtu,
-        ],
-    )?;
-    for end in [peer, lower] {
-        ip(host, &["link", "set", "dev", end, "up"])?;
-    }
+    let ports = || 0..topology.ports();
+    let named = ports().map(|port| (name(port), text(station(port, 0))));
+    macvtap::make(host, topology.mtu(), named)?;
     let open = |port| {
-        let (name, mac) = (&name(port), &text(station(port, 0)));
-        ip(
-            host,
-            &[
-                "link", "add", name, "link", lower, "address", mac, "mtu", mtu, "type", "macvtap", "mode",
-                "bridge",
-            ],
-        )
-        .context("making a macvtap: 'modprobe macvtap' loads the driver, where the kernel has it")?;
-        ip(host, &["link", "set", "dev", name, "up"])?;
-        let macvtap = host.run(|| Macvtap::open(name, Offloads::All))?;
+        let macvtap = host.run(|| Macvtap::open(name(port), Offloads::All))?;
         Ok(Box::new(macvtap) as Port)
     };
-    (0..topology.ports()).map(open).collect()
+    ports().map(open).collect()
 }

@@ -14,12 +14,16 @@ pub struct LinuxBridge;
 
 impl Datapath for LinuxBridge {
     fn attach<'host>(&self, host: &'host Namespace, taps: &[String]) -> Result<Box<dyn Attachment + 'host>> {
-        ip(host, &["link", "add", BRIDGE, "type", "bridge", "stp_state", "0"])?;
-        let attached = Link::new(host, BRIDGE);
-        for tap in taps {
-            ip(host, &["link", "set", "dev", tap, "master", BRIDGE])?;
-        }
-        ip(host, &["link", "set", "dev", BRIDGE, "up"])?;
-        Ok(Box::new(attached))
+        connect(host, taps)?;
+        Ok(Box::new(Link::new(host, BRIDGE)))
     }
+}
+
+/// Makes a bridge of taps. Like what is left of it after an error, it goes with the host's namespace.
+pub fn connect(host: &Namespace, taps: &[impl AsRef<str>]) -> Result<()> {
+    ip(host, &["link", "add", BRIDGE, "type", "bridge", "stp_state", "0"])?;
+    for tap in taps {
+        ip(host, &["link", "set", "dev", tap.as_ref(), "master", BRIDGE])?;
+    }
+    ip(host, &["link", "set", "dev", BRIDGE, "up"])
 }

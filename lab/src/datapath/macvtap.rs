@@ -20,23 +20,8 @@ pub struct Macvtap;
 
 impl Datapath for Macvtap {
     fn prepare(&self, host: &Namespace, seats: &[Seat], hardware: Hardware) -> Result<Device> {
-        let mtu = &hardware.mtu.to_string();
-        let veth = ["type", "veth", "peer", "name", LOWER_PEER, "mtu", mtu];
-        ip(host, &[&["link", "add", LOWER, "mtu", mtu], &veth[..]].concat())?;
-        for end in [LOWER_PEER, LOWER] {
-            ip(host, &["link", "set", "dev", end, "up"])?;
-        }
-        for seat in seats {
-            let (name, mac) = (&seat.tap(), &seat.mac());
-            let link = ["link", "add", name, "link", LOWER, "address", mac, "mtu", mtu];
-            ip(
-                host,
-                &[&link, &["type", "macvtap", "mode", "bridge"][..]].concat(),
-            )
-            .context("making a macvtap: 'modprobe macvtap' loads the driver, where the kernel has it")?;
-            // The host does not know which groups the guest's card listens to, IPv6's neighbour discovery for one.
-            ip(host, &["link", "set", "dev", name, "allmulticast", "on", "up"])?;
-        }
+        let ports = seats.iter().map(|seat| (seat.tap(), seat.mac()));
+        make(host, hardware.mtu, ports)?;
         Ok(Device::Macvtap)
     }
 
@@ -44,4 +29,25 @@ impl Datapath for Macvtap {
     fn attach<'host>(&self, host: &'host Namespace, _taps: &[String]) -> Result<Box<dyn Attachment + 'host>> {
         Ok(Box::new(Link::new(host, LOWER)))
     }
+}
+
+/// Makes macvtaps of these names, each with its guest's address, over a lower device of the same MTU.
+pub fn make(host: &Namespace, mtu: u32, ports: impl IntoIterator<Item = (String, String)>) -> Result<()> {
+    let mtu = &mtu.to_string();
+    let veth = ["type", "veth", "peer", "name", LOWER_PEER, "mtu", mtu];
+    ip(host, &[&["link", "add", LOWER, "mtu", mtu], &veth[..]].concat())?;
+    for end in [LOWER_PEER, LOWER] {
+        ip(host, &["link", "set", "dev", end, "up"])?;
+    }
+    for (name, mac) in ports {
+        let link = ["link", "add", &name, "link", LOWER, "address", &mac, "mtu", mtu];
+        ip(
+            host,
+            &[&link, &["type", "macvtap", "mode", "bridge"][..]].concat(),
+        )
+        .context("making a macvtap: 'modprobe macvtap' loads the driver, where the kernel has it")?;
+        // The host does not know which groups the guest's card listens to, IPv6's neighbour discovery for one.
+        ip(host, &["link", "set", "dev", &name, "allmulticast", "on", "up"])?;
+    }
+    Ok(())
 }
