@@ -115,6 +115,8 @@ pub struct PortCounters {
     pub passed_up: u64,
     /// Partial checksums that XDP completed.
     pub checksums_completed: u64,
+    /// Received frames that native XDP can't take: GSO, or longer than a page has room for.
+    pub bulk: Traffic,
     /// Received frames that carry several segments (GSO).
     pub gso: u64,
     /// Addresses learned on this port that were unknown.
@@ -141,6 +143,7 @@ impl core::ops::AddAssign for PortCounters {
         self.flood_errors += other.flood_errors;
         self.passed_up += other.passed_up;
         self.checksums_completed += other.checksums_completed;
+        self.bulk += other.bulk;
         self.gso += other.gso;
         self.learned += other.learned;
         self.moved += other.moved;
@@ -170,10 +173,14 @@ mod tests {
             flood_errors: 7,
             passed_up: 8,
             checksums_completed: 9,
-            gso: 10,
-            learned: 11,
-            moved: 12,
-            dropped: core::array::from_fn(|index| 13 + index as u64),
+            bulk: Traffic {
+                frames: 10,
+                bytes: 11,
+            },
+            gso: 12,
+            learned: 13,
+            moved: 14,
+            dropped: core::array::from_fn(|index| 15 + index as u64),
         };
         let mut sum = one;
         sum += one;
@@ -190,7 +197,14 @@ mod tests {
             [sum.flood_errors, sum.passed_up, sum.checksums_completed],
             [14, 16, 18]
         );
-        assert_eq!([sum.gso, sum.learned, sum.moved], [20, 22, 24]);
+        assert_eq!(
+            sum.bulk,
+            Traffic {
+                frames: 20,
+                bytes: 22
+            }
+        );
+        assert_eq!([sum.gso, sum.learned, sum.moved], [24, 26, 28]);
         assert_eq!(sum.dropped, one.dropped.map(|count| 2 * count));
     }
 }

@@ -1,7 +1,7 @@
 //! The names, sizes and versions that the object file and its loader agree on.
 
 /// Version of everything pinned: maps, their types, their meaning. A bridge pinned by another version is refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The most ports that a bridge can be created for.
 pub const MAX_PORTS_LIMIT: u32 = 1024;
@@ -114,5 +114,10 @@ pub mod map {
 
 /// Name of the global that holds [`Kernel`].
 pub const KERNEL: &str = "KERNEL";
+/// Name of the global that holds the length of the longest frame that native XDP takes, in octets (`u32`).
+pub const LONGEST_NATIVE: &str = "LONGEST_NATIVE";
+/// Of a page, what a native frame has no room in: `TUN_RX_PAD` and `XDP_PACKET_HEADROOM` before it, `skb_shared_info`
+/// behind it (`tun_can_build_skb`).
+pub const NATIVE_OVERHEAD: u32 = 64 + 256 + 320;
 /// Name of the global that holds the bridge's number of slots (`u32`).
 pub const MAX_PORTS: &str = "MAX_PORTS";

@@ -2,11 +2,12 @@
 //!
 //! A frame's way, read top to bottom: [`frame`] reads its Ethernet header, [`decision`] says where it goes (what it has
 //! just found out about the same stations is in [`recent`]), [`checksum`] says what native XDP must do to its checksum
-//! before it can leave by XDP. None of these calls the kernel: what they need to know reaches them through the traits
+//! before it can leave by XDP. Which hooks a port has is [`adaptive`]'s to choose. None of these calls the kernel: what they need to know reaches them through the traits
 //! [`frame::Frame`] and [`decision::Tables`], so the same code runs in both hooks and in tests on the host.
 
 #![cfg_attr(not(test), no_std)]
 
+pub mod adaptive;
 pub mod checksum;
 pub mod counters;
 pub mod decision;
@@ -71,7 +72,7 @@ mod plain {
 /// No padding: the verifier refuses uninitialised bytes on their way into a map.
 const _: () = {
     assert!(size_of::<counters::PathCounters>() == 4 * 8);
-    assert!(size_of::<counters::PortCounters>() == (6 + 6 + counters::DropReason::COUNT) * 8);
+    assert!(size_of::<counters::PortCounters>() == (6 + 8 + counters::DropReason::COUNT) * 8);
     assert!(size_of::<fdb::FdbEntry>() == 8 + 4 + 2 + 2);
     assert!(size_of::<fdb::FdbKey>() == 6 + 2);
     assert!(size_of::<layout::Bridge>() == 4 + 4 + 8 + 4 + 4);
@@ -80,7 +81,7 @@ const _: () = {
     assert!(size_of::<port::Ingress>() == 4 + 4);
     assert!(size_of::<recent::RecentFlow>() == 3 * 8 + (8 + 8 + 4 + 4) + (4 + 4));
     assert!(size_of::<recent::RecentPort>() == 3 * 8 + 4 + 4 + (4 + 4));
-    assert!(size_of::<port::Port>() == 4 * 4 + 8 + port::INTERFACE_NAME);
+    assert!(size_of::<port::Port>() == 4 * 4 + 2 * 8 + port::INTERFACE_NAME);
     assert!(size_of::<syscalls::Key>() == syscalls::NAME + 3 * 4);
     assert!(size_of::<syscalls::Settings>() == 7 * 8);
 };

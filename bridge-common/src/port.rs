@@ -19,6 +19,30 @@ pub mod flag {
     pub const RESTORE_PROMISCUOUS: u32 = 1 << 5;
     /// The device had the kernel's default queueing discipline before attach: detach gives it back.
     pub const RESTORE_QUEUE: u32 = 1 << 6;
+    /// `tapbridge run` may switch XDP on and off.
+    pub const AUTO: u32 = 1 << 7;
+}
+
+/// Who chooses a port's hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookMode {
+    /// XDP to begin with; `tapbridge run` switches it off and on as the port's traffic makes it pay.
+    Auto,
+    /// XDP beside tcx, always.
+    Xdp,
+    /// tcx alone, always.
+    Tcx,
+}
+
+impl HookMode {
+    /// The name in JSON and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+        }
+    }
 }
 
 /// A port as it lies in the map `PORTS`, indexed by slot.
@@ -31,8 +55,10 @@ pub struct Port {
     pub generation: u32,
     /// See [`flag`].
     pub flags: u32,
-    /// Keeps the struct free of padding.
-    pub reserved: u32,
+    /// How often `tapbridge run` has switched XDP on or off.
+    pub hook_changes: u32,
+    /// When it did so last, in ns since boot (`CLOCK_BOOTTIME`); 0 for never.
+    pub hook_changed_at: u64,
     /// The device's `tx_dropped` when it was attached: later growth is the port's own.
     pub tx_dropped_at_attach: u64,
     /// The device's name when it was attached, zero-terminated; it names a port whose device is gone.
@@ -45,10 +71,22 @@ impl Port {
         ifindex: 0,
         generation: 0,
         flags: 0,
-        reserved: 0,
+        hook_changes: 0,
+        hook_changed_at: 0,
         tx_dropped_at_attach: 0,
         name: [0; INTERFACE_NAME],
     };
+
+    /// Who chooses its hooks.
+    pub const fn hook_mode(&self) -> HookMode {
+        if self.has(flag::AUTO) {
+            HookMode::Auto
+        } else if self.has(flag::XDP) {
+            HookMode::Xdp
+        } else {
+            HookMode::Tcx
+        }
+    }
 
     /// Whether all of the given flags are set.
     #[inline(always)]

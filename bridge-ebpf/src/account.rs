@@ -4,7 +4,7 @@ use aya_ebpf::Global;
 use bridge_common::{
     Hook,
     counters::{DropReason, PortCounters},
-    layout::DEFAULT_MAX_PORTS,
+    layout::{DEFAULT_MAX_PORTS, NATIVE_OVERHEAD},
 };
 
 use crate::maps::{PATHS, PORT_COUNTERS};
@@ -13,12 +13,27 @@ use crate::maps::{PATHS, PORT_COUNTERS};
 #[unsafe(no_mangle)]
 static MAX_PORTS: Global<u32> = Global::new(DEFAULT_MAX_PORTS);
 
+/// The longest frame that native XDP takes; set by the loader.
+#[unsafe(no_mangle)]
+static LONGEST_NATIVE: Global<u32> = Global::new(4096 - NATIVE_OVERHEAD);
+
 /// Changes this CPU's counters of a port.
 #[inline(always)]
 pub fn port(slot: u32, change: impl FnOnce(&mut PortCounters)) {
     if let Some(counters) = PORT_COUNTERS.get_ptr_mut(slot) {
         // SAFETY: the element is this CPU's and nobody else writes it now.
         change(unsafe { &mut *counters });
+    }
+}
+
+/// Counts a frame that native XDP could not have taken, if it is one.
+#[inline(always)]
+pub fn bulk(slot: u32, bytes: u32, gso: bool) {
+    if gso || bytes > LONGEST_NATIVE.load() {
+        port(slot, |counters| {
+            counters.bulk.count(bytes);
+            counters.gso += u64::from(gso);
+        });
     }
 }
 

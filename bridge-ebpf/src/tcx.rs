@@ -50,6 +50,7 @@ fn switch(skb: &Skb, ingress: Ingress, tables: &Maps, config: &Config) -> i32 {
         length: skb.length(),
         gso: skb.is_gso(),
     };
+    account::bulk(ingress.slot, bytes, received.gso);
     let decision = decision::decide(tables, &received, config.ageing);
     if let Some(ethernet) = &received.ethernet {
         learn::apply(
@@ -60,9 +61,6 @@ fn switch(skb: &Skb, ingress: Ingress, tables: &Maps, config: &Config) -> i32 {
             tables,
             config,
         );
-    }
-    if received.gso {
-        account::port(ingress.slot, |counters| counters.gso += 1);
     }
     match decision.verdict {
         Verdict::Forward { slot, port } => {

@@ -3,7 +3,7 @@
 use aya::programs::{SchedClassifier, TcAttachType};
 use bridge_common::{
     layout::{DEFAULT_MAX_PORTS, program},
-    port::{INTERFACE_NAME, flag},
+    port::{HookMode, INTERFACE_NAME, Port, flag},
 };
 use serde::Serialize;
 
@@ -21,8 +21,8 @@ use crate::{
 pub struct Options {
     /// The bridge, made if there is none of this name.
     pub bridge: String,
-    /// Whether taps get the XDP program beside tcx.
-    pub xdp: bool,
+    /// How taps get their hooks: `None` is [`HookMode::Auto`] for new ports, and changes nothing about others.
+    pub hook: Option<HookMode>,
     /// Slots of a bridge that is made: 2 to [`bridge_common::layout::MAX_PORTS_LIMIT`].
     pub max_ports: Option<u32>,
 }
@@ -34,6 +34,8 @@ pub struct Attached {
     pub ifname: String,
     /// Its index.
     pub ifindex: u32,
+    /// Who chooses its hooks: "auto", "xdp" or "tcx".
+    pub hook: &'static str,
     /// The hooks it has now.
     pub hooks: Vec<&'static str>,
     /// Whether this call changed anything.
@@ -106,14 +108,15 @@ async fn attach_all(
     let mut report = Vec::new();
     let mut undo = Vec::new();
     for link in wanted {
-        match attach_one(bridge, netlink, links, link, options.xdp).await {
+        match attach_one(bridge, netlink, links, link, options.hook).await {
             Ok((slot, before)) => {
                 let now = bridge.port(slot)?;
                 report.push(Attached {
                     ifname: link.name.clone(),
                     ifindex: link.ifindex,
+                    hook: now.hook_mode().name(),
                     hooks: hooks(&now).into_iter().map(bridge_common::Hook::name).collect(),
-                    changed: before.is_none_or(|had_xdp| had_xdp != now.has(flag::XDP)),
+                    changed: before.is_none_or(|before| before.flags != now.flags),
                 });
                 undo.push((slot, link, before));
             }
@@ -121,8 +124,8 @@ async fn attach_all(
                 for (slot, link, before) in undo.into_iter().rev() {
                     match before {
                         None => bridge.remove_port(netlink, slot).await?,
-                        Some(had_xdp) if had_xdp != bridge.port(slot)?.has(flag::XDP) => {
-                            bridge.set_xdp(slot, link, had_xdp)?;
+                        Some(before) if before.flags != bridge.port(slot)?.flags => {
+                            bridge.set_hooks(slot, link, before.has(flag::AUTO), before.has(flag::XDP))?;
                         }
                         Some(_) => {}
                     }
@@ -134,37 +137,40 @@ async fn attach_all(
     Ok(report)
 }
 
-/// Answers with the slot, and whether the port had XDP before if it was a port before.
+/// Answers with the slot, and with the port as it was if it was one before.
 async fn attach_one(
     bridge: &mut Bridge,
     netlink: &Netlink,
     links: &[Link],
     link: &Link,
-    xdp: bool,
-) -> Result<(u32, Option<bool>)> {
+    hook: Option<HookMode>,
+) -> Result<(u32, Option<Port>)> {
     let existing = bridge
         .occupied()?
         .into_iter()
         .find(|(_, port)| port.ifindex == link.ifindex);
     if let Some((slot, port)) = existing {
-        let had_xdp = port.has(flag::XDP);
-        let wants_xdp = xdp && link.kind == Kind::Tap;
-        if wants_xdp && !had_xdp {
-            refuse_other_xdp(link)?;
+        if let Some(mode) = hook
+            && mode != port.hook_mode()
+            && link.kind == Kind::Tap
+        {
+            let xdp = mode != HookMode::Tcx;
+            if xdp && !port.has(flag::XDP) {
+                refuse_other_xdp(link)?;
+            }
+            bridge.set_hooks(slot, link, mode == HookMode::Auto, xdp)?;
         }
-        if wants_xdp != had_xdp {
-            bridge.set_xdp(slot, link, wants_xdp)?;
-        }
-        return Ok((slot, Some(had_xdp)));
+        return Ok((slot, Some(port)));
     }
     check_device(netlink, links, link).await?;
-    if xdp && link.kind == Kind::Tap {
+    let mode = hook.unwrap_or(HookMode::Auto);
+    if mode != HookMode::Tcx && link.kind == Kind::Tap {
         refuse_other_xdp(link)?;
     }
-    Ok((bridge.add_port(netlink, link, xdp).await?, None))
+    Ok((bridge.add_port(netlink, link, mode).await?, None))
 }
 
-fn refuse_other_xdp(link: &Link) -> Result<()> {
+pub(crate) fn refuse_other_xdp(link: &Link) -> Result<()> {
     link.xdp_program
         .map_or(Ok(()), |id| Err(other_xdp(&link.name, id)))
 }

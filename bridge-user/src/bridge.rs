@@ -85,6 +85,7 @@ pub fn load_object(max_ports: u32, kernel: &layout::Kernel) -> Result<Ebpf> {
         .map_max_entries(map::PORT_COUNTERS, max_ports)
         .map_max_entries(map::PATHS, max_ports * max_ports)
         .override_global(layout::MAX_PORTS, &max_ports, true)
+        .override_global(layout::LONGEST_NATIVE, &kernel::longest_native(), true)
         .override_global(layout::KERNEL, kernel, true)
         .load(&linked(OBJECT, kernel))
         .at("programs", "create their maps")

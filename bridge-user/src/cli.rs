@@ -14,11 +14,13 @@ use tapbridge::{
     common::{
         fdb::DEFAULT_AGEING_SECONDS,
         layout::{DEFAULT_MAX_PORTS, MAX_PORTS_LIMIT},
+        port::HookMode,
     },
     detach::{detach, detach_all},
     kernel,
     monitor::monitor,
     netlink::Netlink,
+    run,
     show::show,
     state::{DEFAULT_STATE, Locked, State},
     stats::{self, Statistics},
@@ -53,6 +55,12 @@ pub struct CommandLine {
 enum Command {
     /// Make network devices ports of a bridge: all of them, or on an error none
     Attach(Attach),
+    /// Keep ports of '--hook auto' on the hooks that fit their traffic, until Ctrl-C
+    ///
+    /// Looks at the counters of all bridges of this network namespace five times a second: XDP goes off a tap that
+    /// sends in bulk, and comes back when short frames are most of what it sends. No frame is lost or overtaken by
+    /// that. Each change is printed. When this program has ended every port keeps the hooks that it has.
+    Run,
     /// Give ports back as they were; a bridge goes with its last port
     Detach(Detach),
     /// Show bridges and their ports
@@ -75,10 +83,22 @@ enum Command {
 /// Which hooks a tap gets.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum HookChoice {
+    /// As xdp to begin with; then as 'tapbridge run' finds to fit the tap's traffic
+    Auto,
     /// Native XDP for what it can carry, tcx for the rest
     Xdp,
     /// tcx alone: better for bulk senders, and for taps served by vhost-net
     Tcx,
+}
+
+impl From<HookChoice> for HookMode {
+    fn from(choice: HookChoice) -> Self {
+        match choice {
+            HookChoice::Auto => Self::Auto,
+            HookChoice::Xdp => Self::Xdp,
+            HookChoice::Tcx => Self::Tcx,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -91,9 +111,9 @@ struct Attach {
     #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
     bridge: String,
 
-    /// Hooks of taps; other devices always have tcx alone
-    #[arg(long, value_enum, default_value = "xdp")]
-    hook: HookChoice,
+    /// Hooks of taps; other devices always have tcx alone [default: auto, and what ports have already]
+    #[arg(long, value_enum)]
+    hook: Option<HookChoice>,
 
     /// Ports that a new bridge has room for: 2 to 1024. Counters take N x N x 32 octets per CPU [default: 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=i64::from(MAX_PORTS_LIMIT)))]
@@ -167,12 +187,16 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
             kernel::check_version()?;
             let options = attach::Options {
                 bridge: arguments.bridge,
-                xdp: arguments.hook == HookChoice::Xdp,
+                hook: arguments.hook.map(HookMode::from),
                 max_ports: arguments.max_ports,
             };
             let locked = state.lock()?;
             let attached = uninterrupted(attach(&locked, &arguments.interfaces, &options)).await?;
             output::attached(&attached, &options.bridge, json)
+        }
+        Command::Run => {
+            kernel::check_version()?;
+            run::run(&state, asked_to_end(), |notice| output::notice(&notice, json)).await
         }
         Command::Detach(Detach { targets, bridge }) => {
             let bridge = bridge.as_deref();

@@ -153,6 +153,14 @@ pub enum Error {
         /// How many slots it has.
         slots: u32,
     },
+    /// Another `run` is at work.
+    #[error(
+        "{path}: another 'tapbridge run' looks after the bridges of this network namespace; one is enough"
+    )]
+    Running {
+        /// The state folder.
+        path: PathBuf,
+    },
     /// Another monitor reads the bridge's log.
     #[error(
         "bridge {bridge}: another 'tapbridge monitor' reads this bridge's log, which has one reader; end it first"

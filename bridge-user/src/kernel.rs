@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path};
 
-use bridge_common::layout::Kernel;
-use nix::sys::utsname::uname;
+use bridge_common::layout::{Kernel, NATIVE_OVERHEAD};
+use nix::{
+    sys::utsname::uname,
+    unistd::{SysconfVar, sysconf},
+};
 
 use crate::{
     btf::{Btf, BtfError},
@@ -67,6 +70,13 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 /// The offsets that the switch's programs need, from the kernel's own description of itself.
 pub fn offsets() -> Result<Kernel> {
     read_btf(switch_offsets)
+}
+
+/// The longest frame that native XDP takes on a tap, in octets.
+pub(crate) fn longest_native() -> u32 {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    let page = page.and_then(|page| u32::try_from(page).ok()).unwrap_or(4096);
+    page.saturating_sub(NATIVE_OVERHEAD)
 }
 
 /// What the counter of system calls needs to know of a thread.

@@ -2,7 +2,7 @@
 //!
 //! Nothing here has to keep running: a bridge is a folder of pinned maps, programs and links in bpffs ([`state`]).
 //! [`bridge`] opens and makes such a folder, [`attach`] and [`detach`] move ports in and out of it, [`fdb`],
-//! [`show`], [`stats`] and [`monitor`] read it. [`syscalls`] has nothing to do with bridges: it counts what a VMM asks
+//! [`show`], [`stats`] and [`monitor`] read it. [`run`] may run beside it, to fit hooks to traffic. [`syscalls`] has nothing to do with bridges: it counts what a VMM asks
 //! of the kernel, and leaves nothing behind.
 
 pub mod attach;
@@ -17,6 +17,7 @@ pub mod monitor;
 pub mod namespace;
 pub mod netlink;
 pub mod port;
+pub mod run;
 pub mod show;
 pub mod state;
 pub mod stats;

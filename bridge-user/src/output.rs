@@ -2,7 +2,10 @@
 
 mod syscalls;
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -11,7 +14,8 @@ use tapbridge::{
     detach::Detached,
     fdb::Entry,
     monitor::Event,
-    show::{BridgeOverview, Overview},
+    run::{Change, Notice},
+    show::{BridgeOverview, Overview, PortOverview},
     stats::{BridgeStatistics, Count, PortStatistics, Statistics},
 };
 
@@ -88,9 +92,10 @@ pub fn attached(attached: &[Attached], bridge: &str, as_json: bool) -> Result<()
         };
         writeln!(
             io::stdout(),
-            "{}: {what} to {bridge} ({})",
+            "{}: {what} to {bridge} ({}{})",
             port.ifname,
-            port.hooks.join(" + ")
+            port.hooks.join(" + "),
+            if port.hook == "auto" { ", auto" } else { "" }
         )?;
     }
     Ok(())
@@ -131,6 +136,35 @@ pub fn event(event: &Event, as_json: bool) -> Result<()> {
         io::stdout(),
         "{master}: {mac}{vlan}{service} {event} on {ifname}"
     )?)
+}
+
+/// What `run` has to tell: its changes go to standard output, the rest to standard error.
+pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
+    match notice {
+        Notice::Ready => eprintln!("watching the ports of '--hook auto'; Ctrl-C ends"),
+        Notice::Failed(error) => eprintln!("tapbridge: {error}; trying again"),
+        Notice::Changed(change) if as_json => json(change)?,
+        Notice::Changed(change) => {
+            let milliseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3;
+            let Change {
+                ifname,
+                master,
+                interval_ms,
+                frames,
+                bulk_frames,
+                ..
+            } = change;
+            writeln!(
+                io::stdout(),
+                "{master}: {ifname} has {} now: in {interval_ms} ms, of {frames} frames {bulk_frames} in bulk, XDP \
+                 saves {:.1} ms and costs {:.1} ms",
+                change.hooks.join(" + "),
+                milliseconds(change.xdp_saves_ns),
+                milliseconds(change.xdp_costs_ns)
+            )?;
+        }
+    }
+    Ok(())
 }
 
 pub fn flushed(count: usize, as_json: bool) -> Result<()> {
@@ -184,12 +218,25 @@ fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
         table.row([
             format!("  {}", port.ifname),
             port.kind.unwrap_or("-").to_owned(),
-            port.hooks.join(" + "),
+            hooks(port),
             port.state.to_owned(),
             port.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
         ]);
     }
     table.print()
+}
+
+/// Such as "tcx (auto, 3 changes, last 12 s ago)".
+fn hooks(port: &PortOverview) -> String {
+    let hooks = port.hooks.join(" + ");
+    match port.hook_changed {
+        _ if port.hook != "auto" => hooks,
+        None => format!("{hooks} (auto)"),
+        Some(seconds) => format!(
+            "{hooks} (auto, changes: {}, last {seconds} s ago)",
+            port.hook_changes
+        ),
+    }
 }
 
 pub fn fdb(entries: &[Entry], as_json: bool) -> Result<()> {

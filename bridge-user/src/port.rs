@@ -4,8 +4,9 @@ use aya::{maps::PerCpuValues, util::nr_cpus};
 use bridge_common::{
     Hook,
     counters::{PathCounters, PortCounters},
-    port::{INTERFACE_NAME, Ingress, Port, flag},
+    port::{HookMode, INTERFACE_NAME, Ingress, Port, flag},
 };
+use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     bridge::Bridge,
@@ -33,9 +34,8 @@ pub fn hooks(port: &Port) -> Vec<Hook> {
 }
 
 impl Bridge {
-    /// Makes a device a port, with the XDP program if `xdp` says so and the device is a tap. On failure the device is
-    /// as it was.
-    pub(crate) async fn add_port(&mut self, netlink: &Netlink, link: &Link, xdp: bool) -> Result<u32> {
+    /// Makes a device a port, with the hooks of this mode if it is a tap. On failure the device is as it was.
+    pub(crate) async fn add_port(&mut self, netlink: &Netlink, link: &Link, mode: HookMode) -> Result<u32> {
         let full = || Error::Full {
             bridge: self.name.clone(),
             slots: self.meta.max_ports,
@@ -45,14 +45,14 @@ impl Bridge {
         let slot = (0..self.meta.max_ports)
             .find(|slot| !taken(slot))
             .ok_or_else(full)?;
-        let result = self.fill_slot(netlink, link, xdp, slot).await;
+        let result = self.fill_slot(netlink, link, mode, slot).await;
         if result.is_err() {
             self.remove_port(netlink, slot).await?;
         }
         result.map(|()| slot)
     }
 
-    async fn fill_slot(&mut self, netlink: &Netlink, link: &Link, xdp: bool, slot: u32) -> Result<()> {
+    async fn fill_slot(&mut self, netlink: &Netlink, link: &Link, mode: HookMode, slot: u32) -> Result<()> {
         let mut name = [0; INTERFACE_NAME];
         name[..link.name.len()].copy_from_slice(link.name.as_bytes());
         let tap = link.kind == Kind::Tap;
@@ -60,7 +60,8 @@ impl Bridge {
             ifindex: link.ifindex,
             generation: self.take_generation()?,
             flags: flag::UNFINISHED,
-            reserved: 0,
+            hook_changes: 0,
+            hook_changed_at: 0,
             tx_dropped_at_attach: link.tx_dropped,
             name,
         };
@@ -99,7 +100,10 @@ impl Bridge {
         self.link(slot, Hook::Tcx, link.ifindex, &link.name)?;
         if tap {
             port.flags |= flag::NATIVE_TARGET;
-            if xdp {
+            if mode == HookMode::Auto {
+                port.flags |= flag::AUTO;
+            }
+            if mode != HookMode::Tcx {
                 self.link(slot, Hook::Xdp, link.ifindex, &link.name)?;
                 port.flags |= flag::XDP;
             }
@@ -109,17 +113,42 @@ impl Bridge {
         self.update_slots_in_use()
     }
 
-    /// Switches the XDP program of an attached tap on or off.
-    pub(crate) fn set_xdp(&mut self, slot: u32, link: &Link, on: bool) -> Result<()> {
+    /// Gives an attached tap the hooks that it shall have from now on.
+    pub(crate) fn set_hooks(&mut self, slot: u32, link: &Link, auto: bool, xdp: bool) -> Result<()> {
         let mut port = self.port(slot)?;
-        if on {
+        port.flags = port.flags & !flag::AUTO | if auto { flag::AUTO } else { 0 };
+        self.set_xdp(slot, link, port, xdp)
+    }
+
+    /// Switches the XDP program of an attached tap on or off, and writes down that this was done.
+    pub(crate) fn adapt_hooks(&mut self, slot: u32, link: &Link, xdp: bool) -> Result<Port> {
+        let mut port = self.port(slot)?;
+        port.hook_changes = port.hook_changes.wrapping_add(1);
+        port.hook_changed_at = since_boot()?;
+        self.set_xdp(slot, link, port, xdp)?;
+        self.port(slot)
+    }
+
+    /// Writes the port, and attaches the XDP program or detaches it. No frame is lost or overtaken meanwhile: a tap's
+    /// driver takes each frame through either hook before it returns to the VMM (`tun_get_user`), and tcx takes all that
+    /// XDP does not.
+    ///
+    /// The record says that XDP is on only while it is: a link that it does not know of is what a killed command left.
+    fn set_xdp(&mut self, slot: u32, link: &Link, mut port: Port, on: bool) -> Result<()> {
+        let was_on = port.has(flag::XDP);
+        if !on {
+            port.flags &= !flag::XDP;
+            self.write_port(slot, port)?;
+        }
+        if !on || !was_on {
+            self.unlink(slot, Hook::Xdp)?;
+        }
+        if on && !was_on {
             self.link(slot, Hook::Xdp, link.ifindex, &link.name)?;
             port.flags |= flag::XDP;
-        } else {
-            self.unlink(slot, Hook::Xdp)?;
-            port.flags &= !flag::XDP;
         }
-        self.write_port(slot, port)
+        self.write_port(slot, port)?;
+        self.forget_recent()
     }
 
     /// Empties a slot and gives the device back as it was. Every step may have been done before.
@@ -155,6 +184,8 @@ impl Bridge {
         for (slot, port) in self.occupied()? {
             if port.has(flag::UNFINISHED) || !self.has_device(slot)? {
                 self.remove_port(netlink, slot).await?;
+            } else if !port.has(flag::XDP) {
+                self.unlink(slot, Hook::Xdp)?;
             }
         }
         Ok(())
@@ -200,6 +231,13 @@ impl Bridge {
         }
         Ok(())
     }
+}
+
+/// In ns, of the clock that goes on while the machine sleeps.
+pub(crate) fn since_boot() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).at("CLOCK_BOOTTIME", "read")?;
+    let now = std::time::Duration::from(now).as_nanos();
+    u64::try_from(now).at("CLOCK_BOOTTIME", "read")
 }
 
 /// Gives a device its settings back. It may have got another name.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bridge_common::Hook;
+use bridge_common::{Hook, port::Port};
 use serde::Serialize;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     detach::name_of,
     error::{Error, Result},
     netlink::{Kind, Link, Netlink},
-    port::hooks,
+    port::{hooks, since_boot},
     state::Locked,
 };
 
@@ -66,8 +66,14 @@ pub struct PortOverview {
     pub slot: u32,
     /// "tap" or "other"; none if the device is out of sight.
     pub kind: Option<&'static str>,
+    /// Who chooses the port's hooks: "auto", "xdp" or "tcx".
+    pub hook: &'static str,
     /// Hooks that frames from the port meet, first to last.
     pub hooks: Vec<&'static str>,
+    /// How often `run` has changed them since the port was attached.
+    pub hook_changes: u32,
+    /// How many seconds ago it did so last; none if never.
+    pub hook_changed: Option<u64>,
     /// "up", "down", "no carrier", "gone", or "unknown" in another network namespace.
     pub state: &'static str,
     /// Octets of payload; none if the device is out of sight.
@@ -114,6 +120,9 @@ fn overview(bridge: &Bridge, links: &[Link]) -> Result<BridgeOverview> {
             ifindex: port.ifindex,
             slot,
             kind: link.map(|link| if link.kind == Kind::Tap { "tap" } else { "other" }),
+            hook: port.hook_mode().name(),
+            hook_changes: port.hook_changes,
+            hook_changed: hook_changed(&port)?,
             hooks: hooks(&port).into_iter().map(Hook::name).collect(),
             state: match link {
                 None if gone => "gone",
@@ -133,4 +142,13 @@ fn overview(bridge: &Bridge, links: &[Link]) -> Result<BridgeOverview> {
         max_ports: bridge.meta.max_ports,
         ports,
     })
+}
+
+/// In seconds before now.
+fn hook_changed(port: &Port) -> Result<Option<u64>> {
+    if port.hook_changed_at == 0 {
+        return Ok(None);
+    }
+    let ago = Duration::from_nanos(since_boot()?.saturating_sub(port.hook_changed_at));
+    Ok(Some(ago.as_secs()))
 }

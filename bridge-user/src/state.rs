@@ -4,6 +4,7 @@
 //! exclusively, whoever reads holds it shared.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
@@ -64,7 +65,7 @@ impl State {
                 }
                 _ => {}
             }
-            if let Some(locked) = self.try_lock(true)? {
+            if let Some(locked) = self.try_lock(true, LOCK_PATIENCE)? {
                 return Ok(locked);
             }
         }
@@ -75,7 +76,7 @@ impl State {
         if !self.root.is_dir() {
             return Ok(None);
         }
-        self.try_lock(false)
+        self.try_lock(false, LOCK_PATIENCE)
     }
 
     /// Locks for changing; `None` if there is no state to change.
@@ -83,17 +84,47 @@ impl State {
         if !self.root.is_dir() {
             return Ok(None);
         }
-        self.try_lock(true)
+        self.try_lock(true, LOCK_PATIENCE)
+    }
+
+    /// Locks for changing at once or not at all; `None` if there is no state to change or a command is at work.
+    pub fn lock_if_free(&self) -> Result<Option<Locked>> {
+        if !self.root.is_dir() {
+            return Ok(None);
+        }
+        match self.try_lock(true, Duration::ZERO) {
+            Err(Error::Locked { .. }) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// The bridges there are, with what tells each from a later one of its name. Needs no lock: a bridge may be half
+    /// made.
+    pub(crate) fn bridge_inodes(&self) -> Result<BTreeMap<String, u64>> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            entries => entries.at(self.root.display(), "list the bridges")?,
+        };
+        let inodes = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name, entry.metadata().ok()?.ino()))
+        });
+        Ok(inodes.collect())
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// `None` if the folder was removed meanwhile, by the command that held the lock.
-    fn try_lock(&self, exclusive: bool) -> Result<Option<Locked>> {
+    fn try_lock(&self, exclusive: bool, patience: Duration) -> Result<Option<Locked>> {
         let object = self.root.display();
         let folder = match File::open(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result.at(object, "open the state folder")?,
         };
-        let deadline = Instant::now() + LOCK_PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             match if exclusive {
                 folder.try_lock()
@@ -105,7 +136,7 @@ impl State {
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::Locked {
                         path: self.root.clone(),
-                        seconds: LOCK_PATIENCE.as_secs(),
+                        seconds: patience.as_secs(),
                     });
                 }
                 Err(TryLockError::Error(error)) => return Err(error).at(self.root.display(), "lock"),

@@ -89,6 +89,8 @@ pub struct PortStatistics {
     pub passed_up: u64,
     /// Partial checksums that XDP completed.
     pub checksums_completed: u64,
+    /// Received frames that native XDP can't take: GSO, or longer than a page has room for.
+    pub bulk: Count,
     /// Received frames that carried several segments.
     pub gso_frames: u64,
     /// Addresses that were new.
@@ -161,6 +163,7 @@ impl Bridge {
                 flooded: counters.flooded.into(),
                 passed_up: counters.passed_up,
                 checksums_completed: counters.checksums_completed,
+                bulk: counters.bulk.into(),
                 gso_frames: counters.gso,
                 learned: counters.learned,
                 moved: counters.moved,
@@ -175,7 +178,7 @@ impl Bridge {
         })
     }
 
-    fn counters(&self, slot: u32) -> Result<PortCounters> {
+    pub(crate) fn counters(&self, slot: u32) -> Result<PortCounters> {
         let values = self.port_counters.get(&slot, 0).at(&self.name, "read counters")?;
         let mut sum = PortCounters::default();
         values.iter().for_each(|value| sum += *value);

@@ -35,7 +35,7 @@ fn attaching_twice_changes_nothing() {
     let first = switch.json("attach vm1 vm2");
     let port = |name: &str, changed: bool| {
         let ifindex = link(name).expect("a tap")["ifindex"].clone();
-        json!({ "ifname": name, "ifindex": ifindex, "hooks": ["xdp", "tcx"], "changed": changed })
+        json!({ "ifname": name, "ifindex": ifindex, "hook": "auto", "hooks": ["xdp", "tcx"], "changed": changed })
     };
     let report = |changed| json!({ "schema": 1, "bridge": "tapbridge", "ports": [port("vm1", changed), port("vm2", changed)] });
     assert_eq!(first, report(true));
@@ -76,19 +76,24 @@ fn the_hook_of_an_attached_port_can_be_changed() {
     for (hook, hooks) in [
         ("xdp", json!(["xdp", "tcx"])),
         ("tcx", json!(["tcx"])),
+        ("auto", json!(["xdp", "tcx"])),
+        ("tcx", json!(["tcx"])),
         ("xdp", json!(["xdp", "tcx"])),
+        ("auto", json!(["xdp", "tcx"])),
     ] {
         let changed = switch.json(&format!("attach vm1 --hook {hook}"))["ports"][0]["changed"].clone();
         assert_eq!(changed, expected != (0, 0), "{hook}");
-        assert_eq!(switch.shown("vm1")["hooks"], hooks);
+        assert_eq!(switch.json("attach vm1")["ports"][0]["changed"], false, "{hook}");
+        let shown = switch.shown("vm1");
+        assert_eq!((&shown["hooks"], &shown["hook"]), (&hooks, &json!(hook)));
         assert_eq!(switch.shown("vm2")["hooks"], json!(["xdp", "tcx"]));
         assert_eq!(program("vm1").is_null(), hook == "tcx");
         send(vm1, &frame);
         assert_receives(vm2, &frame);
-        if hook == "xdp" {
-            expected.0 += 1;
-        } else {
+        if hook == "tcx" {
             expected.1 += 1;
+        } else {
+            expected.0 += 1;
         }
         // What was learned and counted stays.
         assert_eq!(switch.stats().frames("vm1", "vm2"), expected);

@@ -1,5 +1,6 @@
 //! The switch's logic on the host: the same functions that both programs run in the kernel.
 
+mod adaptive;
 mod checksum;
 mod decision;
 mod ethernet;

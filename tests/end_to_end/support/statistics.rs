@@ -37,6 +37,7 @@ pub struct Port {
     pub flooded: Count,
     pub passed_up: u64,
     pub checksums_completed: u64,
+    pub bulk: Count,
     pub gso_frames: u64,
     pub learned: u64,
     pub moved: u64,
@@ -102,6 +103,11 @@ impl Bridge {
         for port in &self.ports {
             let places = port.forwarded.frames + port.flooded.frames + port.dropped_on_arrival();
             assert_eq!(port.rx.frames, places, "{}: {self:#?}", port.ifname);
+            assert!(
+                (port.gso_frames..=port.rx.frames).contains(&port.bulk.frames),
+                "{}: {self:#?}",
+                port.ifname
+            );
             let from = self.sum(|path| path.from == port.ifname);
             assert_eq!(
                 port.forwarded, from,

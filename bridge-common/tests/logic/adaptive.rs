@@ -1,0 +1,215 @@
+//! Which hook is chosen for which traffic, and when.
+
+use std::time::Duration;
+
+use bridge_common::{
+    adaptive::{Choice, Growth, INTERVAL},
+    counters::{PortCounters, Traffic},
+};
+use proptest::prelude::*;
+
+/// What a port sends in an interval.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    short: u64,
+    /// Short frames that XDP leaves to tcx.
+    left: u64,
+    bulk: u64,
+}
+
+const QUIET: Load = load(3, 0, 3);
+const SHORT: Load = load(50_000, 0, 0);
+const BULK: Load = load(200, 0, 5_000);
+const TUNNELS: Load = load(0, 50_000, 0);
+
+const fn load(short: u64, left: u64, bulk: u64) -> Load {
+    Load { short, left, bulk }
+}
+
+/// A port, and `run` looking at it.
+struct Port {
+    choice: Choice,
+    counters: PortCounters,
+    now: Duration,
+    /// When its hooks changed.
+    changes: Vec<Duration>,
+}
+
+impl Port {
+    fn new(xdp: bool) -> Self {
+        Self {
+            choice: Choice::new(xdp),
+            counters: PortCounters::default(),
+            now: Duration::ZERO,
+            changes: Vec::new(),
+        }
+    }
+
+    /// An interval passes; answers with what is to be done.
+    fn pass(&mut self, load: Load) -> Option<bool> {
+        let before = self.counters;
+        let after = &mut self.counters;
+        after.received.frames += load.short + load.left + load.bulk;
+        after.bulk.frames += load.bulk;
+        after.bulk.bytes += load.bulk * 65_000;
+        if self.choice.xdp() {
+            after.passed_up += load.left + load.bulk;
+        }
+        self.now += INTERVAL;
+        let growth = Growth::between(&before, after);
+        self.choice.observe(&growth, INTERVAL, self.now)
+    }
+
+    /// An interval passes, and what is to be done is done.
+    fn follow(&mut self, load: Load) {
+        if let Some(xdp) = self.pass(load) {
+            self.choice.changed(xdp, self.now);
+            self.changes.push(self.now);
+        }
+    }
+
+    fn follow_for(&mut self, load: Load, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.follow(load);
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn xdp_goes_off_a_port_that_sends_bulk_after_two_intervals() {
+    let mut port = Port::new(true);
+    assert_eq!(port.pass(BULK), None);
+    assert_eq!(port.pass(BULK), Some(false));
+    // It stays wanted until it is done.
+    assert_eq!(port.pass(BULK), Some(false));
+}
+
+#[test]
+fn xdp_comes_to_a_port_that_sends_short_frames_after_two_intervals() {
+    let mut port = Port::new(false);
+    assert_eq!(port.pass(SHORT), None);
+    assert_eq!(port.pass(SHORT), Some(true));
+}
+
+#[test]
+fn a_port_keeps_the_hook_that_fits() {
+    for (xdp, load) in [(true, SHORT), (false, BULK), (true, QUIET), (false, QUIET)] {
+        let mut port = Port::new(xdp);
+        port.follow_for(load, 60 * SECOND);
+        assert_eq!(port.changes, [], "{load:?}");
+    }
+}
+
+#[test]
+fn silence_says_nothing_and_one_interval_is_not_enough() {
+    let mut port = Port::new(true);
+    for load in [QUIET, BULK, QUIET, SHORT, BULK, QUIET, QUIET] {
+        assert_eq!(port.pass(load), None, "{load:?}");
+    }
+    assert_eq!(port.pass(BULK), Some(false), "with the one before the silence");
+}
+
+#[test]
+fn the_hook_follows_traffic_that_changes_now_and_then() {
+    let mut port = Port::new(true);
+    for _ in 0..10 {
+        port.follow_for(BULK, 5 * SECOND);
+        assert!(!port.choice.xdp());
+        port.follow_for(SHORT, 5 * SECOND);
+        assert!(port.choice.xdp());
+    }
+    assert_eq!(port.changes.len(), 20);
+    for (number, change) in (0..).zip(&port.changes) {
+        assert!(
+            *change - number * 5 * SECOND <= 2 * INTERVAL,
+            "{:?}",
+            port.changes
+        );
+    }
+}
+
+#[test]
+fn the_hook_changes_at_most_once_a_second() {
+    let mut port = Port::new(true);
+    for _ in 0..600 {
+        port.follow_for(BULK, 2 * INTERVAL);
+        port.follow_for(SHORT, 2 * INTERVAL);
+    }
+    let changes = port.changes.windows(2);
+    assert!(
+        changes.into_iter().all(|pair| pair[1] - pair[0] >= SECOND),
+        "{:?}",
+        port.changes
+    );
+}
+
+#[test]
+fn xdp_is_tried_ever_more_rarely_where_it_leaves_all_to_tcx() {
+    let mut port = Port::new(true);
+    port.follow_for(TUNNELS, 1200 * SECOND);
+    assert!(!port.choice.xdp());
+    // Seven times in the first minutes, with twice the pause each time, then once a minute.
+    assert!((30..60).contains(&port.changes.len()), "{:?}", port.changes);
+    let pauses = port.changes.windows(2).step_by(2).map(|pair| pair[1] - pair[0]);
+    let pauses: Vec<_> = pauses.collect();
+    assert!(
+        pauses.is_sorted() && pauses.last() <= Some(&(65 * SECOND)),
+        "{pauses:?}"
+    );
+    // What it is tried for is seen when it comes, and then it stays as long as that.
+    port.follow_for(SHORT, 65 * SECOND);
+    assert!(port.choice.xdp());
+    let changes = port.changes.len();
+    port.follow_for(SHORT, 60 * SECOND);
+    port.follow_for(BULK, SECOND);
+    port.follow_for(SHORT, 2 * SECOND);
+    assert!(
+        port.choice.xdp() && port.changes.len() == changes + 2,
+        "{:?}",
+        port.changes
+    );
+}
+
+#[test]
+fn a_change_that_fails_is_tried_again_later() {
+    let mut port = Port::new(false);
+    port.follow(SHORT);
+    let mut attempts = Vec::new();
+    for _ in 0..600 {
+        if port.pass(SHORT).is_some() {
+            attempts.push(port.now);
+            port.choice.failed(port.now);
+        }
+    }
+    assert!((6..10).contains(&attempts.len()), "{attempts:?}");
+    assert!(!port.choice.xdp());
+}
+
+#[test]
+fn counters_that_begin_anew_do_no_harm() {
+    let before = PortCounters {
+        received: Traffic { frames: 9, bytes: 9 },
+        passed_up: 9,
+        ..PortCounters::default()
+    };
+    assert_eq!(
+        Growth::between(&before, &PortCounters::default()),
+        Growth::default()
+    );
+}
+
+proptest! {
+    #[test]
+    fn steady_traffic_that_xdp_takes_changes_a_hook_once_at_most(
+        xdp: bool,
+        short in 0_u64..500_000,
+        bulk in 0_u64..20_000,
+    ) {
+        let mut port = Port::new(xdp);
+        port.follow_for(load(short, 0, bulk), 120 * SECOND);
+        prop_assert!(port.changes.len() <= 1, "{:?}", port.changes);
+    }
+}
