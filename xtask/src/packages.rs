@@ -18,44 +18,24 @@ pub struct Program {
     package: &'static str,
 }
 
-const IP: Program = Program {
-    name: "ip",
-    package: "iproute2",
-};
-const IPERF3: Program = Program {
-    name: "iperf3",
-    package: "iperf3",
-};
-const SOCKPERF: Program = Program {
-    name: "sockperf",
-    package: "sockperf",
-};
+const fn program(name: &'static str, package: &'static str) -> Program {
+    Program { name, package }
+}
 
-const BUSYBOX: Program = Program {
-    name: "busybox",
-    package: "busybox-static",
-};
-
-const WRK: Program = Program {
-    name: "wrk",
-    package: "wrk",
-};
-const WEBORF: Program = Program {
-    name: "weborf",
-    package: "weborf",
-};
-
-/// What the lab runs to measure connections between guests that are namespaces.
-pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
-const JQ: Program = Program {
-    name: "jq",
-    package: "jq",
-};
+const BUSYBOX: Program = program("busybox", "busybox-static");
+const IP: Program = program("ip", "iproute2");
+const IPERF3: Program = program("iperf3", "iperf3");
+const JQ: Program = program("jq", "jq");
+const SOCKPERF: Program = program("sockperf", "sockperf");
+const WEBORF: Program = program("weborf", "weborf");
+const WRK: Program = program("wrk", "wrk");
 
 /// What the bench runs: `ip`, and `tc` from the same package.
 pub const BENCH: &[Program] = &[IP];
 /// What the lab runs to measure.
 pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
+/// What the lab runs to measure connections between guests that are namespaces.
+pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
 /// What the tests run; those of the lab have it measure, check with busybox that files arrive, and run the scripts.
 pub const TESTS: &[Program] = &[IP, IPERF3, SOCKPERF, BUSYBOX, JQ];
 
