@@ -9,7 +9,7 @@ use super::{START_LIMIT, limit};
 use crate::{
     guest::Guest,
     interrupt::Interrupted,
-    job::{self, State},
+    job::{self, Job, State},
     settings::Measuring,
     wait::{self, OnSignal},
 };
@@ -37,19 +37,18 @@ pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> 
     let folder = server.answers();
     let mut listener = server.start(&["weborf", "-b", &folder, "-p", PORT])?;
     let url = format!("http://{address}:{PORT}/answer");
-    let close = ["-H", "Connection: close", "-t", "1"];
+    let call = |parallel: u32, time_s: u32| {
+        let (parallel, time) = (parallel.to_string(), time_s.to_string());
+        let close = ["-H", "Connection: close", "-t", "1"];
+        let words = ["--latency", "-c", &parallel, "-d", &time, &url];
+        client.start(&[&["wrk"], &close[..], &words].concat())
+    };
     // It does not say when it listens: a first connection tells.
     let mut why = None;
     let answered = wait::until("weborf to answer", START_LIMIT, OnSignal::Stop, || {
-        let mut probe = client.start(&[&["wrk"], &close[..], &["-c", "1", "-d", "1", &url]].concat())?;
-        match job::finish(&mut *probe, limit(1), OnSignal::Stop) {
-            Ok(output) => match parse(&output, 1) {
-                Ok(answered) => Ok(Some(answered)),
-                Err(error) => {
-                    why = Some(error.context(output));
-                    Ok(None)
-                }
-            },
+        let mut probe = call(1, 1)?;
+        match finish(&mut *probe, 1, 1) {
+            Ok(answered) => Ok(Some(answered)),
             Err(error) if listener.state()? != State::Running || error.is::<Interrupted>() => Err(error),
             Err(error) => {
                 why = Some(error);
@@ -61,13 +60,14 @@ pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> 
         Some(why) => error.context(why),
         None => error,
     })?;
-    let parallel = settings.parallel.to_string();
-    let time = settings.time_s.to_string();
-    let words = ["--latency", "-c", &parallel, "-d", &time, &url];
-    let mut caller = client.start(&[&["wrk"], &close[..], &words].concat())?;
-    let output = job::finish(&mut *caller, limit(settings.time_s), OnSignal::Stop)?;
-    drop(listener);
-    parse(&output, settings.parallel).with_context(|| format!("wrk's output:\n{output}"))
+    let mut caller = call(settings.parallel, settings.time_s)?;
+    finish(&mut *caller, settings.parallel, settings.time_s)
+}
+
+/// Waits for a wrk to end; returns what it has measured.
+fn finish(wrk: &mut dyn Job, parallel: u32, time_s: u32) -> Result<Connections> {
+    let output = job::finish(wrk, limit(time_s), OnSignal::Stop)?;
+    parse(&output, parallel).with_context(|| format!("wrk's output:\n{output}"))
 }
 
 fn parse(output: &str, parallel: u32) -> Result<Connections> {
