@@ -13,7 +13,6 @@ use crate::{
     job::{self, State},
     machine,
     pair::{self, Pair, Progress},
-    plan::Seat,
     scratch::Scratch,
     settings::Setup,
     sweep,
@@ -25,8 +24,6 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// The file's length, in blocks of 64 KiB.
 const BLOCKS: &str = "8";
 const PORT: &str = "7000";
-/// From the client and to it.
-const PORTS: [[Seat; 2]; 2] = [[Seat(1), Seat(2)], [Seat(2), Seat(1)]];
 
 /// Check that pings and files get from guest to guest, over each of the datapaths in turn
 ///
@@ -59,7 +56,7 @@ impl CheckArguments {
             let checked = || {
                 let account = Account::open(&pair, setup.tapbridge.as_deref())?;
                 check.all(&*pair.first, &*pair.second)?;
-                check.accounts(&account.close()?, setup.vhost)
+                check.accounts(&pair, &account.close()?, setup.vhost)
             };
             checked()
                 .inspect_err(|error| pair.explain(error))
@@ -92,9 +89,10 @@ impl Check {
 
     /// What guests, VMMs and the switch have counted must agree. Whoever sits nearer to the middle was asked first and
     /// last, so that a frame between two looks makes its count the greater one.
-    fn accounts(&self, costs: &Costs, vhost: bool) -> Result<()> {
-        let roles = [(&costs.client, &costs.server), (&costs.server, &costs.client)];
-        for ((from, to), [port, other]) in roles.into_iter().zip(PORTS) {
+    fn accounts(&self, pair: &Pair, costs: &Costs, vhost: bool) -> Result<()> {
+        let client = (&costs.client, pair.first.seat().tap());
+        let server = (&costs.server, pair.second.seat().tap());
+        for ((from, port), (to, other)) in [(&client, &server), (&server, &client)] {
             let (sent, received) = (from.card.tx_frames, to.card.rx_frames);
             self.agree(&format!("{} sent {sent} frames", from.guest), sent > 0)?;
             // A kernel that copies the frames itself makes no system calls for them.
@@ -103,7 +101,7 @@ impl Check {
                 self.agree(&format!("its VMM called writev {calls} times"), calls >= sent)?;
             }
             if let Some(stats) = &costs.stats {
-                let (rx, tx) = (stats.since(&port.tap(), "rx")?, stats.since(&other.tap(), "tx")?);
+                let (rx, tx) = (stats.since(port, "rx")?, stats.since(other, "tx")?);
                 self.agree(&format!("the switch received {rx} from it"), rx >= sent)?;
                 self.agree(&format!("and sent {tx} to {}", to.guest), tx >= received)?;
             }
