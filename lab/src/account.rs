@@ -13,7 +13,7 @@ use self::syscalls::Counter;
 use crate::{
     guest::Guest,
     pair::Pair,
-    results::{Card, Cpu, HostCpu, Outcome, Role, Run, Stats},
+    results::{Card, Cpu, HostCpu, Role, Run, Stats},
 };
 
 /// What was counted before a measurement.
@@ -44,8 +44,8 @@ impl<'pair, 'host> Account<'pair, 'host> {
         })
     }
 
-    /// Ends, in the opposite order.
-    pub fn close(self) -> Result<Costs> {
+    /// Ends, in the opposite order; the outcome is that of the measurement in between.
+    pub fn close<O>(self, outcome: O) -> Result<Run<O>> {
         let seconds = self.start.elapsed().as_secs_f64();
         let guests = [&*self.pair.first, &*self.pair.second];
         let host = cpu::of_host()?.since(self.host);
@@ -65,7 +65,8 @@ impl<'pair, 'host> Account<'pair, 'host> {
                 card: cards[number].since(self.cards[number]),
             })
         };
-        Ok(Costs {
+        Ok(Run {
+            outcome,
             seconds,
             client: role(0)?,
             server: role(1)?,
@@ -77,29 +78,6 @@ impl<'pair, 'host> Account<'pair, 'host> {
                 _ => None,
             },
         })
-    }
-}
-
-/// What was counted in the meantime; the fields are those of a [`Run`].
-pub struct Costs {
-    pub seconds: f64,
-    pub client: Role,
-    pub server: Role,
-    pub host: HostCpu,
-    pub stats: Option<Stats>,
-}
-
-impl Costs {
-    /// The measurement that this was taken of.
-    pub fn of(self, outcome: Outcome) -> Run {
-        Run {
-            outcome,
-            seconds: self.seconds,
-            client: self.client,
-            server: self.server,
-            host: self.host,
-            stats: self.stats,
-        }
     }
 }
 

@@ -6,13 +6,14 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    account::{Account, Costs},
+    account::Account,
     datapath::Choice,
     guest::{self, Guest},
     interrupt,
     job::{self, State},
     machine,
     pair::{self, Pair, Progress},
+    results::Run,
     scratch::Scratch,
     settings::Setup,
     sweep,
@@ -56,7 +57,7 @@ impl CheckArguments {
             let checked = || {
                 let account = Account::open(&pair, setup.tapbridge.as_deref())?;
                 check.all(&*pair.first, &*pair.second)?;
-                check.accounts(&pair, &account.close()?, setup.vhost)
+                check.accounts(&pair, &account.close(())?, setup.vhost)
             };
             checked()
                 .inspect_err(|error| pair.explain(error))
@@ -89,9 +90,9 @@ impl Check {
 
     /// What guests, VMMs and the switch have counted must agree. Whoever sits nearer to the middle was asked first and
     /// last, so that a frame between two looks makes its count the greater one.
-    fn accounts(&self, pair: &Pair, costs: &Costs, vhost: bool) -> Result<()> {
-        let client = (&costs.client, pair.first.seat().tap());
-        let server = (&costs.server, pair.second.seat().tap());
+    fn accounts(&self, pair: &Pair, counts: &Run<()>, vhost: bool) -> Result<()> {
+        let client = (&counts.client, pair.first.seat().tap());
+        let server = (&counts.server, pair.second.seat().tap());
         for ((from, port), (to, other)) in [(&client, &server), (&server, &client)] {
             let (sent, received) = (from.card.tx_frames, to.card.rx_frames);
             self.agree(&format!("{} sent {sent} frames", from.guest), sent > 0)?;
@@ -100,7 +101,7 @@ impl Check {
                 let calls = calls.get("writev").copied().unwrap_or(0);
                 self.agree(&format!("its VMM called writev {calls} times"), calls >= sent)?;
             }
-            if let Some(stats) = &costs.stats {
+            if let Some(stats) = &counts.stats {
                 let (rx, tx) = (stats.since(port, "rx")?, stats.since(other, "tx")?);
                 self.agree(&format!("the switch received {rx} from it"), rx >= sent)?;
                 self.agree(&format!("and sent {tx} to {}", to.guest), tx >= received)?;

@@ -53,10 +53,10 @@ pub struct Sample {
     pub pumps: Option<[pump::Report; 2]>,
 }
 
-/// One measurement.
+/// One measurement, or, with the outcome `()`, only what was counted meanwhile.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    pub outcome: Outcome,
+pub struct Run<O = Outcome> {
+    pub outcome: O,
     /// From before the client started to after it ended: what the counts below are of. Longer than the measurement
     /// itself, by the warm-up and the programs' start.
     pub seconds: f64,

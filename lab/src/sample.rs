@@ -42,5 +42,5 @@ fn measure(settings: &Settings, pair: &Pair, workload: Workload, progress: &Prog
     let counter = setup.tapbridge.as_deref().filter(|_| !measuring.no_syscalls);
     let account = Account::open(pair, counter)?;
     let outcome = workload.measure(&*pair.first, &*pair.second, measuring)?;
-    Ok(account.close()?.of(outcome))
+    account.close(outcome)
 }
