@@ -20,9 +20,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, builder::PossibleValuesParser};
+use lab::netns;
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
     sys::{
         resource::{Resource, getrlimit, setrlimit},
         uio::writev,
@@ -172,9 +172,7 @@ impl BenchArguments {
 
 /// Gives this process a bpffs of its own: what is pinned there goes with the process, in whatever way that ends.
 fn private_bpffs() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("unsharing the mounts")?;
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("making the mounts private")?;
+    netns::unshare_mounts()?;
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("mounting a bpffs on {BPFFS}"))
 }

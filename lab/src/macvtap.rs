@@ -13,7 +13,6 @@ use std::{
 use nix::{
     libc::{self, dev_t},
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
     sys::stat::{Mode, SFlag, makedev, mknod},
 };
 
@@ -67,8 +66,7 @@ impl From<Macvtap> for OwnedFd {
 /// The kernel may have made a node for it in `/dev`, but called it by the interface's index, which an interface of
 /// another namespace may have too. Unlike that, sysfs shows the interfaces of the namespace it is mounted in.
 fn open(name: &str) -> Result<File> {
-    unshare(CloneFlags::CLONE_NEWNS).context(name, "unshare the mounts")?;
-    private_mounts().context(name, "make the mounts private")?;
+    netns::unshare_mounts()?;
     mount_here("sysfs").context(name, "mount sysfs")?;
     let number =
         device_number(&Path::new(MOUNT).join("class/net").join(name)).context(name, "find the macvtap")?;
@@ -80,12 +78,6 @@ fn open(name: &str) -> Result<File> {
         .custom_flags(libc::O_NONBLOCK)
         .open(NODE)
         .context(name, "open the macvtap's character device")
-}
-
-/// Keeps what is mounted from now on from the machine's other processes.
-fn private_mounts() -> nix::Result<()> {
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
 }
 
 fn mount_here(filesystem: &str) -> nix::Result<()> {

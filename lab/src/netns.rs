@@ -12,7 +12,10 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
 
 use crate::{
     error::{Context, Result},
@@ -164,6 +167,15 @@ pub fn disable_ipv6() -> Result<()> {
         sysctl(&format!("net/ipv6/conf/{interfaces}/disable_ipv6"), "1")?;
     }
     Ok(())
+}
+
+/// Gives the calling thread, and what it starts, a mount namespace of their own, for good: the machine's other
+/// processes do not see what is mounted there, and it is gone with the last of them.
+pub fn unshare_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("mount namespace", "unshare")?;
+    // A new one begins as the old one's peer.
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("mount namespace", "make private")
 }
 
 /// Removes a namespace of this name that an earlier process left behind.
