@@ -2,19 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     io::{BufRead, BufReader},
     path::Path,
-    process::{self, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{Test, datapaths};
+use crate::{
+    Test, datapaths,
+    program::{self, Folder},
+};
 
 pub const TESTS: &[Test] = &[
     (
@@ -30,9 +30,8 @@ pub const TESTS: &[Test] = &[
 const CASES: &str = "64,1514-partial,tso4,broadcast-8,round-trip,one-way,steady-read";
 
 fn bench(options: &[&str]) -> Command {
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
-    bench.arg("bench").arg("--tapbridge").arg(datapaths::switch());
-    bench.args(options);
+    let mut bench = program::lab("bench");
+    bench.arg("--tapbridge").arg(datapaths::switch()).args(options);
     bench
 }
 
@@ -47,8 +46,8 @@ fn pinned() -> Vec<String> {
 }
 
 fn the_bench_measures() {
-    let folder = env::temp_dir().join(format!("lab-bench-{}", process::id()));
-    let output = folder.to_str().expect("a folder in ASCII");
+    let folder = Folder::new("bench");
+    let output = folder.path().to_str().expect("a folder in ASCII");
     let options = [
         "--rounds", "1", "--turn", "1", "--json", "--case", CASES, "--output", output,
     ];
@@ -83,8 +82,7 @@ fn the_bench_measures() {
     assert_eq!(of("broadcast-8").len(), 4);
     assert_eq!(of("steady-read").len(), 2);
     assert_ratios(&results);
-    assert_written(&folder);
-    fs::remove_dir_all(folder).expect("remove the results");
+    assert_written(folder.path());
 }
 
 /// What the times are is the bench's to say; here only that ratios are those of the times. Of one round the median is
@@ -133,7 +131,7 @@ fn an_interrupted_bench_leaves_nothing() {
     let mut steps = BufReader::new(run.stderr.take().expect("a pipe")).lines();
     let measuring = steps.any(|line| line.expect("UTF-8").starts_with("round 2 "));
     assert!(measuring, "{:?}", run.wait());
-    kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGINT).expect("signal the bench");
+    program::signal(&run, Signal::SIGINT);
     // It must not wait for somebody to read what it says.
     let last: Vec<_> = steps.map_while(Result::ok).collect();
     assert_eq!(

@@ -1,14 +1,10 @@
 //! What the lab's datapaths other than the Linux bridge do with guests that are namespaces.
 
-use std::{
-    env,
-    path::PathBuf,
-    process::{Command, Output},
-};
+use std::{env, path::PathBuf, process::Output};
 
 use serde_json::Value;
 
-use crate::{Test, run};
+use crate::{Test, program, run};
 
 pub const MACVTAP: &[Test] = &[(
     "over_macvtaps_nothing_is_lost_and_segments_stay_whole",
@@ -64,9 +60,8 @@ fn assert_nothing_lost(results: &Value) {
 
 fn without_open_vswitch_nothing_starts() {
     let _guard = run::beside_others();
-    let mut lab = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
-    let output = lab
-        .args(["run", "--datapath", "linux-bridge,ovs"])
+    let output = program::lab("run")
+        .args(["--datapath", "linux-bridge,ovs"])
         .output()
         .expect("run the lab");
     assert!(!output.status.success());
@@ -126,8 +121,7 @@ pub fn switch() -> PathBuf {
 /// Has the lab check datapaths; each is to carry pings and files, two ways, by IPv4 and IPv6. Returns what it says.
 fn check(arguments: &[&str], datapaths: &[&str]) -> String {
     let _guard = run::beside_others();
-    let mut lab = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
-    let output = lab.arg("check").args(arguments).output();
+    let output = program::lab("check").args(arguments).output();
     let Output {
         status,
         stdout,

@@ -4,6 +4,7 @@ mod bench;
 mod datapaths;
 mod devices;
 mod macvtap;
+mod program;
 mod pump;
 mod report;
 mod run;

@@ -1,19 +1,20 @@
 //! What a run leaves in its folder, and what is made of it later.
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{self, Command, Output, Stdio},
+    path::Path,
+    process::{Command, Stdio},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{Test, datapaths, run};
+use crate::{
+    Test, datapaths,
+    program::{self, Folder},
+    run,
+};
 
 pub const TESTS: &[Test] = &[
     (
@@ -28,22 +29,8 @@ pub const TESTS: &[Test] = &[
 
 const PLOTS: [&str; 3] = ["throughput", "latency", "syscalls"];
 
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn lab(arguments: &[&Path]) -> Output {
-    let mut lab = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
-    lab.args(arguments).output().expect("start the lab")
-}
-
-fn succeed(arguments: &[&Path]) -> String {
-    let output = lab(arguments);
+fn succeed(lab: &mut Command) -> String {
+    let output = lab.output().expect("start the lab");
     assert!(
         output.status.success(),
         "{}",
@@ -52,28 +39,24 @@ fn succeed(arguments: &[&Path]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-fn fail(arguments: &[&Path]) -> String {
-    let output = lab(arguments);
-    assert!(!output.status.success(), "{arguments:?}");
+fn fail(lab: &mut Command) -> String {
+    let output = lab.output().expect("start the lab");
+    assert!(!output.status.success(), "{lab:?}");
     String::from_utf8(output.stderr).expect("UTF-8")
 }
 
 fn a_run_leaves_a_report() {
-    let folder = Folder(env::temp_dir().join(format!("lab-report-{}", process::id())));
-    let output = folder.0.join("first");
-    let switch = datapaths::switch();
+    let folder = Folder::new("report");
+    let output = folder.path().join("first");
     {
         let _guard = run::beside_others();
-        let words = [
-            "run",
-            "--time",
-            "1",
-            "--datapath",
-            "tapbridge,linux-bridge",
-            "--tapbridge",
-        ];
-        let words: Vec<&Path> = words.iter().map(Path::new).collect();
-        let text = succeed(&[&words[..], &[&switch, Path::new("--output"), &output]].concat());
+        let mut lab = program::lab("run");
+        lab.args(["--time", "1", "--datapath", "tapbridge,linux-bridge"])
+            .arg("--tapbridge")
+            .arg(datapaths::switch())
+            .arg("--output")
+            .arg(&output);
+        let text = succeed(&mut lab);
         assert!(
             text.contains("Gbit/s") && text.contains("to linux-bridge"),
             "{text}"
@@ -89,17 +72,18 @@ fn a_run_leaves_a_report() {
     assert!(page.contains("| vm1 → vm2 | xdp |"), "{page}");
     assert_plots(&output, &page);
 
-    let [report, option] = ["report", "--output"].map(Path::new);
-    assert!(succeed(&[report, &results]).contains("## Throughput"));
-    let second = folder.0.join("second");
-    succeed(&[report, &results, &results, option, &second]);
+    assert!(succeed(program::lab("report").arg(&results)).contains("## Throughput"));
+    let second = folder.path().join("second");
+    let mut comparison = program::lab("report");
+    comparison.args([&results, &results]).arg("--output").arg(&second);
+    succeed(&mut comparison);
     let page = fs::read_to_string(second.join("report.md")).expect("a comparison");
     assert!(page.contains("| tapbridge | #2 |"), "{page}");
     assert_plots(&second, &page);
-    let error = fail(&[report, &results, option, &second]);
+    let error = fail(&mut comparison);
     assert!(error.contains("must not exist yet"), "{error}");
 
-    let other = folder.0.join("other.json");
+    let other = folder.path().join("other.json");
     let texts = [
         ("{", "is not JSON"),
         ("{}", "names no schema"),
@@ -107,18 +91,18 @@ fn a_run_leaves_a_report() {
     ];
     for (text, cause) in texts {
         fs::write(&other, text).expect("write");
-        let error = fail(&[report, &other]);
+        let error = fail(program::lab("report").arg(&other));
         assert!(error.contains("other.json") && error.contains(cause), "{error}");
     }
 }
 
 fn an_interrupted_run_keeps_its_samples() {
-    let folder = Folder(env::temp_dir().join(format!("lab-interrupted-{}", process::id())));
+    let folder = Folder::new("interrupted");
     let _guard = run::beside_others();
     for (marks, samples) in [(1, None), (2, Some(1))] {
-        let output = folder.0.join(marks.to_string());
-        let mut lab = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
-        lab.args(["run", "--datapath", "linux-bridge", "--workload", "throughput"])
+        let output = folder.path().join(marks.to_string());
+        let mut lab = program::lab("run");
+        lab.args(["--datapath", "linux-bridge", "--workload", "throughput"])
             .args(["--time", "1", "--repeat", "99", "--output"])
             .arg(&output);
         let mut lab = lab
@@ -132,7 +116,7 @@ fn an_interrupted_run_keeps_its_samples() {
             .map_while(Result::ok)
             .filter(|line| line.contains("throughput, 1 s"));
         assert_eq!(steps.by_ref().take(marks).count(), marks);
-        kill(Pid::from_raw(lab.id().cast_signed()), Signal::SIGINT).expect("interrupt it");
+        program::signal(&lab, Signal::SIGINT);
         steps.for_each(drop);
         assert_eq!(lab.wait().expect("wait for it").code(), Some(130));
         let results = fs::read_to_string(output.join("results.json")).ok();

@@ -4,19 +4,16 @@ use std::{
     env, fs,
     os::unix::fs::MetadataExt,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
     sync::{PoisonError, RwLock, RwLockReadGuard},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::Test;
+use crate::{Test, program};
 
 pub const TESTS: &[Test] = &[
     ("a_run_measures_and_leaves_nothing_behind", a_run_measures),
@@ -46,9 +43,8 @@ struct Run {
 
 impl Run {
     fn start(datapath: &str, time: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
-        command.args(["run", "--datapath", datapath, "--json", "--time", time]);
-        let child = command
+        let child = program::lab("run")
+            .args(["--datapath", datapath, "--json", "--time", time])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -87,7 +83,7 @@ impl Run {
     }
 
     fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("signal the lab");
+        program::signal(&self.child, signal);
     }
 
     /// The lab's namespaces that have their names still.

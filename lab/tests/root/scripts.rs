@@ -9,8 +9,9 @@ use std::{
 };
 
 use lab::Namespace;
+use nix::sys::signal::Signal;
 
-use crate::{Test, datapaths};
+use crate::{Test, datapaths, program};
 
 pub const TESTS: &[Test] = &[
     (
@@ -41,21 +42,13 @@ impl Guests {
         let guests = [namespace("1"), namespace("2")];
         let path = |namespace: &Namespace| namespace.path().expect("it has a name");
         let pump = |number: usize| {
-            let mut pump = Command::new(env!("CARGO_BIN_EXE_tapbridge-lab"));
-            pump.args([
-                "pump",
-                "--mtu",
-                "1500",
-                "--offloads",
-                "on",
-                "--host-device",
-                "tap",
-            ])
-            .args(["--host-tap", &format!("vm{}", number + 1)])
-            .arg("--host-netns")
-            .arg(path(&host))
-            .arg("--guest-netns")
-            .arg(path(&guests[number]));
+            let mut pump = program::lab("pump");
+            pump.args(["--mtu", "1500", "--offloads", "on", "--host-device", "tap"])
+                .args(["--host-tap", &format!("vm{}", number + 1)])
+                .arg("--host-netns")
+                .arg(path(&host))
+                .arg("--guest-netns")
+                .arg(path(&guests[number]));
             let mut pump = pump.stderr(Stdio::piped()).spawn().expect("start a pump");
             // It says when it is ready, or why it ends.
             let output = pump.stderr.as_mut().expect("a pipe");
@@ -201,8 +194,7 @@ fn a_script_that_fails_cleans_up() {
     let mut interrupted = command.spawn().expect("run the script");
     let mut said = BufReader::new(interrupted.stdout.take().expect("a pipe")).lines();
     assert_eq!(said.by_ref().take(2).count(), 2, "attached");
-    let pid = nix::unistd::Pid::from_raw(interrupted.id().cast_signed());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signal the script");
+    program::signal(&interrupted, Signal::SIGTERM);
     let rest: Vec<_> = said.map_while(Result::ok).collect();
     assert_eq!(rest.join("\n").matches(": detached").count(), 2, "{rest:?}");
     assert_eq!(interrupted.wait().expect("wait for the script").code(), Some(143));
