@@ -17,28 +17,9 @@ while getopts t:m: option; do
     *) exit 2 ;;
     esac
 done
-shift $((OPTIND - 1))
-if [ $# -lt 3 ]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
-    exit 2
-fi
-client=$1 server=$2 address=$3
-shift 3
-tapbridge=${TAPBRIDGE:-tapbridge}
-command -v jq >/dev/null || { echo "$0 needs jq: apt-get install jq" >&2; exit 1; }
-
-files=$(mktemp -d)
-trap 'exit 130' INT
-trap 'exit 143' TERM
-trap 'kill ${caller-} ${listener-} 2>/dev/null || :
-      [ -z "${attached-}" ] || $tapbridge detach $attached
-      rm -r "$files"' EXIT
-
-if [ $# -gt 0 ]; then
-    attached=$*
-    # All or none.
-    $tapbridge attach "$@" || { attached=; exit 1; }
-fi
+folder=$(dirname "$(readlink -f "$0")")
+# shellcheck source=SCRIPTDIR/common.sh
+. "$folder/common.sh"
 
 # It does not end by itself, nor with an ssh that has started it.
 $server timeout $((seconds + 10)) sockperf server -i "$address" >"$files/server" 2>&1 &
@@ -61,4 +42,4 @@ fi
 $tapbridge stats -j >"$files/after"
 
 grep -E 'avg-latency|dropped|percentile|observation' "$files/sockperf"
-jq -rn --slurpfile before "$files/before" --slurpfile after "$files/after" -f "$(dirname "$0")/frames.jq"
+jq -rn --slurpfile before "$files/before" --slurpfile after "$files/after" -f "$folder/frames.jq"

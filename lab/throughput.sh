@@ -17,28 +17,9 @@ while getopts t:P: option; do
     *) exit 2 ;;
     esac
 done
-shift $((OPTIND - 1))
-if [ $# -lt 3 ]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
-    exit 2
-fi
-client=$1 server=$2 address=$3
-shift 3
-tapbridge=${TAPBRIDGE:-tapbridge}
-command -v jq >/dev/null || { echo "$0 needs jq: apt-get install jq" >&2; exit 1; }
-
-files=$(mktemp -d)
-trap 'exit 130' INT
-trap 'exit 143' TERM
-trap 'kill ${caller-} ${listener-} 2>/dev/null || :
-      [ -z "${attached-}" ] || $tapbridge detach $attached
-      rm -r "$files"' EXIT
-
-if [ $# -gt 0 ]; then
-    attached=$*
-    # All or none.
-    $tapbridge attach "$@" || { attached=; exit 1; }
-fi
+folder=$(dirname "$(readlink -f "$0")")
+# shellcheck source=SCRIPTDIR/common.sh
+. "$folder/common.sh"
 
 $server iperf3 -s -1 >"$files/server" 2>&1 &
 listener=$!
@@ -65,4 +46,4 @@ $tapbridge stats -j >"$files/after"
 jq -r 'def gbit: . / 1e7 | round / 100;
     (.end.streams[] | "stream \(.sender.socket): \(.receiver.bits_per_second | gbit) Gbit/s, \(.sender.retransmits) retransmits"),
     "sum: \(.end.sum_received.bits_per_second | gbit) Gbit/s, \(.end.sum_sent.retransmits) retransmits"' "$files/iperf3"
-jq -rn --slurpfile before "$files/before" --slurpfile after "$files/after" -f "$(dirname "$0")/frames.jq"
+jq -rn --slurpfile before "$files/before" --slurpfile after "$files/after" -f "$folder/frames.jq"

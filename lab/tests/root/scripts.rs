@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio, id},
     sync::atomic::{AtomicU32, Ordering},
@@ -11,7 +12,10 @@ use std::{
 use lab::Namespace;
 use nix::sys::signal::Signal;
 
-use crate::{Test, datapaths, program};
+use crate::{
+    Test, datapaths,
+    program::{self, Folder},
+};
 
 pub const TESTS: &[Test] = &[
     (
@@ -151,8 +155,14 @@ fn the_scripts_measure() {
     let calls = "@total[tapbridge-lab, tracepoint:syscalls:sys_enter_writev]: ";
     assert_eq!(said.matches(calls).count(), 2, "{said}");
 
+    // A link to a script does as well.
+    let folder = Folder::new("scripts");
+    let latency = folder.path().join("latency");
+    fs::create_dir(folder.path())
+        .and_then(|()| symlink(script("latency"), &latency))
+        .expect("make a link");
     let measured = guests.run(&[
-        &script("latency"),
+        latency.to_str().expect("a path in ASCII"),
         "-t",
         "1",
         &client,
