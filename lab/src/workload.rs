@@ -27,7 +27,7 @@ pub enum Workload {
     Latency,
     /// The same while a TCP stream goes the same way as fast as it can
     LoadedLatency,
-    /// Short TCP connections, each with a small request and its answer: wrk and darkhttpd
+    /// Short TCP connections, each with a small request and its answer: wrk and weborf
     Connections,
 }
 

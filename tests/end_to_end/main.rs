@@ -18,6 +18,7 @@ mod queueing;
 mod recent;
 mod refusals;
 mod ring;
+mod run;
 mod several;
 mod statistics;
 mod support;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         trials("recent", recent::TESTS, lacking),
         trials("refusals", refusals::TESTS, lacking),
         trials("ring", ring::TESTS, lacking),
+        trials("run", run::TESTS, lacking),
         trials("several", several::TESTS, lacking),
         trials("statistics", statistics::TESTS, lacking),
         trials("syscalls", syscalls::TESTS, lacking),

@@ -7,6 +7,7 @@ pub mod frames;
 pub mod guest;
 pub mod program;
 pub mod random;
+pub mod running;
 pub mod statistics;
 pub mod switch;
 pub mod trace;

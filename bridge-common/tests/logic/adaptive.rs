@@ -124,7 +124,7 @@ fn the_hook_follows_traffic_that_changes_now_and_then() {
     assert_eq!(port.changes.len(), 20);
     for (number, change) in (0..).zip(&port.changes) {
         assert!(
-            *change - number * 5 * SECOND <= 2 * INTERVAL,
+            *change <= number * 5 * SECOND + 2 * INTERVAL,
             "{:?}",
             port.changes
         );
@@ -140,7 +140,7 @@ fn the_hook_changes_at_most_once_a_second() {
     }
     let changes = port.changes.windows(2);
     assert!(
-        changes.into_iter().all(|pair| pair[1] - pair[0] >= SECOND),
+        changes.into_iter().all(|pair| pair[1] >= pair[0] + SECOND),
         "{:?}",
         port.changes
     );
@@ -153,7 +153,11 @@ fn xdp_is_tried_ever_more_rarely_where_it_leaves_all_to_tcx() {
     assert!(!port.choice.xdp());
     // Seven times in the first minutes, with twice the pause each time, then once a minute.
     assert!((30..60).contains(&port.changes.len()), "{:?}", port.changes);
-    let pauses = port.changes.windows(2).step_by(2).map(|pair| pair[1] - pair[0]);
+    let pauses = port
+        .changes
+        .windows(2)
+        .step_by(2)
+        .map(|pair| pair[1].saturating_sub(pair[0]));
     let pauses: Vec<_> = pauses.collect();
     assert!(
         pauses.is_sorted() && pauses.last() <= Some(&(65 * SECOND)),

@@ -1,9 +1,9 @@
 //! A running `tapbridge syscalls`.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::Read as _,
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::Receiver,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     caller::Plan,
-    program::{run, wait},
+    program::{lines, run, wait},
     switch::{TAPBRIDGE, unique},
 };
 
@@ -54,9 +54,7 @@ impl Counting {
             stdout.read_to_string(&mut text).expect("read");
             text
         });
-        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let (sender, stderr) = mpsc::channel();
-        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let stderr = lines(child.stderr.take());
         let mut said = Vec::new();
         loop {
             match stderr.recv_timeout(LIMIT) {

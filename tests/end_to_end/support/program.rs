@@ -2,8 +2,9 @@
 
 use std::{
     fmt,
-    io::Read,
+    io::{BufRead as _, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
 };
@@ -95,6 +96,14 @@ fn read(pipe: Option<impl Read>) -> String {
         .read_to_end(&mut text)
         .expect("read what a program says");
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// What a running program says, line by line.
+pub fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
+    let lines = BufReader::new(pipe.expect("a pipe")).lines();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    receiver
 }
 
 /// Whether something happens within some time.

@@ -1,0 +1,351 @@
+//! `run`: hooks that follow the traffic, and what must not happen meanwhile.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use lab::{Tap, VnetHeader};
+use serde_json::{Value, json};
+
+use crate::support::{
+    bpffs,
+    frames::{Flow, hello, partial, payload},
+    program::{ip, link, run, wait},
+    random::Random,
+    running::{LIMIT, Running},
+    switch::{Switch, command_in, unique},
+    wire::{assert_receives, receive, send, send_with},
+};
+
+crate::tests![
+    xdp_goes_off_a_bulk_sender_and_comes_back,
+    ports_with_a_hook_of_their_own_are_left_alone,
+    bridges_that_come_and_go_are_looked_after,
+    no_frame_is_lost_or_overtaken_while_hooks_change,
+    a_signal_ends_it_and_leaves_the_hooks,
+    a_killed_one_can_be_followed_by_another,
+    a_second_one_is_refused,
+    a_hook_that_can_not_be_had_is_told_of,
+    a_killed_change_of_hooks_is_put_right_by_the_next_command,
+];
+
+/// The hooks of a port that has both.
+fn both() -> Value {
+    json!(["xdp", "tcx"])
+}
+
+/// A frame of several segments and a short one, each with what its sender left to be done.
+fn bulk(from: u8, to: u8) -> (VnetHeader, Vec<u8>) {
+    let flow = Flow::tcp(from, to);
+    let headers = u16::try_from(flow.frame(&[]).len()).expect("short headers");
+    let (header, frame) = partial(&flow.frame(&payload(60_000)));
+    (VnetHeader::gso_tcpv4(header.csum_start, headers, 1400), frame)
+}
+
+fn short(from: u8, to: u8) -> (VnetHeader, Vec<u8>) {
+    partial(&Flow::tcp(from, to).frame(b"ack"))
+}
+
+/// Sends frames from one tap to the other, all of which must arrive, until there is a change.
+#[track_caller]
+fn send_until_change(running: &Running, from: &Tap, to: &Tap, frame: &(VnetHeader, Vec<u8>)) -> Value {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        for _ in 0..100 {
+            send_with(from, &frame.0, &frame.1);
+            let (_, received) = receive(to);
+            assert_eq!(received.len(), frame.1.len());
+        }
+        if let Some(change) = running.change() {
+            return change;
+        }
+        assert!(Instant::now() < deadline, "no change in {LIMIT:?}");
+    }
+}
+
+fn has_program(tap: &str) -> bool {
+    !link(tap).expect("a tap")["xdp"].is_null()
+}
+
+fn hooks(switch: &Switch, port: &str) -> (Value, Value) {
+    let mut shown = switch.shown(port);
+    (shown["hooks"].take(), shown["hook_changes"].take())
+}
+
+fn xdp_goes_off_a_bulk_sender_and_comes_back() {
+    let switch = Switch::with_hook(2, "auto");
+    let [vm1, vm2] = switch.taps();
+    switch.introduce();
+    let running = Running::start(&switch);
+    assert_eq!(hooks(&switch, "vm1"), (both(), json!(0)));
+    assert_eq!(switch.shown("vm1")["hook_changed"], Value::Null);
+
+    let change = send_until_change(&running, vm1, vm2, &bulk(1, 2));
+    assert_eq!(
+        (
+            &change["event"],
+            &change["ifname"],
+            &change["master"],
+            &change["hooks"]
+        ),
+        (
+            &json!("hook"),
+            &json!("vm1"),
+            &json!("tapbridge"),
+            &json!(["tcx"])
+        )
+    );
+    let count = |key: &str| {
+        change[key]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{key} in {change}"))
+    };
+    assert!(
+        count("bulk_frames") > 0 && count("bulk_bytes") >= 60_000 * count("bulk_frames"),
+        "{change}"
+    );
+    assert!(count("xdp_costs_ns") > count("xdp_saves_ns"), "{change}");
+    assert!(!has_program("vm1") && has_program("vm2"));
+    assert_eq!(hooks(&switch, "vm1"), (json!(["tcx"]), json!(1)));
+    assert_eq!(hooks(&switch, "vm2"), (both(), json!(0)));
+    let ago = switch.shown("vm1")["hook_changed"].as_u64();
+    assert!(ago.is_some_and(|seconds| seconds < LIMIT.as_secs()), "{ago:?}");
+    assert!(switch.ok("show").contains("tcx (auto, changes: 1, last "));
+
+    let change = send_until_change(&running, vm1, vm2, &short(1, 2));
+    assert_eq!((&change["ifname"], &change["hooks"]), (&json!("vm1"), &both()));
+    assert!(has_program("vm1"));
+    assert_eq!(hooks(&switch, "vm1"), (both(), json!(2)));
+    // What was counted by one hook and by the other is all there is.
+    let stats = switch.stats();
+    let (xdp, tcx) = stats.frames("vm1", "vm2");
+    assert!(xdp > 0 && tcx > stats.port("vm1").gso_frames, "{stats:#?}");
+    assert_eq!(
+        stats.port("vm1").rx.frames,
+        xdp + tcx + stats.port("vm1").flooded.frames
+    );
+    assert_eq!(stats.port("vm1").bulk.frames, stats.port("vm1").gso_frames);
+}
+
+fn ports_with_a_hook_of_their_own_are_left_alone() {
+    let switch = Switch::detached(4);
+    switch.ok("attach vm1 --hook xdp");
+    switch.ok("attach vm2 --hook tcx");
+    switch.ok("attach vm3 vm4");
+    let [vm1, vm2, vm3, vm4] = switch.taps();
+    switch.introduce();
+    let running = Running::start(&switch);
+    // vm3 is looked at as long as the others, and changes.
+    let ways = [
+        (vm1, vm2, bulk(1, 2)),
+        (vm2, vm1, short(2, 1)),
+        (vm3, vm4, bulk(3, 4)),
+    ];
+    let deadline = Instant::now() + LIMIT;
+    let change = loop {
+        for (from, to, (header, frame)) in &ways {
+            for _ in 0..30 {
+                send_with(from, header, frame);
+                receive(to);
+            }
+        }
+        if let Some(change) = running.change() {
+            break change;
+        }
+        assert!(Instant::now() < deadline, "no change in {LIMIT:?}");
+    };
+    assert_eq!(change["ifname"], "vm3");
+    assert!(has_program("vm1") && !has_program("vm2"));
+    // One that an administrator has chosen hooks for meanwhile is left alone too.
+    switch.ok("attach vm3 --hook xdp");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let (header, frame) = &ways[2].2;
+    while Instant::now() < deadline {
+        send_with(vm3, header, frame);
+        receive(vm4);
+    }
+    assert_eq!(running.change(), None);
+    assert_eq!(hooks(&switch, "vm3").0, both());
+    assert!(running.stop("TERM").success());
+}
+
+fn bridges_that_come_and_go_are_looked_after() {
+    let switch = Switch::detached(2);
+    let [vm1, vm2] = switch.taps();
+    assert!(!switch.state().exists());
+    let running = Running::start(&switch);
+    for bridge in ["one", "two", "two"] {
+        switch.ok(&format!("attach vm1 vm2 --bridge {bridge}"));
+        switch.introduce();
+        let change = send_until_change(&running, vm1, vm2, &bulk(1, 2));
+        assert_eq!(
+            (&change["master"], &change["hooks"]),
+            (&json!(bridge), &json!(["tcx"]))
+        );
+        // A port that comes to a bridge that is known begins anew.
+        switch.ok("detach vm1");
+        switch.ok(&format!("attach vm1 --bridge {bridge}"));
+        assert_eq!(hooks(&switch, "vm1"), (both(), json!(0)));
+        switch.introduce();
+        let change = send_until_change(&running, vm1, vm2, &bulk(1, 2));
+        assert_eq!(
+            (&change["ifname"], &change["hook_changes"]),
+            (&json!("vm1"), &json!(1))
+        );
+        switch.ok("detach --all");
+        assert!(!switch.state().exists());
+    }
+    assert!(running.stop("INT").success());
+}
+
+fn no_frame_is_lost_or_overtaken_while_hooks_change() {
+    // Fewer than a ring holds.
+    const BURST: u32 = 64;
+    let switch = Switch::with_hook(2, "xdp");
+    let [vm1, vm2] = switch.taps();
+    switch.introduce();
+    let ready = AtomicBool::new(false);
+    let numbered = |number: u32| {
+        let length = if number.is_multiple_of(5) { 20_000 } else { 200 };
+        let mut payload = payload(length);
+        payload[..4].copy_from_slice(&number.to_be_bytes());
+        let flow = Flow::tcp(1, 2);
+        let headers = flow.frame(&[]).len();
+        let (mut header, frame) = partial(&flow.frame(&payload));
+        if length > 1400 {
+            let length = u16::try_from(headers).expect("short headers");
+            header = VnetHeader::gso_tcpv4(header.csum_start, length, 1400);
+        }
+        (header, frame, headers)
+    };
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut number = 0;
+            while !ready.load(Ordering::Relaxed) {
+                for number in number..number + BURST {
+                    let (header, frame, _) = numbered(number);
+                    send_with(vm1, &header, &frame);
+                }
+                for number in number..number + BURST {
+                    let (_, frame, headers) = numbered(number);
+                    let (_, received) = receive(vm2);
+                    assert_eq!(received[headers..][..4], number.to_be_bytes(), "the next one");
+                    assert_eq!(received.len(), frame.len());
+                }
+                number += BURST;
+            }
+            number
+        });
+        for hook in ["tcx", "auto"].into_iter().cycle().take(40) {
+            switch.ok(&format!("attach vm1 --hook {hook}"));
+            assert!(!traffic.is_finished());
+        }
+        ready.store(true, Ordering::Relaxed);
+        let sent = u64::from(traffic.join().expect("every frame comes, in order"));
+        let stats = switch.stats();
+        let (xdp, tcx) = stats.frames("vm1", "vm2");
+        assert_eq!(xdp + tcx, sent, "{stats:#?}");
+        assert!(xdp > 0 && tcx > stats.port("vm1").gso_frames, "{stats:#?}");
+        assert_eq!(
+            stats.port("vm1").dropped.len() + stats.port("vm2").dropped.len(),
+            0,
+            "{stats:#?}"
+        );
+    });
+}
+
+fn a_signal_ends_it_and_leaves_the_hooks() {
+    for signal in ["INT", "TERM"] {
+        let switch = Switch::with_hook(2, "auto");
+        let [vm1, vm2] = switch.taps();
+        switch.introduce();
+        let running = Running::start(&switch);
+        send_until_change(&running, vm1, vm2, &bulk(1, 2));
+        assert!(running.stop(signal).success(), "{signal}");
+        assert_eq!(hooks(&switch, "vm1"), (json!(["tcx"]), json!(1)));
+        send(vm1, &hello(1));
+        assert_receives(vm2, &hello(1));
+    }
+}
+
+fn a_killed_one_can_be_followed_by_another() {
+    let switch = Switch::with_hook(2, "auto");
+    let [vm1, vm2] = switch.taps();
+    switch.introduce();
+    let running = Running::start(&switch);
+    send_until_change(&running, vm1, vm2, &bulk(1, 2));
+    assert!(!running.stop("KILL").success());
+    send(vm1, &hello(1));
+    assert_receives(vm2, &hello(1));
+    let running = Running::start(&switch);
+    let change = send_until_change(&running, vm1, vm2, &short(1, 2));
+    assert_eq!((&change["hooks"], &change["hook_changes"]), (&both(), &json!(2)));
+}
+
+fn a_second_one_is_refused() {
+    let switch = Switch::with_hook(2, "auto");
+    let running = Running::start(&switch);
+    let complaint = switch.fails("run");
+    assert!(
+        complaint.contains("another 'tapbridge run' looks after"),
+        "{complaint}"
+    );
+    assert!(running.stop("TERM").success());
+    assert!(Running::start(&switch).stop("TERM").success());
+}
+
+fn a_hook_that_can_not_be_had_is_told_of() {
+    let switch = Switch::detached(3);
+    let stranger = switch.state().with_file_name(unique(bpffs::PREFIX));
+    run(command_in(&stranger, "attach vm3")).success();
+    switch.ok("attach vm1 vm2");
+    let [vm1, vm2, _] = switch.taps();
+    switch.introduce();
+    let running = Running::start(&switch);
+    send_until_change(&running, vm1, vm2, &bulk(1, 2));
+    let pinned = stranger.join("tapbridge/tapbridge_xdp");
+    ip(&format!("link set dev vm1 xdpdrv pinned {}", pinned.display()));
+    let told = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let frame = short(1, 2);
+            while !told.load(Ordering::Relaxed) {
+                send_with(vm1, &frame.0, &frame.1);
+                receive(vm2);
+            }
+        });
+        let complaint = running.complaint();
+        told.store(true, Ordering::Relaxed);
+        traffic.join().expect("frames go on");
+        assert!(
+            complaint.contains("vm1: attach xdp: another XDP program is attached"),
+            "{complaint}"
+        );
+    });
+    ip("link set dev vm1 xdp off");
+    // It is tried again.
+    let change = send_until_change(&running, vm1, vm2, &short(1, 2));
+    assert_eq!(change["hooks"], both());
+    run(command_in(&stranger, "detach --all")).success();
+}
+
+fn a_killed_change_of_hooks_is_put_right_by_the_next_command() {
+    let switch = Switch::with_hook(2, "xdp");
+    let mut random = Random::new(7);
+    for round in 0..30 {
+        let hook = if round % 2 == 0 { "tcx" } else { "xdp" };
+        let mut child = switch
+            .command(&format!("attach vm1 --hook {hook}"))
+            .spawn()
+            .expect("start");
+        thread::sleep(Duration::from_micros(random.next() % 20_000));
+        child.kill().expect("kill tapbridge");
+        wait(&mut child, LIMIT).expect("a killed process ends");
+        // The next one says nothing of vm1, and yet what the kernel has and what is shown are the same after it.
+        switch.ok("attach vm2");
+        let (hooks, _) = hooks(&switch, "vm1");
+        assert_eq!(has_program("vm1"), hooks == both(), "round {round}: {hooks}");
+    }
+}

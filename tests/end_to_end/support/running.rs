@@ -1,0 +1,72 @@
+//! A running `tapbridge run`.
+
+use std::{
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::Receiver,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    program::{lines, run, wait},
+    switch::Switch,
+};
+
+/// How long it may take to begin, to say something, and to end.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Looks after a switch's ports until it is stopped.
+pub struct Running {
+    child: Child,
+    changes: Receiver<String>,
+    complaints: Receiver<String>,
+}
+
+impl Running {
+    /// Starts it, and waits until it says that it watches.
+    #[track_caller]
+    pub fn start(switch: &Switch) -> Self {
+        let mut command = switch.command("run -j");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("start tapbridge");
+        let running = Self {
+            changes: lines(child.stdout.take()),
+            complaints: lines(child.stderr.take()),
+            child,
+        };
+        let first = running.complaint();
+        assert_eq!(first, "watching the ports of '--hook auto'; Ctrl-C ends");
+        running
+    }
+
+    /// The next thing that it complains of.
+    #[track_caller]
+    pub fn complaint(&self) -> String {
+        let line = self.complaints.recv_timeout(LIMIT);
+        line.unwrap_or_else(|error| panic!("run says nothing in {LIMIT:?}: {error}"))
+    }
+
+    /// A change that it has made, if there is one that was not asked for yet.
+    #[track_caller]
+    pub fn change(&self) -> Option<Value> {
+        let line = self.changes.try_recv().ok()?;
+        Some(serde_json::from_str(&line).expect("a JSON document"))
+    }
+
+    /// Ends it with a signal, by name.
+    #[track_caller]
+    pub fn stop(mut self, signal: &str) -> ExitStatus {
+        let mut kill = Command::new("kill");
+        kill.args(["-s", signal, &self.child.id().to_string()]);
+        run(kill).success();
+        wait(&mut self.child, LIMIT).expect("run ends when it is asked to")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
