@@ -6,8 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::{Array, Map, MapData};
 use lab::{Tap, VnetHeader};
 use serde_json::{Value, json};
+use tapbridge::common::{
+    layout::map,
+    port::{Port, flag},
+};
 
 use crate::support::{
     bpffs,
@@ -29,6 +34,7 @@ crate::tests![
     a_second_one_is_refused,
     a_hook_that_can_not_be_had_is_told_of,
     a_killed_change_of_hooks_is_put_right_by_the_next_command,
+    a_link_that_the_bridge_does_not_know_of_goes_with_the_next_command,
 ];
 
 /// The hooks of a port that has both.
@@ -348,4 +354,19 @@ fn a_killed_change_of_hooks_is_put_right_by_the_next_command() {
         let (hooks, _) = hooks(&switch, "vm1");
         assert_eq!(has_program("vm1"), hooks == both(), "round {round}: {hooks}");
     }
+}
+
+/// What an attach that is killed at just the wrong moment leaves.
+fn a_link_that_the_bridge_does_not_know_of_goes_with_the_next_command() {
+    let switch = Switch::with_hook(2, "xdp");
+    let pinned = MapData::from_pin(switch.state().join("tapbridge").join(map::PORTS)).expect("the ports");
+    let mut ports: Array<_, Port> = Map::Array(pinned).try_into().expect("an array of ports");
+    let mut port = ports.get(&0, 0).expect("the first port");
+    port.flags &= !flag::XDP;
+    ports.set(0, port, 0).expect("write a port");
+    assert!(has_program("vm1") && hooks(&switch, "vm1").0 == json!(["tcx"]));
+    switch.ok("attach vm2");
+    assert!(!has_program("vm1") && has_program("vm2"));
+    switch.ok("attach vm1 --hook xdp");
+    assert!(has_program("vm1") && hooks(&switch, "vm1").0 == both());
 }
