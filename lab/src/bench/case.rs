@@ -24,6 +24,7 @@ pub struct Case {
 pub enum Family {
     Frames,
     Bulk,
+    Mix,
     Broadcast,
     Scale,
     Latency,
@@ -76,6 +77,9 @@ pub enum Work {
     WriteRead(Shape),
     /// The same, one frame after the other between so many pairs of stations.
     Spread(usize),
+    /// As TCP in bulk: one thread writes a long segment to the first port and reads it from the second, and does the
+    /// same with its acknowledgements the other way.
+    Mix,
     /// One thread writes a broadcast and reads it from every other port.
     Flood,
     /// A frame goes to the second port and back, each side's thread asleep until it comes.
@@ -96,16 +100,17 @@ impl Case {
         match self.work {
             Work::RoundTrip => &["p50 µs", "p99 µs", "p99.9 µs"],
             Work::OneWay | Work::BothWays | Work::FourSenders => &["ns/delivered frame"],
+            Work::Mix => &["ns/segment with its ACKs"],
             _ => &["ns/frame"],
         }
     }
 
-    /// Frames between two looks at the clock: enough that the look costs nothing, few enough that a turn has many.
+    /// Steps between two looks at the clock, each of which begins with a frame from the first port: enough that the look
+    /// costs nothing, few enough that a turn has many.
     pub fn batch(self) -> usize {
         match self.work {
-            Work::WriteRead(Shape::Complete(1515..) | Shape::Partial(1515..) | Shape::Tso4 | Shape::Tso6) => {
-                40
-            }
+            Work::WriteRead(Shape::Complete(1515..) | Shape::Partial(1515..) | Shape::Tso4 | Shape::Tso6)
+            | Work::Mix => 40,
             Work::Flood => (400 / self.topology.ports()).max(4),
             _ => 200,
         }

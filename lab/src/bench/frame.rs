@@ -13,6 +13,8 @@ const TCP: u8 = 6;
 const CHECKSUM_OFFSET: u16 = 16;
 /// Segments of a long frame: as many full ones as 64 KiB of IP hold.
 const SEGMENTS: usize = 44;
+/// Of TCP, as Linux sends it in every segment of a connection: two octets of nothing, then a timestamp.
+const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 3];
 
 /// The address number `number` of those behind a port.
 pub fn station(port: usize, number: usize) -> Mac {
@@ -35,6 +37,8 @@ pub enum Shape {
     Complete(usize),
     /// The same with the checksum left to the device.
     Partial(usize),
+    /// What the receiver of long segments sends back: TCP over IPv4 without payload, its checksum left to the device.
+    Ack,
     /// A long segment over IPv4 or IPv6, still to be cut into frames of 1514 octets.
     Tso4,
     Tso6,
@@ -52,16 +56,17 @@ impl Frame {
         let ipv6 = shape == Shape::Tso6;
         let headers = if ipv6 { 74 } else { 54 };
         let mss = 1514 - headers;
-        let payload = match shape {
-            Shape::Complete(length) | Shape::Partial(length) => length - headers,
-            Shape::Tso4 | Shape::Tso6 => SEGMENTS * mss,
+        let (payload, options) = match shape {
+            Shape::Complete(length) | Shape::Partial(length) => (length - headers, &[][..]),
+            Shape::Ack => (0, &TIMESTAMP[..]),
+            Shape::Tso4 | Shape::Tso6 => (SEGMENTS * mss, &[][..]),
         };
-        let mut octets = tcp(from, to, ipv6, payload);
+        let mut octets = tcp(from, to, ipv6, options, payload);
         let narrow = |octets: usize| u16::try_from(octets).expect("headers and segments are short");
         let (start, end, mss) = (narrow(headers - 20), narrow(headers), narrow(mss));
         let header = match shape {
             Shape::Complete(_) => VnetHeader::none(),
-            Shape::Partial(_) => VnetHeader::partial_checksum(start, CHECKSUM_OFFSET),
+            Shape::Partial(_) | Shape::Ack => VnetHeader::partial_checksum(start, CHECKSUM_OFFSET),
             Shape::Tso4 => VnetHeader::gso_tcpv4(start, end, mss),
             Shape::Tso6 => VnetHeader::gso_tcpv6(start, end, mss),
         };
@@ -81,7 +86,7 @@ impl Frame {
     }
 }
 
-fn tcp(from: Mac, to: Mac, ipv6: bool, payload: usize) -> Vec<u8> {
+fn tcp(from: Mac, to: Mac, ipv6: bool, options: &[u8], payload: usize) -> Vec<u8> {
     let ethernet = PacketBuilder::ethernet2(from, to);
     let ip = if ipv6 {
         ethernet.ipv6(v6(1), v6(2), 64)
@@ -92,6 +97,8 @@ fn tcp(from: Mac, to: Mac, ipv6: bool, payload: usize) -> Vec<u8> {
     let mut octets = Vec::new();
     ip.tcp(1111, 2222, 7, 1024)
         .ack(3)
+        .options_raw(options)
+        .expect("at most 40 octets")
         .write_to_vec(&mut octets, &payload)
         .expect("a payload that IP holds");
     octets
@@ -126,6 +133,7 @@ mod tests {
             assert_eq!(Frame::new(Shape::Complete(length), FROM, TO).octets.len(), length);
             assert_eq!(Frame::new(Shape::Partial(length), FROM, TO).octets.len(), length);
         }
+        assert_eq!(Frame::new(Shape::Ack, FROM, TO).octets.len(), 66);
         assert_eq!(Frame::new(Shape::Tso4, FROM, TO).octets.len(), 54 + 44 * 1460);
         assert_eq!(Frame::new(Shape::Tso6, FROM, TO).octets.len(), 74 + 44 * 1440);
     }

@@ -15,6 +15,9 @@ use super::{
     threads, write,
 };
 
+/// Of a long segment in a [`Work::Mix`].
+const ACKS: usize = 2;
+
 /// What came of a turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
@@ -36,6 +39,7 @@ pub fn measure(site: &Site, case: &Case, turn: Duration) -> Result<Turn> {
             turn,
             &mut Stream::spread(flows, case.topology.addresses()),
         ),
+        Work::Mix => one_thread(site, case, turn, &mut Stream::mix()),
         Work::Flood => one_thread(site, case, turn, &mut Stream::flood(case.topology.ports())),
         Work::RoundTrip => threads::round_trip(site, turn),
         Work::OneWay => threads::run(site, threads::ONE_WAY, turn),
@@ -45,9 +49,11 @@ pub fn measure(site: &Site, case: &Case, turn: Duration) -> Result<Turn> {
     }
 }
 
-/// Frames from the first port, and who gets them.
+/// Frames from the first port, who gets them, and what these answer.
 struct Stream {
     frame: Frame,
+    /// What the second port sends for each of them and the first one reads.
+    answers: Vec<Frame>,
     /// Pairs of stations, which take turns; with one the frame stays as it is.
     flows: usize,
     /// Behind each port.
@@ -61,6 +67,7 @@ impl Stream {
     fn one(shape: Shape) -> Self {
         Self {
             frame: Frame::new(shape, station(0, 0), station(1, 0)),
+            answers: Vec::new(),
             flows: 1,
             addresses: 1,
             next: 0,
@@ -76,12 +83,26 @@ impl Stream {
         }
     }
 
+    /// What TCP sends in bulk, and what comes back for it.
+    fn mix() -> Self {
+        let ack = Frame::new(Shape::Ack, station(1, 0), station(0, 0));
+        Self {
+            answers: vec![ack; ACKS],
+            ..Self::one(Shape::Tso4)
+        }
+    }
+
     fn flood(ports: usize) -> Self {
         Self {
             frame: Frame::new(Shape::Complete(SHORTEST), station(0, 0), BROADCAST),
             readers: ports - 1,
             ..Self::one(Shape::Complete(SHORTEST))
         }
+    }
+
+    /// That are written in a step.
+    fn frames(&self) -> usize {
+        1 + self.answers.len()
     }
 
     /// Goes through the flows, whose addresses lie far apart.
@@ -100,7 +121,8 @@ impl Stream {
 fn one_thread(site: &Site, case: &Case, turn: Duration, stream: &mut Stream) -> Result<Turn> {
     let (mut batches, lost) = write_and_read(site, case.batch(), turn, stream)?;
     let value = nanoseconds(lower_quartile(&mut batches), case.batch());
-    Ok(turned(value, case, &batches, lost))
+    let written = batches.len() * case.batch() * stream.frames();
+    Ok(turned(value, written, lost))
 }
 
 /// The same for long enough that the statistics can be read meanwhile. The value is the mean, since reading disturbs
@@ -117,20 +139,21 @@ fn steady(site: &Site, case: &Case, turn: Duration, read: bool) -> Result<Turn> 
                 .context("reading the statistics")?;
         }
         let (batches, lost) = measured?;
-        let value = nanoseconds(batches.iter().sum(), batches.len() * case.batch());
-        Ok(turned(value, case, &batches, lost))
+        let written = batches.len() * case.batch();
+        let value = nanoseconds(batches.iter().sum(), written);
+        Ok(turned(value, written, lost))
     })
 }
 
-fn turned(value: f64, case: &Case, batches: &[Duration], lost: u64) -> Turn {
+fn turned(value: f64, frames: usize, lost: u64) -> Turn {
     Turn {
         values: vec![value],
-        frames: (batches.len() * case.batch()) as u64,
+        frames: frames as u64,
         lost,
     }
 }
 
-/// Writes a frame and reads it, again and again, as the two VMMs would. Returns how long each batch took, and how many
+/// Writes a frame and reads it, then its answers, again and again, as the two VMMs would. Returns how long each batch took, and how many
 /// copies were not there to be read.
 fn write_and_read(
     site: &Site,
@@ -149,6 +172,10 @@ fn write_and_read(
             for &reader in &readers {
                 lost += u64::from(!receive(reader, &mut buffer)?);
             }
+            for answer in &stream.answers {
+                write(readers[0], answer)?;
+                lost += u64::from(!receive(from, &mut buffer)?);
+            }
         }
         Ok(lost)
     };
@@ -165,8 +192,8 @@ fn write_and_read(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn nanoseconds(time: Duration, frames: usize) -> f64 {
-    time.as_secs_f64() * 1e9 / frames as f64
+fn nanoseconds(time: Duration, steps: usize) -> f64 {
+    time.as_secs_f64() * 1e9 / steps as f64
 }
 
 /// Of something; it is sorted then.

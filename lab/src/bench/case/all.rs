@@ -8,6 +8,11 @@ pub const FAMILIES: &[(&str, &str, Family)] = &[
     ("frames", "One frame, written and read", Family::Frames),
     ("bulk", "Long frames, written and read", Family::Bulk),
     (
+        "mix",
+        "A long frame, written and read, and its acknowledgements back",
+        Family::Mix,
+    ),
+    (
         "broadcast",
         "A broadcast, written once and read by all",
         Family::Broadcast,
@@ -75,6 +80,13 @@ pub const CASES: &[Case] = &[
         Family::Bulk,
         Topology::Pair,
         Work::WriteRead(Shape::Tso6),
+    ),
+    case(
+        "mix",
+        "64 KB TSO and two 66 B ACKs back",
+        Family::Mix,
+        Topology::Pair,
+        Work::Mix,
     ),
     case(
         "broadcast-2",
