@@ -12,8 +12,6 @@ use std::{
 use anyhow::{Context, Result};
 use nix::libc;
 
-use crate::datapath::Hook;
-
 // Of `enum bpf_cmd`, `bpf_map_type`, `bpf_prog_type` and `bpf_attach_type`.
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -37,6 +35,13 @@ const MAP_TO_R1: u8 = 0x11;
 
 type Instruction = [u8; 8];
 
+/// Where a floor sits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Xdp,
+    Tcx,
+}
+
 /// Redirects what one device receives to another, as long as it lives.
 pub struct Floor {
     /// The last one: with it the program and its map go.
@@ -45,10 +50,10 @@ pub struct Floor {
 
 impl Floor {
     /// Between interfaces of the calling thread's namespace.
-    pub fn new(hook: Hook, from: u32, to: u32) -> Result<Self> {
-        let (program, attach) = match hook {
-            Hook::Xdp => (xdp(to).context("loading the floor's XDP program")?, ATTACH_XDP),
-            Hook::Tcx => (
+    pub fn new(place: Place, from: u32, to: u32) -> Result<Self> {
+        let (program, attach) = match place {
+            Place::Xdp => (xdp(to).context("loading the floor's XDP program")?, ATTACH_XDP),
+            Place::Tcx => (
                 tcx(to).context("loading the floor's tcx program")?,
                 ATTACH_TCX_INGRESS,
             ),

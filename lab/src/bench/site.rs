@@ -11,7 +11,7 @@ use nix::{errno::Errno, unistd::read};
 
 use super::{
     case::{Case, Topology, Work},
-    floor::Floor,
+    floor::{Floor, Place},
     frame::{BROADCAST, Frame, SHORTEST, Shape, station, text},
     write,
 };
@@ -32,7 +32,7 @@ pub enum Datapath {
     LinuxBridge,
     Macvtap,
     Tapbridge(Hook),
-    Floor(Hook),
+    Floor(Place),
 }
 
 impl Datapath {
@@ -42,8 +42,8 @@ impl Datapath {
         Self::Macvtap,
         Self::Tapbridge(Hook::Xdp),
         Self::Tapbridge(Hook::Tcx),
-        Self::Floor(Hook::Xdp),
-        Self::Floor(Hook::Tcx),
+        Self::Floor(Place::Xdp),
+        Self::Floor(Place::Tcx),
     ];
 
     /// In results and budgets.
@@ -53,8 +53,8 @@ impl Datapath {
             Self::Macvtap => "macvtap",
             Self::Tapbridge(Hook::Xdp) => "tapbridge-xdp",
             Self::Tapbridge(Hook::Tcx) => "tapbridge-tcx",
-            Self::Floor(Hook::Xdp) => "floor-xdp",
-            Self::Floor(Hook::Tcx) => "floor-tcx",
+            Self::Floor(Place::Xdp) => "floor-xdp",
+            Self::Floor(Place::Tcx) => "floor-tcx",
         }
     }
 
@@ -62,7 +62,7 @@ impl Datapath {
     /// segment is.
     pub fn does(self, case: &Case) -> bool {
         let this_case = match case.work {
-            Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Hook::Xdp),
+            Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Place::Xdp),
             // A floor is the least that one kind of frame can cost.
             Work::Mix => !matches!(self, Self::Floor(_)),
             // The others have no statistics by paths.
@@ -112,7 +112,7 @@ impl Site {
             match datapath {
                 Datapath::LinuxBridge => linux_bridge::connect(&host, &names)?,
                 Datapath::Tapbridge(hook) => tapbridge(&host, program, &bridge, hook, &names)?,
-                Datapath::Floor(hook) => floors = self::floors(&host, hook, &taps)?,
+                Datapath::Floor(place) => floors = self::floors(&host, place, &taps)?,
                 Datapath::Macvtap => unreachable!("has no taps"),
             }
             taps.into_iter().map(|tap| Box::new(tap) as Port).collect()
@@ -212,7 +212,7 @@ fn tapbridge(host: &Namespace, program: &Path, bridge: &str, hook: Hook, taps: &
 }
 
 /// From each to the next, without a queueing discipline, which the switch does without as well.
-fn floors(host: &Namespace, hook: Hook, taps: &[Tap]) -> Result<Vec<Floor>> {
+fn floors(host: &Namespace, place: Place, taps: &[Tap]) -> Result<Vec<Floor>> {
     for tap in taps {
         let mut tc = host.command("tc")?;
         tc.args(["qdisc", "replace", "dev", tap.name(), "root", "noqueue"]);
@@ -222,7 +222,7 @@ fn floors(host: &Namespace, hook: Hook, taps: &[Tap]) -> Result<Vec<Floor>> {
         let next = taps.iter().cycle().skip(1);
         taps.iter()
             .zip(next)
-            .map(|(from, to)| Floor::new(hook, from.ifindex(), to.ifindex()))
+            .map(|(from, to)| Floor::new(place, from.ifindex(), to.ifindex()))
             .collect()
     })
 }
