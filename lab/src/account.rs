@@ -77,6 +77,7 @@ impl<'pair, 'host> Account<'pair, 'host> {
                 }
                 _ => None,
             },
+            hook_changes: Vec::new(),
         })
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{guest::Hardware, plan::Seat, settings::Setup};
 
 pub use ovs::version as ovs_version;
-pub use tapbridge::{Hook, detach_all, is_pinned};
+pub use tapbridge::{Change, Hook, detach_all, is_pinned};
 
 /// A way to connect guests.
 pub trait Datapath {
@@ -51,6 +51,11 @@ pub trait Attachment {
     /// What a reader of figures has to know of it, beside its name.
     fn facts(&self) -> Option<String> {
         None
+    }
+
+    /// How the guests' ports have changed by themselves since.
+    fn changes(&self) -> Result<Vec<Change>> {
+        Ok(Vec::new())
     }
 
     /// Disconnects them; unlike a drop it tells what went wrong.
@@ -118,7 +123,7 @@ impl Choice {
                 let program = program.context("the datapath tapbridge needs --tapbridge PATH")?;
                 Box::new(tapbridge::Tapbridge {
                     program,
-                    hook: self.hook,
+                    hook: self.hook.unwrap_or(Hook::Auto),
                 })
             }
             Kind::LinuxBridge => Box::new(linux_bridge::LinuxBridge),

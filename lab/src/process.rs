@@ -40,6 +40,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(40);
 pub struct Process {
     name: String,
     child: Child,
+    /// Stays empty where the output goes elsewhere.
     stdout: File,
     stderr: File,
 }
@@ -47,24 +48,39 @@ pub struct Process {
 impl Process {
     /// Starts a process that the kernel kills when the calling thread ends, in whatever way.
     pub fn start(name: impl Into<String>, command: Command) -> Result<Self> {
-        Self::spawn(name.into(), die_with_parent(command), Stdio::null())
+        Self::spawn(name.into(), die_with_parent(command), Stdio::null(), None)
     }
 
-    /// The same, and its standard input is what is [written](Self::write) to it.
+    /// The same, and its standard output goes elsewhere instead of being kept.
+    pub fn start_with_output(
+        name: impl Into<String>,
+        command: Command,
+        output: impl Into<Stdio>,
+    ) -> Result<Self> {
+        Self::spawn(
+            name.into(),
+            die_with_parent(command),
+            Stdio::null(),
+            Some(output.into()),
+        )
+    }
+
+    /// As [`Process::start`], and its standard input is what is [written](Self::write) to it.
     pub fn start_with_input(name: impl Into<String>, command: Command) -> Result<Self> {
-        Self::spawn(name.into(), die_with_parent(command), Stdio::piped())
+        Self::spawn(name.into(), die_with_parent(command), Stdio::piped(), None)
     }
 
-    fn spawn(name: String, mut command: Command, stdin: Stdio) -> Result<Self> {
+    fn spawn(name: String, mut command: Command, stdin: Stdio, output: Option<Stdio>) -> Result<Self> {
         let [stdout, stderr] = ["stdout", "stderr"].map(|stream| {
             memfd_create(stream, MFdFlags::MFD_CLOEXEC)
                 .map(File::from)
                 .context("making a file for output")
         });
         let (stdout, stderr) = (stdout?, stderr?);
+        let output = output.map_or_else(|| stdout.try_clone().map(Stdio::from), Ok)?;
         let child = command
             .stdin(stdin)
-            .stdout(stdout.try_clone()?)
+            .stdout(output)
             .stderr(stderr.try_clone()?)
             // A Ctrl-C is for the lab alone, which then ends its children in order.
             .process_group(0)
@@ -208,7 +224,7 @@ pub fn call(command: Command) -> Result<String> {
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
         .join(" ");
-    let mut process = Process::spawn(name, command, Stdio::null())?;
+    let mut process = Process::spawn(name, command, Stdio::null(), None)?;
     job::finish(&mut process, CALL_LIMIT, OnSignal::GoOn)
 }
 

@@ -67,6 +67,19 @@ pub struct Run<O = Outcome> {
     pub host: HostCpu,
     /// The datapath's own counters; null when it has none.
     pub stats: Option<Stats>,
+    /// How ports changed by themselves, from the start of this measurement to that of the next one.
+    #[serde(default)]
+    pub hook_changes: Vec<HookChange>,
+}
+
+/// A port of the switch that got other hooks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HookChange {
+    pub ifname: String,
+    /// Those that it had from then on.
+    pub hooks: Vec<String>,
+    /// Since the measurement started.
+    pub seconds: f64,
 }
 
 /// What a workload measures.
@@ -212,5 +225,23 @@ impl Role {
     /// All system calls together.
     pub fn calls(&self) -> Option<u64> {
         self.syscalls.as_ref().map(|calls| calls.values().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn results_from_before_ports_changed_by_themselves_can_be_read() {
+        let sample = fixture::sample("tapbridge", 1, 1.0, 1.0);
+        let mut json = serde_json::to_value(&sample.runs[0]).unwrap();
+        assert_eq!(
+            serde_json::from_value::<Run>(json.clone()).unwrap(),
+            sample.runs[0]
+        );
+        json.as_object_mut().unwrap().remove("hook_changes").unwrap();
+        assert_eq!(serde_json::from_value::<Run>(json).unwrap().hook_changes, []);
     }
 }

@@ -51,6 +51,7 @@ impl Datapath {
         match self {
             Self::LinuxBridge => "linux-bridge",
             Self::Macvtap => "macvtap",
+            Self::Tapbridge(Hook::Auto) => "tapbridge-auto",
             Self::Tapbridge(Hook::Xdp) => "tapbridge-xdp",
             Self::Tapbridge(Hook::Tcx) => "tapbridge-tcx",
             Self::Floor(Place::Xdp) => "floor-xdp",

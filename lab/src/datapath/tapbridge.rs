@@ -1,5 +1,7 @@
 //! This project's switch, by its command line.
 
+mod watcher;
+
 use std::{
     env,
     path::{Path, PathBuf},
@@ -14,12 +16,18 @@ use serde_json::Value;
 use super::{Attachment, Datapath};
 use crate::{plan, process};
 
+use watcher::Watcher;
+
+pub use watcher::Change;
+
 /// Where the switch pins its bridges, one folder each, unless the environment says otherwise.
 const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";
 
 /// Where the switch's programs sit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Hook {
+    /// In XDP and tcx; `tapbridge run` takes XDP off ports while they send bulk
+    Auto,
     /// In XDP, with tcx for what XDP passes up
     Xdp,
     /// In tcx alone
@@ -30,6 +38,7 @@ impl Hook {
     /// The name on the command lines of the lab and the switch.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Xdp => "xdp",
             Self::Tcx => "tcx",
         }
@@ -38,31 +47,32 @@ impl Hook {
 
 pub struct Tapbridge {
     pub program: PathBuf,
-    /// The program's own default unless told.
-    pub hook: Option<Hook>,
+    pub hook: Hook,
 }
 
 impl Datapath for Tapbridge {
     fn attach<'host>(&self, host: &'host Namespace, taps: &[String]) -> Result<Box<dyn Attachment + 'host>> {
         let bridge = plan::bridge(std::process::id());
+        let watch = || Watcher::start(host.command(&self.program)?);
+        let watcher = (self.hook == Hook::Auto).then(watch).transpose()?;
         // Before the first step, which may leave half a bridge.
         let attached = Attached {
+            watcher,
             program: self.program.clone(),
             bridge,
             host,
             there: true,
         };
         let mut attach = attached.command("attach")?;
-        attach.args(taps);
-        if let Some(hook) = self.hook {
-            attach.args(["--hook", hook.name()]);
-        }
+        attach.args(["--hook", self.hook.name()]).args(taps);
         process::call(attach)?;
         Ok(Box::new(attached))
     }
 }
 
 struct Attached<'host> {
+    /// Of ports that choose their hooks.
+    watcher: Option<Watcher>,
     program: PathBuf,
     bridge: String,
     host: &'host Namespace,
@@ -74,6 +84,13 @@ impl Attached<'_> {
         let mut command = self.host.command(&self.program)?;
         command.args([verb, "--bridge", &self.bridge]);
         Ok(command)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.there = false;
+        let watched = self.watcher.take().map_or(Ok(()), Watcher::stop);
+        detach_all(&self.program, self.host, &self.bridge)?;
+        watched
     }
 }
 
@@ -89,16 +106,19 @@ impl Attachment for Attached<'_> {
         process::call(self.command("stats")?).map(Some)
     }
 
+    fn changes(&self) -> Result<Vec<Change>> {
+        self.watcher.as_ref().map_or(Ok(Vec::new()), Watcher::changes)
+    }
+
     fn detach(mut self: Box<Self>) -> Result<()> {
-        self.there = false;
-        detach_all(&self.program, self.host, &self.bridge)
+        self.end()
     }
 }
 
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
         if self.there
-            && let Err(error) = detach_all(&self.program, self.host, &self.bridge)
+            && let Err(error) = self.end()
         {
             eprintln!("taking the bridge {} apart: {error:#}", self.bridge);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    compare::{median_of, runs},
+    compare::{Spread, median_of, runs},
     figures::{number, units},
 };
 use crate::{
@@ -48,6 +48,39 @@ pub fn drops(results: &Results, workload: Workload, datapath: &str) -> Vec<DropC
         }
     }
     drops
+}
+
+/// How a port changed by itself in all rounds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HookChanges {
+    pub port: String,
+    /// Those that it had from then on.
+    pub hooks: Vec<String>,
+    pub count: u64,
+    /// When it did so first, in seconds.
+    pub first_s: Option<Spread>,
+}
+
+/// Those of every port and of every set of hooks together.
+pub fn hook_changes(results: &Results, workload: Workload, datapath: &str) -> Vec<HookChanges> {
+    // By port and hooks, how often, and round by round when first.
+    let mut all: BTreeMap<_, (u64, BTreeMap<u32, f64>)> = BTreeMap::new();
+    for (round, run) in runs(results, workload, datapath) {
+        for change in &run.hook_changes {
+            let (count, first) = all.entry((&change.ifname, &change.hooks)).or_default();
+            *count += 1;
+            first.entry(round).or_insert(change.seconds);
+        }
+    }
+    let changes = all
+        .into_iter()
+        .map(|((port, hooks), (count, first))| HookChanges {
+            port: port.clone(),
+            hooks: hooks.clone(),
+            count,
+            first_s: Spread::of(first.into_values()),
+        });
+    changes.collect()
 }
 
 fn stats<'results>(
@@ -120,6 +153,24 @@ mod tests {
             calls,
             [("client", client), ("server", vec![("read".into(), 300.0)])]
         );
+    }
+
+    #[test]
+    fn changes_of_hooks_are_counted_and_the_first_of_each_round_is_timed() {
+        let sample = |round, seconds: &[f64]| {
+            let mut sample = fixture::sample("tapbridge", round, 1.0, 1.0);
+            let change = |&seconds| fixture::hook_change("vm1", &["tcx"], seconds);
+            sample.runs[0].hook_changes = seconds.iter().map(change).collect();
+            sample
+        };
+        let results = fixture::results(vec![sample(1, &[0.4, 3.0]), sample(2, &[0.6]), sample(3, &[])]);
+        let changes = hook_changes(&results, Workload::Throughput, "tapbridge");
+        let [change] = &changes[..] else {
+            panic!("{changes:?}")
+        };
+        assert_eq!((&*change.port, change.count), ("vm1", 3));
+        assert_eq!(change.first_s, Spread::of([0.4, 0.6]));
+        assert_eq!(hook_changes(&results, Workload::Latency, "tapbridge"), []);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use crate::{
     guest::{Accelerator, Facts, Kind},
     machine::Machine,
-    results::{Card, Cpu, DropCount, HostCpu, Outcome, PathCount, Results, Role, Run, SCHEMA, Sample, Stats},
+    results::{
+        Card, Cpu, DropCount, HookChange, HostCpu, Outcome, PathCount, Results, Role, Run, SCHEMA, Sample,
+        Stats,
+    },
     settings::{Conditions, Measuring},
     workload::{
         Workload,
@@ -41,6 +44,7 @@ fn run(outcome: Outcome, calls: &[(&str, u64)]) -> Run {
             ..HostCpu::default()
         },
         stats: None,
+        hook_changes: Vec::new(),
     }
 }
 
@@ -91,11 +95,20 @@ pub fn latency(p50_us: f64) -> Run {
     run(Outcome::Latency(latency), &[("ppoll", 2000)])
 }
 
+pub fn hook_change(port: &str, hooks: &[&str], seconds: f64) -> HookChange {
+    HookChange {
+        ifname: port.into(),
+        hooks: hooks.iter().map(|&hook| hook.into()).collect(),
+        seconds,
+    }
+}
+
 /// A sample of both.
 pub fn sample(datapath: &str, round: u32, gbit_per_s: f64, p50_us: f64) -> Sample {
     let mut throughput = throughput(gbit_per_s, &[("read", 200), ("writev", 400)]);
     if datapath == "tapbridge" {
         throughput.stats = Some(stats());
+        throughput.hook_changes = vec![hook_change("vm1", &["tcx"], 0.4)];
     }
     Sample {
         datapath: datapath.into(),

@@ -121,6 +121,10 @@ fn frames(results: &Results) -> String {
         } else {
             drops.markdown()
         };
+        let changes = tables::hook_changes(results, datapath);
+        if !changes.is_empty() {
+            let _ = write!(text, "\nPorts changed by themselves:\n\n{}", changes.markdown());
+        }
         let refused = counts::pump_drops(results, datapath);
         if refused > 0 {
             let _ = write!(
@@ -204,6 +208,7 @@ mod tests {
             "| tapbridge | 60.0 (40.0–80.0) | 0.80 | 66.0 | 120.0 | 180.0 | 600.0 | 2 | 0 | 0 |",
             "| throughput | vm1 → vm2 | xdp | 600 | 75.0 % |",
             "| throughput | vm1 | egress_mtu | 6 |",
+            "| throughput | vm1 | tcx | 2 | 0.4 |",
             "### tapbridge, latency: round 1 of 2",
             "[SUM]   0.00-10.00 sec  6.98 GBytes  6.00 Gbits/sec     2             sender",
             "@total[qemu-system-x86, tracepoint:syscalls:sys_enter_read]: 600",

@@ -103,6 +103,24 @@ pub fn drops(results: &Results, datapath: &str) -> Table {
     table
 }
 
+/// How the ports changed by themselves, all rounds together; without rows if none did.
+pub fn hook_changes(results: &Results, datapath: &str) -> Table {
+    let mut table =
+        Table::new(["workload", "port", "hooks from then on", "times", "first after s"]).of_words(3);
+    for workload in compare::workloads(results) {
+        for change in counts::hook_changes(results, workload, datapath) {
+            table.row([
+                workload.name(),
+                &change.port,
+                &change.hooks.join(" + "),
+                &change.count.to_string(),
+                &spread_cell(change.first_s, 1),
+            ]);
+        }
+    }
+    table
+}
+
 /// What was measured, of each file a column.
 pub fn facts(files: &[Labelled]) -> Table {
     let head = files.iter().map(|file| match files.len() {

@@ -9,6 +9,7 @@ mod pump;
 mod report;
 mod run;
 mod scripts;
+mod watching;
 
 use std::{
     fs,
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         trials(pump::TESTS, devices.as_deref()),
         trials(run::TESTS, programs.as_deref()),
         trials(report::TESTS, measured_switch.as_deref()),
+        trials(watching::TESTS, measured_switch.as_deref()),
         trials(scripts::TESTS, scripts.as_deref()),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
