@@ -1,5 +1,6 @@
 //! `tapbridge-lab bench`: what a frame costs from one tap to another, over every datapath, side by side.
 
+mod auto;
 mod budget;
 mod case;
 mod floor;
@@ -30,7 +31,7 @@ use nix::{
 };
 
 use self::{
-    case::{CASES, Case},
+    case::{CASES, Case, Topology},
     frame::Frame,
     measure::Turn,
     results::{Measured, Results, SCHEMA},
@@ -44,7 +45,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// Measure what a frame costs from one tap to another, without guests
 ///
 /// Frames are written and read with a VMM's system calls, over the Linux bridge, macvtap, tapbridge with each hook, and
-/// the floor: one static redirect and nothing else. All are up at once and take turns.
+/// the floor: one static redirect and nothing else. All are up at once and take turns. Where tapbridge chooses its hooks
+/// itself it does so before the first round, in each case by what that sends.
 #[derive(Debug, Args)]
 pub struct BenchArguments {
     /// The program of this project's switch
@@ -123,9 +125,11 @@ impl BenchArguments {
             eprintln!("round {round} of {}", self.rounds);
             let having_turns = |(_, case): &(usize, &Case)| case.has_turn(round);
             for (number, case) in cases.iter().enumerate().filter(having_turns) {
-                let takes_part =
-                    |(_, site): &(usize, &Site)| site.topology == case.topology && site.datapath.does(case);
-                let mut order: Vec<_> = sites.iter().enumerate().filter(takes_part).collect();
+                let mut order: Vec<_> = sites
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, site)| site.has(case))
+                    .collect();
                 // What drifts while a round goes on then favours neither the first nor the last.
                 if round % 2 == 0 {
                     order.reverse();
@@ -146,28 +150,49 @@ impl BenchArguments {
             let figures = case.figures().iter().copied().enumerate();
             figures.filter_map(move |figure| Measured::new(case.name, datapath, figure, turns))
         });
-        Ok(measured.collect())
+        let measured = measured.collect();
+        sites.into_iter().try_for_each(Site::end)?;
+        Ok(measured)
     }
 
     /// All that the cases need, at once.
     fn sites(&self, cases: &[Case]) -> Result<Vec<Site>> {
-        let topologies: BTreeSet<_> = cases.iter().map(|case| case.topology).collect();
         let mut sites = Vec::new();
-        for topology in topologies {
-            for datapath in Datapath::ALL {
-                if let Some(interrupted) = interrupt::received() {
-                    return Err(interrupted.into());
-                }
-                if datapath.fits(topology) {
-                    eprintln!("{}: {} ports", datapath.name(), topology.ports());
-                    let bridge = format!("bench{}", sites.len());
-                    let site = Site::new(datapath, topology, &self.tapbridge, bridge);
-                    sites.push(site.with_context(|| format!("setting up {}", datapath.name()))?);
-                }
+        for (datapath, topology, case) in wanted(cases) {
+            if let Some(interrupted) = interrupt::received() {
+                return Err(interrupted.into());
             }
+            eprintln!("{}: {} ports", datapath.name(), topology.ports());
+            let (program, bridge) = (&self.tapbridge, format!("bench{}", sites.len()));
+            let site = match case {
+                Some(case) => Site::for_case(datapath, case, program, bridge),
+                None => Site::new(datapath, topology, program, bridge),
+            };
+            sites.push(site.with_context(|| format!("setting up {}", datapath.name()))?);
         }
         Ok(sites)
     }
+}
+
+/// The sites that cases need: one for all cases among the same surroundings, or for one case alone.
+fn wanted(cases: &[Case]) -> Vec<(Datapath, Topology, Option<Case>)> {
+    let topologies: BTreeSet<_> = cases.iter().map(|case| case.topology).collect();
+    let mut wanted = Vec::new();
+    for topology in topologies {
+        for datapath in Datapath::ALL
+            .into_iter()
+            .filter(|datapath| datapath.fits(topology))
+        {
+            if datapath.remembers() {
+                let own = |case: &&Case| case.topology == topology && datapath.does(case);
+                let cases = cases.iter().filter(own);
+                wanted.extend(cases.map(|case| (datapath, topology, Some(*case))));
+            } else {
+                wanted.push((datapath, topology, None));
+            }
+        }
+    }
+    wanted
 }
 
 /// Gives this process a bpffs of its own: what is pinned there goes with the process, in whatever way that ends.
@@ -196,4 +221,21 @@ fn write(port: BorrowedFd, frame: &Frame) -> Result<()> {
     let parts = [IoSlice::new(&frame.header), IoSlice::new(&frame.octets)];
     writev(port, &parts).context("writing to a port")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::Hook;
+
+    #[test]
+    fn what_remembers_has_a_site_for_each_of_its_cases_and_all_others_share_theirs() {
+        let all = wanted(CASES);
+        let auto = Datapath::Tapbridge(Hook::Auto);
+        let own = all.iter().filter(|(datapath, ..)| *datapath == auto);
+        let own: Vec<_> = own.map(|(.., case)| case.expect("a case").name).collect();
+        assert_eq!(own, ["64", "1514-partial", "tso4", "mix"]);
+        let mut others = all.iter().filter(|(datapath, ..)| *datapath != auto);
+        assert!(others.all(|(.., case)| case.is_none()));
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{guest::Hardware, plan::Seat, settings::Setup};
 
 pub use ovs::version as ovs_version;
-pub use tapbridge::{Change, Hook, detach_all, is_pinned};
+pub use tapbridge::{Change, Hook, Watcher, detach_all, is_pinned};
 
 /// A way to connect guests.
 pub trait Datapath {

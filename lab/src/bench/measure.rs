@@ -130,7 +130,7 @@ fn one_thread(site: &Site, case: &Case, turn: Duration, stream: &mut Stream) -> 
 fn steady(site: &Site, case: &Case, turn: Duration, read: bool) -> Result<Turn> {
     let mut stream = Stream::one(Shape::Complete(SHORTEST));
     thread::scope(|scope| {
-        let reading = read.then(|| scope.spawn(|| site.read_statistics()));
+        let reading = read.then(|| scope.spawn(|| site.ask("stats")));
         let measured = write_and_read(site, case.batch(), turn, &mut stream);
         if let Some(reading) = reading {
             reading

@@ -3,6 +3,7 @@
 use std::{
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use lab::{Macvtap, Namespace, Offloads, Tap, netns};
 use nix::{errno::Errno, unistd::read};
 
 use super::{
+    auto::Auto,
     case::{Case, Topology, Work},
     floor::{Floor, Place},
     frame::{BROADCAST, Frame, SHORTEST, Shape, station, text},
@@ -37,11 +39,12 @@ pub enum Datapath {
 
 impl Datapath {
     /// In the order in which they are measured and reported.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::LinuxBridge,
         Self::Macvtap,
         Self::Tapbridge(Hook::Xdp),
         Self::Tapbridge(Hook::Tcx),
+        Self::Tapbridge(Hook::Auto),
         Self::Floor(Place::Xdp),
         Self::Floor(Place::Tcx),
     ];
@@ -59,10 +62,20 @@ impl Datapath {
         }
     }
 
+    /// Whether what it did before changes what it does, so that every case needs a site of its own.
+    pub fn remembers(self) -> bool {
+        self == Self::Tapbridge(Hook::Auto)
+    }
+
     /// Whether it can do what a case is about. Generic XDP redirects nothing that is longer than the MTU, and a long
     /// segment is.
     pub fn does(self, case: &Case) -> bool {
         let this_case = match case.work {
+            // One case for every choice that there is.
+            work if self.remembers() => matches!(
+                work,
+                Work::Mix | Work::WriteRead(Shape::Complete(SHORTEST) | Shape::Partial(1514) | Shape::Tso4)
+            ),
             Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Place::Xdp),
             // A floor is the least that one kind of frame can cost.
             Work::Mix => !matches!(self, Self::Floor(_)),
@@ -77,7 +90,8 @@ impl Datapath {
     /// has one lower device for all ports.
     pub fn fits(self, topology: Topology) -> bool {
         match self {
-            Self::LinuxBridge | Self::Tapbridge(_) => true,
+            Self::LinuxBridge | Self::Tapbridge(Hook::Xdp | Hook::Tcx) => true,
+            Self::Tapbridge(Hook::Auto) => topology == Topology::Pair,
             Self::Macvtap => !matches!(topology, Topology::Wide | Topology::Crowded),
             Self::Floor(_) => matches!(topology, Topology::Pair | Topology::Jumbo),
         }
@@ -91,7 +105,9 @@ type Port = Box<dyn AsFd + Send + Sync>;
 /// with all that is in it when the last of them has gone.
 pub struct Site {
     pub datapath: Datapath,
-    pub topology: Topology,
+    topology: Topology,
+    /// Before the ports that it is of.
+    auto: Option<Auto>,
     ports: Vec<Port>,
     _floors: Vec<Floor>,
     host: Namespace,
@@ -112,7 +128,7 @@ impl Site {
             let names: Vec<&str> = taps.iter().map(Tap::name).collect();
             match datapath {
                 Datapath::LinuxBridge => linux_bridge::connect(&host, &names)?,
-                Datapath::Tapbridge(hook) => tapbridge(&host, program, &bridge, hook, &names)?,
+                Datapath::Tapbridge(hook) => attach(&host, program, &bridge, hook, &names)?,
                 Datapath::Floor(place) => floors = self::floors(&host, place, &taps)?,
                 Datapath::Macvtap => unreachable!("has no taps"),
             }
@@ -121,6 +137,7 @@ impl Site {
         let site = Self {
             datapath,
             topology,
+            auto: None,
             ports,
             _floors: floors,
             host,
@@ -130,6 +147,24 @@ impl Site {
         site.introduce()
             .context("letting the stations make themselves known")?;
         Ok(site)
+    }
+
+    /// The same for one case alone.
+    pub fn for_case(datapath: Datapath, case: Case, program: &Path, bridge: String) -> Result<Self> {
+        let mut site = Self::new(datapath, case.topology, program, bridge)?;
+        site.auto = Some(Auto::settle(&site, case)?);
+        Ok(site)
+    }
+
+    /// Whether the case is to be measured here.
+    pub fn has(&self, case: &Case) -> bool {
+        let others = self.auto.as_ref().is_some_and(|auto| auto.case.name != case.name);
+        !others && self.topology == case.topology && self.datapath.does(case)
+    }
+
+    /// Takes it apart; unlike a drop it tells what went wrong.
+    pub fn end(self) -> Result<()> {
+        self.auto.map_or(Ok(()), Auto::end)
     }
 
     pub fn port(&self, number: usize) -> BorrowedFd<'_> {
@@ -148,12 +183,16 @@ impl Site {
         Ok(frames)
     }
 
-    /// Reads the switch's statistics by its command line.
-    pub fn read_statistics(&self) -> Result<()> {
-        let mut stats = self.host.command(&self.program)?;
-        stats.env_remove(STATE);
-        stats.args(["stats", "-j", "--bridge", &self.bridge]);
-        process::call(stats).map(drop)
+    /// A command line of the switch, to be continued.
+    pub fn tapbridge(&self) -> Result<Command> {
+        tapbridge(&self.host, &self.program)
+    }
+
+    /// What the switch has to say of its bridge here, as JSON: its command is `stats` or `show`.
+    pub fn ask(&self, command: &str) -> Result<String> {
+        let mut tapbridge = self.tapbridge()?;
+        tapbridge.args([command, "-j", "--bridge", &self.bridge]);
+        process::call(tapbridge)
     }
 
     /// Every station sends a frame: the first of a port to all, the others to the first of another port.
@@ -204,9 +243,14 @@ fn taps(host: &Namespace, topology: Topology) -> Result<Vec<Tap>> {
     })
 }
 
-fn tapbridge(host: &Namespace, program: &Path, bridge: &str, hook: Hook, taps: &[&str]) -> Result<()> {
-    let mut attach = host.command(program)?;
-    attach.env_remove(STATE);
+fn tapbridge(host: &Namespace, program: &Path) -> Result<Command> {
+    let mut tapbridge = host.command(program)?;
+    tapbridge.env_remove(STATE);
+    Ok(tapbridge)
+}
+
+fn attach(host: &Namespace, program: &Path, bridge: &str, hook: Hook, taps: &[&str]) -> Result<()> {
+    let mut attach = tapbridge(host, program)?;
     attach.args(["attach", "--bridge", bridge, "--hook", hook.name(), "--max-ports"]);
     attach.arg(taps.len().to_string()).args(taps);
     process::call(attach).map(drop)

@@ -16,9 +16,7 @@ use serde_json::Value;
 use super::{Attachment, Datapath};
 use crate::{plan, process};
 
-use watcher::Watcher;
-
-pub use watcher::Change;
+pub use watcher::{Change, Watcher};
 
 /// Where the switch pins its bridges, one folder each, unless the environment says otherwise.
 const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::{
     Test, datapaths,
     program::{self, Folder},
+    watching,
 };
 
 pub const TESTS: &[Test] = &[
@@ -27,7 +28,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-const CASES: &str = "64,1514-partial,tso4,broadcast-8,round-trip,one-way,steady-read";
+const CASES: &str = "64,1514-partial,tso4,mix,broadcast-8,round-trip,one-way,steady-read";
 
 fn bench(options: &[&str]) -> Command {
     let mut bench = program::lab("bench");
@@ -51,8 +52,9 @@ fn the_bench_measures() {
     let options = [
         "--rounds", "1", "--turn", "1", "--json", "--case", CASES, "--output", output,
     ];
-    let run = bench(&options).output().expect("start the bench");
+    let (run, seen) = watching::run_to_end(&mut bench(&options));
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert_watched(&seen);
     assert_eq!(pinned(), Vec::<String>::new());
     let results: Value = serde_json::from_slice(&run.stdout).expect("JSON");
     assert_eq!(results["schema"], 1);
@@ -74,15 +76,27 @@ fn the_bench_measures() {
         "floor-xdp",
         "linux-bridge",
         "macvtap",
+        "tapbridge-auto",
         "tapbridge-tcx",
         "tapbridge-xdp",
     ];
     assert_eq!(of("64"), all.map(String::from).into());
-    assert_eq!(of("tso4").len(), 5);
+    assert_eq!(of("tso4").len(), 6);
+    assert_eq!(of("mix").len(), 5);
     assert_eq!(of("broadcast-8").len(), 4);
     assert_eq!(of("steady-read").len(), 2);
     assert_ratios(&results);
     assert_written(folder.path());
+}
+
+/// Those who watch are there when frames are measured, one for each of four cases, and have ended when the bench draws
+/// its plots.
+fn assert_watched(seen: &[BTreeSet<u32>]) {
+    let most = seen.iter().max_by_key(|watchers| watchers.len()).expect("a look");
+    assert_eq!(most.len(), 4, "{most:?}");
+    let last = seen.last().expect("a look");
+    assert!(last.is_empty(), "{last:?}");
+    assert_eq!(watching::left(most), [0; 0]);
 }
 
 /// What the times are is the bench's to say; here only that ratios are those of the times. Of one round the median is
@@ -112,6 +126,7 @@ fn assert_written(folder: &Path) {
     for plot in [
         "frames",
         "bulk",
+        "mix",
         "broadcast",
         "round-trip",
         "threads",
@@ -131,6 +146,8 @@ fn an_interrupted_bench_leaves_nothing() {
     let mut steps = BufReader::new(run.stderr.take().expect("a pipe")).lines();
     let measuring = steps.any(|line| line.expect("UTF-8").starts_with("round 2 "));
     assert!(measuring, "{:?}", run.wait());
+    let watchers = watching::watchers(run.id());
+    assert_eq!(watchers.len(), 1, "{watchers:?}");
     program::signal(&run, Signal::SIGINT);
     // It must not wait for somebody to read what it says.
     let last: Vec<_> = steps.map_while(Result::ok).collect();
@@ -140,4 +157,5 @@ fn an_interrupted_bench_leaves_nothing() {
         "{last:?}"
     );
     assert_eq!(pinned(), Vec::<String>::new());
+    assert_eq!(watching::left(&watchers), [0; 0]);
 }

@@ -1,4 +1,4 @@
-//! `tapbridge run`, which the lab starts beside the switch: that it does its part, and that it ends.
+//! `tapbridge run`, which the lab and the bench start beside the switch: that it does its part, and that it ends.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ pub const TESTS: &[Test] = &[(
 )];
 
 /// Processes of `tapbridge run` that a process has started and that have not ended.
-fn watchers(parent: u32) -> BTreeSet<u32> {
+pub fn watchers(parent: u32) -> BTreeSet<u32> {
     let processes = fs::read_dir("/proc").expect("read /proc").flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter(|&id| is_watcher(id) && parent_of(id) == Some(parent))
@@ -26,7 +26,7 @@ fn watchers(parent: u32) -> BTreeSet<u32> {
 }
 
 /// Those of some processes that still watch.
-fn left(ids: &BTreeSet<u32>) -> Vec<u32> {
+pub fn left(ids: &BTreeSet<u32>) -> Vec<u32> {
     ids.iter().copied().filter(|&id| is_watcher(id)).collect()
 }
 
@@ -50,8 +50,8 @@ fn parent_of(id: u32) -> Option<u32> {
     parent?.trim().parse().ok()
 }
 
-/// Runs a program to its end, and looks meanwhile which watchers it has, again and again.
-fn run_to_end(command: &mut Command) -> (Output, Vec<BTreeSet<u32>>) {
+/// Runs a program to its end, and looks meanwhile which watchers it has; returns what it saw, one after the other.
+pub fn run_to_end(command: &mut Command) -> (Output, Vec<BTreeSet<u32>>) {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().expect("start it");
     let id = child.id();
@@ -59,7 +59,7 @@ fn run_to_end(command: &mut Command) -> (Output, Vec<BTreeSet<u32>>) {
     let mut seen = Vec::new();
     while !waiting.is_finished() {
         let watchers = watchers(id);
-        if !command_line(id).is_empty() {
+        if seen.last() != Some(&watchers) && !command_line(id).is_empty() {
             seen.push(watchers);
         }
         thread::sleep(Duration::from_millis(10));

@@ -66,7 +66,8 @@ pub fn colour_of(datapath: &str) -> Colour {
         "tapbridge-xdp" => PALETTE[5],
         "tapbridge-tcx" => PALETTE[4],
         "macvtap" => PALETTE[2],
-        "ovs" => PALETTE[3],
+        // No plot has both.
+        "ovs" | "floor-tcx" => PALETTE[3],
         "floor-xdp" => PALETTE[1],
         _ => PALETTE[0],
     }

@@ -1,0 +1,156 @@
+//! What ports need that choose their hooks by what they forward: a site for one case alone, in which `tapbridge run`
+//! watches them, and that case's frames until they have chosen.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::{case::Case, measure, site::Site};
+use crate::{
+    datapath::Watcher,
+    wait::{self, OnSignal},
+};
+
+/// Between two looks at the hooks.
+const TURN: Duration = Duration::from_millis(100);
+/// A second of frames, so that there was something to choose by.
+const TURNS: u32 = 10;
+/// Half a second.
+const CALM_TURNS: u32 = 5;
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Ports that have chosen.
+pub struct Auto {
+    pub case: Case,
+    watcher: Watcher,
+    since: Instant,
+}
+
+impl Auto {
+    /// Has a new site do what the case is about until its ports have chosen.
+    pub fn settle(site: &Site, case: Case) -> Result<Self> {
+        let watcher = Watcher::start(site.tapbridge()?)?;
+        let mut settling = Settling::new(hooks(site)?);
+        let what = format!("hooks that stay as they are for half a second of {}", case.name);
+        wait::until(&what, LIMIT, OnSignal::Stop, || {
+            measure::measure(site, &case, TURN)?;
+            Ok(settling.look(hooks(site)?).then_some(()))
+        })?;
+        eprintln!("{}: {}", case.name, text(&settling.hooks));
+        Ok(Self {
+            case,
+            watcher,
+            since: Instant::now(),
+        })
+    }
+
+    /// Ends what watches. Unlike a drop it tells what went wrong, and whether the ports have kept to their choice.
+    pub fn end(self) -> Result<()> {
+        let changes = self.watcher.changes()?;
+        for change in changes.iter().filter(|change| change.at > self.since) {
+            let (case, after) = (self.case.name, change.at - self.since);
+            let hooks = change.hooks.join(" + ");
+            eprintln!(
+                "{case}: after {:.1} s {} had {hooks}",
+                after.as_secs_f64(),
+                change.ifname
+            );
+        }
+        self.watcher.stop()
+    }
+}
+
+/// Whether hooks stay as they are.
+struct Settling {
+    hooks: Vec<Port>,
+    turns: u32,
+    /// In which they were as they are.
+    calm: u32,
+}
+
+impl Settling {
+    fn new(hooks: Vec<Port>) -> Self {
+        Self {
+            hooks,
+            turns: 0,
+            calm: 0,
+        }
+    }
+
+    /// After a turn.
+    fn look(&mut self, hooks: Vec<Port>) -> bool {
+        self.turns += 1;
+        self.calm = if hooks == self.hooks { self.calm + 1 } else { 0 };
+        self.hooks = hooks;
+        self.turns >= TURNS && self.calm >= CALM_TURNS
+    }
+}
+
+/// As much of `tapbridge show -j` as is of interest here.
+#[derive(Deserialize)]
+struct Overview {
+    bridges: Vec<Bridge>,
+}
+
+#[derive(Deserialize)]
+struct Bridge {
+    ports: Vec<Port>,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Port {
+    ifname: String,
+    hooks: Vec<String>,
+}
+
+/// Of every port of the site's bridge.
+fn hooks(site: &Site) -> Result<Vec<Port>> {
+    let json = site.ask("show")?;
+    let overview: Overview =
+        serde_json::from_str(&json).with_context(|| format!("tapbridge show -j: {json}"))?;
+    Ok(overview
+        .bridges
+        .into_iter()
+        .flat_map(|bridge| bridge.ports)
+        .collect())
+}
+
+fn text(ports: &[Port]) -> String {
+    let port = |port: &Port| format!("{} has {}", port.ifname, port.hooks.join(" + "));
+    ports.iter().map(port).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(hooks: [&str; 2]) -> Vec<Port> {
+        let port = |(ifname, hooks): (&str, &str)| Port {
+            ifname: ifname.into(),
+            hooks: hooks.split('+').map(Into::into).collect(),
+        };
+        ["vm0", "vm1"].into_iter().zip(hooks).map(port).collect()
+    }
+
+    #[test]
+    fn hooks_have_settled_when_they_stay_and_there_were_frames_to_choose_by() {
+        let (first, then) = (["xdp+tcx", "xdp+tcx"], ["tcx", "xdp+tcx"]);
+        let settled_after = |change: u32| {
+            let mut settling = Settling::new(ports(first));
+            let looks = 1..=100;
+            looks.into_iter().find(|&turn| {
+                let hooks = if turn < change { first } else { then };
+                settling.look(ports(hooks))
+            })
+        };
+        assert_eq!(settled_after(200), Some(10));
+        assert_eq!(settled_after(4), Some(10));
+        assert_eq!(settled_after(9), Some(14));
+    }
+
+    #[test]
+    fn they_are_told_port_by_port() {
+        assert_eq!(text(&ports(["tcx", "xdp+tcx"])), "vm0 has tcx, vm1 has xdp + tcx");
+    }
+}
