@@ -1,12 +1,6 @@
 //! The bench: that it measures every datapath, and that it leaves nothing behind.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -141,21 +135,7 @@ fn assert_written(folder: &Path) {
 }
 
 fn an_interrupted_bench_leaves_nothing() {
-    let mut command = bench(&["--case", "64,broadcast-8", "--rounds", "1000"]);
-    let mut run = command.stderr(Stdio::piped()).spawn().expect("start the bench");
-    let mut steps = BufReader::new(run.stderr.take().expect("a pipe")).lines();
-    let measuring = steps.any(|line| line.expect("UTF-8").starts_with("round 2 "));
-    assert!(measuring, "{:?}", run.wait());
-    let watchers = watching::watchers(run.id());
-    assert_eq!(watchers.len(), 1, "{watchers:?}");
-    program::signal(&run, Signal::SIGINT);
-    // It must not wait for somebody to read what it says.
-    let last: Vec<_> = steps.map_while(Result::ok).collect();
-    assert_eq!(
-        run.wait().expect("wait for the bench").code(),
-        Some(130),
-        "{last:?}"
-    );
+    let mut bench = bench(&["--case", "64,broadcast-8", "--rounds", "1000"]);
+    watching::assert_ends_watched(&mut bench, "round 2 ", Signal::SIGINT);
     assert_eq!(pinned(), Vec::<String>::new());
-    assert_eq!(watching::left(&watchers), [0; 0]);
 }

@@ -3,22 +3,31 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{BufRead, BufReader},
+    path::Path,
     process::{Command, Output, Stdio},
     thread,
     time::Duration,
 };
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{Test, datapaths, program, run};
 
-pub const TESTS: &[Test] = &[(
-    "a_lab_without_hook_tells_how_a_bulk_senders_hooks_changed_and_ends_what_watched_them",
-    a_lab_tells_changes,
-)];
+pub const TESTS: &[Test] = &[
+    (
+        "a_lab_without_hook_tells_how_a_bulk_senders_hooks_changed_and_ends_what_watched_them",
+        a_lab_tells_changes,
+    ),
+    (
+        "an_interrupted_lab_ends_what_watches_its_ports",
+        an_interrupted_lab_ends_its_watcher,
+    ),
+];
 
 /// Processes of `tapbridge run` that a process has started and that have not ended.
-pub fn watchers(parent: u32) -> BTreeSet<u32> {
+fn watchers(parent: u32) -> BTreeSet<u32> {
     let processes = fs::read_dir("/proc").expect("read /proc").flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter(|&id| is_watcher(id) && parent_of(id) == Some(parent))
@@ -67,13 +76,41 @@ pub fn run_to_end(command: &mut Command) -> (Output, Vec<BTreeSet<u32>>) {
     (waiting.join().expect("no panic"), seen)
 }
 
+/// Interrupts a program once it has said something, with one watcher at work; the program ends as after the signal, and
+/// the watcher before it. Returns what the program's id was.
+pub fn assert_ends_watched(command: &mut Command, once: &str, signal: Signal) -> u32 {
+    let mut run = command.stderr(Stdio::piped()).spawn().expect("start it");
+    let mut steps = BufReader::new(run.stderr.take().expect("a pipe")).lines();
+    let there = steps.any(|line| line.expect("UTF-8").contains(once));
+    assert!(there, "{:?}", run.wait());
+    let watchers = watchers(run.id());
+    assert_eq!(watchers.len(), 1, "{watchers:?}");
+    program::signal(&run, signal);
+    // It must not wait for somebody to read what it says.
+    let last: Vec<_> = steps.map_while(Result::ok).collect();
+    let status = run.wait().expect("wait for it");
+    assert_eq!(status.code(), Some(128 + signal as i32), "{last:?}");
+    assert_eq!(left(&watchers), [0; 0]);
+    run.id()
+}
+
+/// A lab that measures the switch.
+fn lab(options: &[&str]) -> Command {
+    let mut lab = program::lab("run");
+    lab.args([
+        "--datapath",
+        "tapbridge",
+        "--workload",
+        "throughput",
+        "--tapbridge",
+    ]);
+    lab.arg(datapaths::switch()).args(options);
+    lab
+}
+
 fn a_lab_tells_changes() {
     let _guard = run::beside_others();
-    let mut lab = program::lab("run");
-    lab.args(["--datapath", "tapbridge", "--workload", "throughput"])
-        .args(["--time", "2", "--repeat", "2", "--json", "--tapbridge"])
-        .arg(datapaths::switch());
-    let (output, seen) = run_to_end(&mut lab);
+    let (output, seen) = run_to_end(&mut lab(&["--time", "2", "--repeat", "2", "--json"]));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let results: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -91,4 +128,11 @@ fn a_lab_tells_changes() {
     let all: BTreeSet<_> = seen.into_iter().flatten().collect();
     assert_eq!(all.len(), 2, "{all:?}");
     assert_eq!(left(&all), [0; 0]);
+}
+
+fn an_interrupted_lab_ends_its_watcher() {
+    let _guard = run::beside_others();
+    let id = assert_ends_watched(&mut lab(&["--time", "30"]), "throughput, 30 s", Signal::SIGTERM);
+    let bridge = format!("/sys/fs/bpf/tapbridge/lab{id}");
+    assert!(!Path::new(&bridge).exists(), "{bridge}");
 }
