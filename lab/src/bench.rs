@@ -55,6 +55,9 @@ pub struct BenchArguments {
     /// Cases [default: all]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(CASES.iter().map(|case| case.name)))]
     case: Vec<String>,
+    /// Datapaths [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(Datapath::ALL.map(Datapath::name)))]
+    datapath: Vec<String>,
     /// Rounds
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -158,7 +161,13 @@ impl BenchArguments {
     /// All that the cases need, at once.
     fn sites(&self, cases: &[Case]) -> Result<Vec<Site>> {
         let mut sites = Vec::new();
-        for (datapath, topology, case) in wanted(cases) {
+        let named = |datapath: Datapath| {
+            self.datapath.is_empty() || self.datapath.iter().any(|name| name == datapath.name())
+        };
+        for (datapath, topology, case) in wanted(cases)
+            .into_iter()
+            .filter(|&(datapath, ..)| named(datapath))
+        {
             if let Some(interrupted) = interrupt::received() {
                 return Err(interrupted.into());
             }
@@ -170,6 +179,11 @@ impl BenchArguments {
             };
             sites.push(site.with_context(|| format!("setting up {}", datapath.name()))?);
         }
+        let measures = |case| sites.iter().any(|site| site.has(case));
+        ensure!(
+            cases.iter().any(measures),
+            "none of these cases is measured over any of these datapaths; without --datapath all are that can be"
+        );
         Ok(sites)
     }
 }

@@ -41,6 +41,33 @@ pub fn table(results: &Results, cases: &[Case]) -> Table {
     table.without_empty_columns()
 }
 
+/// A row for every case and figure: the Linux bridge's median, and how many times as much the others took.
+fn summary(results: &Results, cases: &[Case]) -> Table {
+    let [base, ..] = PEERS;
+    let others = Datapath::ALL
+        .map(Datapath::name)
+        .into_iter()
+        .filter(|&name| name != base);
+    let mut table = Table::new(["case", base].into_iter().chain(others.clone()));
+    for case in cases {
+        for own in rows(results, case).filter(|measured| measured.datapath == base) {
+            let (unit, more) = match own.figure.split_once(' ') {
+                Some((percentile, "µs")) => ("µs", format!(", {percentile}")),
+                _ => ("ns", String::new()),
+            };
+            let median = format!("{} {unit}", thousands(own.median, decimals(&own.figure)));
+            let ratios = others.clone().map(|name| {
+                let mut measured = rows(results, case);
+                let found = measured.find(|other| other.figure == own.figure && other.datapath == name);
+                let found = found.and_then(|other| ratio(results, other, base));
+                cell(found.map(|ratio| ratio.median), 2)
+            });
+            table.row([format!("{}{more}", case.text), median].into_iter().chain(ratios));
+        }
+    }
+    table.without_empty_columns()
+}
+
 /// What was measured of a case: figure by figure, in the order of the datapaths.
 fn rows<'results>(results: &'results Results, case: &Case) -> impl Iterator<Item = &'results Measured> {
     let name = case.name;
@@ -84,6 +111,9 @@ const EXPLAINED: &str = "Frames are written to one tap and read from another wit
     each case by what that sends. What is lost found the receiver's ring full: where a writer and a reader are \
     threads of their own, the writer does not wait.";
 
+const SUMMARISED: &str =
+    "The bridge's median, and the others' ratio to it: the median of the ratios within each round.";
+
 /// The page, with plots that lie in the same folder.
 fn page(results: &Results, cases: &[Case], plots: &[Plot]) -> String {
     let mut facts = Table::new(["", ""]).of_words(2);
@@ -91,11 +121,14 @@ fn page(results: &Results, cases: &[Case], plots: &[Plot]) -> String {
     facts.row(["revision", results.revision.as_deref().unwrap_or(NOTHING)]);
     facts.row(["machine", &results.machine.text()]);
     facts.row(["conditions", &conditions(results)]);
+    let mut page = format!("# The cost of a frame\n\n{}\n{EXPLAINED}\n", facts.markdown());
+    let summary = summary(results, cases);
+    if !summary.is_empty() {
+        let summary = summary.markdown();
+        let _ = write!(page, "\n## Beside the Linux bridge\n\n{SUMMARISED}\n\n{summary}");
+    }
     let table = table(results, cases).markdown();
-    let mut page = format!(
-        "# The cost of a frame\n\n{}\n{EXPLAINED}\n\n{table}",
-        facts.markdown()
-    );
+    let _ = write!(page, "\n## All figures\n\n{table}");
     for plot in plots {
         let _ = write!(page, "\n![{}]({}.svg)\n", plot.title, plot.name);
     }
@@ -198,4 +231,24 @@ fn bar(results: &Results, measured: &Measured) -> Bar {
 pub fn write(results: &Results, cases: &[Case], folder: &Folder) -> Result<()> {
     let plots = draw(results, cases).context("drawing the plots")?;
     report::write_page(folder, "bench.md", &page(results, cases, &plots), &plots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{case::CASES, results::tests};
+
+    #[test]
+    fn the_summary_has_the_bridges_median_and_the_others_ratios() {
+        let results = tests::results(vec![
+            tests::measured("64", "linux-bridge", &[2000.0, 4000.0, 2400.0]),
+            tests::measured("64", "tapbridge-tcx", &[1000.0, 1000.0, 1800.0]),
+            // Without the bridge there is nothing to be beside.
+            tests::measured("256", "tapbridge-tcx", &[1000.0]),
+        ]);
+        let summary = summary(&results, CASES).markdown();
+        let rows: Vec<_> = summary.lines().collect();
+        assert_eq!(rows[0], "| case | linux-bridge | tapbridge-tcx |");
+        assert_eq!(rows[2..], ["| 64 B | 2\u{202f}400 ns | 0.50 |"]);
+    }
 }
