@@ -216,7 +216,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         }
         Command::Show(Which { bridge }) => {
             let locked = read(&state, bridge.as_deref())?;
-            output::overview(&show(locked.as_ref(), bridge.as_deref()).await?, json)
+            output::overview(&show(&state, locked.as_ref(), bridge.as_deref()).await?, json)
         }
         Command::Fdb { command } => fdb::run(&state, command, json).await,
         Command::Stats(Stats { which, watch }) => match watch {

@@ -193,6 +193,13 @@ pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
         }
         show_bridge(bridge)?;
     }
+    let auto = |bridge: &BridgeOverview| bridge.here && bridge.ports.iter().any(|port| port.hook == "auto");
+    if !overview.running && overview.bridges.iter().any(auto) {
+        writeln!(
+            io::stdout(),
+            "\n'auto' ports keep the hooks that they have: 'tapbridge run' is not running"
+        )?;
+    }
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::{
     io,
     os::{
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener},
+        unix::net::{SocketAddr, UnixDatagram},
     },
     time::{Duration, Instant},
 };
@@ -102,12 +102,20 @@ pub async fn run<E: From<Error>>(
     }
 }
 
-/// There is one in a network namespace: two would count each other's changes as their own. The socket's name goes with
-/// the process.
-fn only_one(state: &State) -> Result<UnixListener> {
-    let name = format!("tapbridge-run:{}", state.root().display());
-    let bound = SocketAddr::from_abstract_name(name).and_then(|name| UnixListener::bind_addr(&name));
-    match bound {
+/// Whether somebody looks after the ports of the calling thread's network namespace.
+pub fn is_running(state: &State) -> bool {
+    let connected = UnixDatagram::unbound().and_then(|socket| socket.connect_addr(&name(state)?));
+    connected.is_ok()
+}
+
+/// A name in the network namespace, which goes with the process that has it.
+fn name(state: &State) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("tapbridge-run:{}", state.root().display()))
+}
+
+/// There is one in a network namespace: two would take each other's changes for an administrator's.
+fn only_one(state: &State) -> Result<UnixDatagram> {
+    match name(state).and_then(|name| UnixDatagram::bind_addr(&name)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Error::Running {
             path: state.root().to_owned(),
         }),

@@ -11,7 +11,8 @@ use crate::{
     error::{Error, Result},
     netlink::{Kind, Link, Netlink},
     port::{hooks, since_boot},
-    state::Locked,
+    run::is_running,
+    state::{Locked, State},
 };
 
 /// Version of the JSON.
@@ -22,6 +23,8 @@ pub const SCHEMA: u32 = 1;
 pub struct Overview {
     /// [`SCHEMA`].
     pub schema: u32,
+    /// Whether [`run`](crate::run) looks after the hooks of ports in this network namespace.
+    pub running: bool,
     /// Sorted by name.
     pub bridges: Vec<BridgeOverview>,
     /// Bridges that can't be read, sorted by name.
@@ -81,14 +84,14 @@ pub struct PortOverview {
 }
 
 /// Looks at all bridges, or one.
-pub async fn show(state: Option<&Locked>, only: Option<&str>) -> Result<Overview> {
+pub async fn show(state: &State, locked: Option<&Locked>, only: Option<&str>) -> Result<Overview> {
     let mut bridges = Vec::new();
     let mut unreadable = Vec::new();
-    if let Some(state) = state {
+    if let Some(locked) = locked {
         let links = Netlink::connect()?.links().await?;
-        let names = only.map_or_else(|| state.bridges(), |name| Ok(vec![name.to_owned()]))?;
+        let names = only.map_or_else(|| locked.bridges(), |name| Ok(vec![name.to_owned()]))?;
         for name in names {
-            match Bridge::open_anywhere(state, &name) {
+            match Bridge::open_anywhere(locked, &name) {
                 Ok(bridge) => bridges.push(overview(&bridge, &links)?),
                 Err(error @ (Error::Unfinished { .. } | Error::OtherLayout { .. })) if only.is_none() => {
                     unreadable.push(Unreadable {
@@ -102,6 +105,7 @@ pub async fn show(state: Option<&Locked>, only: Option<&str>) -> Result<Overview
     }
     Ok(Overview {
         schema: SCHEMA,
+        running: is_running(state),
         bridges,
         unreadable,
     })

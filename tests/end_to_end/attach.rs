@@ -197,7 +197,7 @@ fn a_bridge_goes_with_its_last_port() {
     assert!(!switch.state().exists());
     assert_eq!(
         switch.json("show"),
-        json!({ "schema": 1, "bridges": [], "unreadable": [] })
+        json!({ "schema": 1, "running": false, "bridges": [], "unreadable": [] })
     );
     assert_eq!(switch.json("stats"), json!({ "schema": 1, "bridges": [] }));
     // Nothing to do is no error where nothing is named.

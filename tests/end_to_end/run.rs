@@ -291,14 +291,27 @@ fn a_killed_one_can_be_followed_by_another() {
 }
 
 fn a_second_one_is_refused() {
+    const MISSING: &str = "'tapbridge run' is not running";
     let switch = Switch::with_hook(2, "auto");
+    let is_running = || {
+        (
+            switch.json("show")["running"].clone(),
+            switch.ok("show").contains(MISSING),
+        )
+    };
+    assert_eq!(is_running(), (json!(false), true));
     let running = Running::start(&switch);
+    assert_eq!(is_running(), (json!(true), false));
     let complaint = switch.fails("run");
     assert!(
         complaint.contains("another 'tapbridge run' looks after"),
         "{complaint}"
     );
     assert!(running.stop("TERM").success());
+    assert_eq!(is_running(), (json!(false), true));
+    // Where no port has hooks that change, nothing is missing.
+    switch.ok("attach vm1 vm2 --hook tcx");
+    assert_eq!(is_running(), (json!(false), false));
     assert!(Running::start(&switch).stop("TERM").success());
 }
 

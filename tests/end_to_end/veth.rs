@@ -30,7 +30,8 @@ fn switch(taps: usize) -> Switch {
 fn a_veth_gets_tcx_alone_and_its_settings_back() {
     let switch = switch(1);
     let before = link("port0");
-    switch.ok("attach vm1 port0");
+    switch.ok("attach vm1 port0 --hook auto");
+    assert_eq!(switch.shown("port0")["hook"], "tcx");
     let shown = switch.shown("port0");
     assert_eq!(
         (&shown["kind"], &shown["hooks"]),
