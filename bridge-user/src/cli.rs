@@ -111,7 +111,7 @@ struct Attach {
     #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
     bridge: String,
 
-    /// Hooks of taps; other devices always have tcx alone [default: auto, and what ports have already]
+    /// Hooks of taps; other devices always have tcx alone [default: auto for new ports; others keep theirs]
     #[arg(long, value_enum)]
     hook: Option<HookChoice>,
 

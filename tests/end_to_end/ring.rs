@@ -2,7 +2,7 @@
 
 use crate::support::{
     frames::{BROADCAST, Flow, hello},
-    program::link,
+    program::{ip, link},
     statistics::RING_FULL,
     switch::Switch,
     wire::{drain, send},
@@ -12,6 +12,7 @@ crate::tests![
     what_a_full_ring_loses_is_counted_whatever_way_it_came,
     a_full_ring_does_not_hurt_other_ports,
     losses_of_an_earlier_attachment_are_not_counted,
+    a_longer_ring_takes_a_longer_burst,
 ];
 
 const FRAMES: u64 = 1500;
@@ -106,4 +107,20 @@ fn losses_of_an_earlier_attachment_are_not_counted() {
         "{stats:#?}"
     );
     drain(&[vm2]);
+}
+
+fn a_longer_ring_takes_a_longer_burst() {
+    for hook in ["xdp", "tcx"] {
+        let switch = Switch::with_hook(2, hook);
+        let [vm1, vm2] = switch.taps();
+        switch.introduce();
+        assert!(ring("vm2") < FRAMES);
+        // While it is attached, too.
+        ip(&format!("link set dev vm2 txqueuelen {FRAMES}"));
+        for _ in 0..FRAMES {
+            send(vm1, &Flow::udp(1, 2).frame(b"more"));
+        }
+        assert_eq!(vm2.drain().expect("receive") as u64, FRAMES, "{hook}");
+        assert_eq!(switch.stats().port("vm2").dropped.len(), 0, "{hook}");
+    }
 }
