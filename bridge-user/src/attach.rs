@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     bridge::{Bridge, remove_folder},
     error::{Context as _, Error, Result},
-    link::other_xdp,
+    link::refuse_other_xdp,
     netlink::{Kind, Link, Netlink},
     port::hooks,
     state::{Locked, check_bridge_name},
@@ -168,11 +168,6 @@ async fn attach_one(
         refuse_other_xdp(link)?;
     }
     Ok((bridge.add_port(netlink, link, mode).await?, None))
-}
-
-pub(crate) fn refuse_other_xdp(link: &Link) -> Result<()> {
-    link.xdp_program
-        .map_or(Ok(()), |id| Err(other_xdp(&link.name, id)))
 }
 
 /// Refuses devices that are ports of another bridge of ours.

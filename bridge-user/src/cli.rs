@@ -3,7 +3,7 @@
 mod fdb;
 mod syscalls;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -255,14 +255,17 @@ async fn uninterrupted<T>(work: impl Future<Output = T>) -> T {
     result
 }
 
-/// Done when a signal asks the process to end.
-async fn asked_to_end() {
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        },
-        Err(_) => drop(tokio::signal::ctrl_c().await),
+/// Done when a signal asks the process to end, from this call on. Where none can be listened to, it ends the process.
+fn asked_to_end() -> impl Future<Output = ()> {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    async {
+        match signals {
+            [Ok(mut interrupt), Ok(mut terminate)] => tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            },
+            _ => std::future::pending().await,
+        }
     }
 }
 
@@ -316,10 +319,11 @@ async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
 async fn watch_statistics(state: &State, only: Option<&str>, seconds: u64, json: bool) -> Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
     let mut before = None;
+    let mut end = pin!(asked_to_end());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = asked_to_end() => return Ok(()),
+            () = &mut end => return Ok(()),
         }
         let now = statistics(state, only).await?;
         output::statistics(&now, before.as_ref().map(|before| (before, seconds)), json)?;

@@ -19,6 +19,7 @@ use bridge_common::{Hook, layout::program};
 use crate::{
     bridge::Bridge,
     error::{Context as _, Error, Result},
+    netlink::Link,
 };
 
 impl Bridge {
@@ -129,8 +130,14 @@ unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
     }
 }
 
+/// Refuses a device that has an XDP program already, which can only be somebody else's.
+pub(crate) fn refuse_other_xdp(link: &Link) -> Result<()> {
+    link.xdp_program
+        .map_or(Ok(()), |id| Err(other_xdp(&link.name, id)))
+}
+
 /// What is known of the XDP program that is in the way.
-pub(crate) fn other_xdp(interface: &str, id: u32) -> Error {
+fn other_xdp(interface: &str, id: u32) -> Error {
     let found = aya::programs::loaded_programs()
         .flatten()
         .find(|info| info.id() == id);

@@ -1,0 +1,259 @@
+//! Reads what ports have received, and changes the hooks of those that they do not fit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use bridge_common::{
+    Hook,
+    adaptive::{Choice, Growth},
+    counters::PortCounters,
+    port::flag,
+};
+
+use super::{Change, Notice};
+use crate::{
+    bridge::Bridge,
+    error::{Error, Result},
+    link::refuse_other_xdp,
+    netlink::Netlink,
+    port::hooks,
+    state::State,
+};
+
+/// Who looks after the bridges.
+pub(super) struct Keeper<'state> {
+    state: &'state State,
+    netlink: Netlink,
+    /// By name.
+    bridges: BTreeMap<String, Kept>,
+    /// All there were when they were opened last, others' too.
+    seen: BTreeMap<String, u64>,
+    start: Instant,
+    /// When it looked last, since `start`.
+    last: Duration,
+    /// Failures that were told of in this minute.
+    told: (u64, BTreeSet<String>),
+}
+
+/// A bridge, and its ports of `--hook auto`.
+struct Kept {
+    bridge: Bridge,
+    /// Tells the bridge from a later one of its name.
+    inode: u64,
+    /// [`bridge_common::layout::Config::changes`] when the ports were looked up.
+    changes: Option<u64>,
+    ports: Vec<KeptPort>,
+}
+
+struct KeptPort {
+    slot: u32,
+    generation: u32,
+    /// When they were read last.
+    counters: PortCounters,
+    choice: Choice,
+}
+
+/// A change that is called for.
+struct Wanted {
+    slot: u32,
+    generation: u32,
+    xdp: bool,
+    growth: Growth,
+}
+
+impl<'state> Keeper<'state> {
+    pub(super) fn new(state: &'state State, netlink: Netlink) -> Self {
+        Self {
+            state,
+            netlink,
+            bridges: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            start: Instant::now(),
+            last: Duration::ZERO,
+            told: (0, BTreeSet::new()),
+        }
+    }
+
+    /// Looks at all ports once, and changes what is to be changed.
+    pub(super) async fn look(&mut self) -> Vec<Notice> {
+        let now = self.start.elapsed();
+        let interval = now.saturating_sub(std::mem::replace(&mut self.last, now));
+        let mut notices = Vec::new();
+        if let Err(error) = self.find_bridges() {
+            notices.extend(self.failed(error, now));
+        }
+        let mut wanted = Vec::new();
+        let mut failures = Vec::new();
+        for (name, kept) in &mut self.bridges {
+            match kept.observe(interval, now) {
+                Ok(changes) => wanted.extend(changes.into_iter().map(|change| (name.clone(), change))),
+                Err(error) => failures.push(error),
+            }
+        }
+        for (name, wanted) in wanted {
+            let changed = self.change(&name, &wanted, interval).await;
+            let choice = self.bridges.get_mut(&name).and_then(|kept| kept.choice(&wanted));
+            match (changed, choice) {
+                (Ok(Some(change)), Some(choice)) => {
+                    choice.changed(wanted.xdp, now);
+                    notices.push(Notice::Changed(change));
+                }
+                (Err(error), Some(choice)) => {
+                    choice.failed(now);
+                    failures.push(error);
+                }
+                // The port has gone or been changed by a command, or a command is at work: the next look tells.
+                _ => {}
+            }
+        }
+        for error in failures {
+            notices.extend(self.failed(error, now));
+        }
+        notices
+    }
+
+    /// The same failure can come with every look; once a minute is enough.
+    fn failed(&mut self, error: Error, now: Duration) -> Option<Notice> {
+        let minute = now.as_secs() / 60;
+        if self.told.0 != minute {
+            self.told = (minute, BTreeSet::new());
+        }
+        self.told
+            .1
+            .insert(error.to_string())
+            .then_some(Notice::Failed(error))
+    }
+
+    /// Opens bridges that are new, and forgets those that have gone.
+    fn find_bridges(&mut self) -> Result<()> {
+        let inodes = self.state.bridge_inodes()?;
+        if inodes == self.seen {
+            return Ok(());
+        }
+        self.bridges
+            .retain(|name, kept| inodes.get(name) == Some(&kept.inode));
+        // A new bridge is not whole before its command has ended.
+        let Some(locked) = self.state.lock_if_free()? else {
+            return Ok(());
+        };
+        for bridge in Bridge::open_all(&locked)? {
+            if let Some(&inode) = inodes.get(&bridge.name) {
+                self.bridges
+                    .entry(bridge.name.clone())
+                    .or_insert_with(|| Kept::new(bridge, inode));
+            }
+        }
+        self.seen = inodes;
+        Ok(())
+    }
+
+    /// Makes a change, if the port is still what it was.
+    async fn change(&self, name: &str, wanted: &Wanted, interval: Duration) -> Result<Option<Change>> {
+        let Some(locked) = self.state.lock_if_free()? else {
+            return Ok(None);
+        };
+        let mut bridge = match Bridge::open(&locked, name) {
+            Err(Error::NoBridge { .. } | Error::Unfinished { .. }) => return Ok(None),
+            bridge => bridge?,
+        };
+        let port = bridge.port(wanted.slot)?;
+        let same = port.generation == wanted.generation && port.has(flag::ACTIVE | flag::AUTO);
+        if !same || port.has(flag::XDP) == wanted.xdp || !bridge.has_device(wanted.slot)? {
+            return Ok(None);
+        }
+        let links = self.netlink.links().await?;
+        let Some(link) = links.iter().find(|link| link.ifindex == port.ifindex) else {
+            return Ok(None);
+        };
+        if wanted.xdp {
+            refuse_other_xdp(link)?;
+        }
+        let port = bridge.adapt_hooks(wanted.slot, link, wanted.xdp)?;
+        let Growth {
+            frames,
+            passed_up,
+            bulk,
+        } = wanted.growth;
+        let balance = wanted.growth.balance(!wanted.xdp);
+        Ok(Some(Change {
+            event: "hook",
+            ifname: link.name.clone(),
+            master: name.to_owned(),
+            hooks: hooks(&port).into_iter().map(Hook::name).collect(),
+            hook_changes: port.hook_changes,
+            interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
+            frames,
+            passed_up,
+            bulk_frames: bulk.frames,
+            bulk_bytes: bulk.bytes,
+            xdp_saves_ns: balance.saved,
+            xdp_costs_ns: balance.spent,
+        }))
+    }
+}
+
+impl Kept {
+    fn new(bridge: Bridge, inode: u64) -> Self {
+        Self {
+            bridge,
+            inode,
+            changes: None,
+            ports: Vec::new(),
+        }
+    }
+
+    fn choice(&mut self, wanted: &Wanted) -> Option<&mut Choice> {
+        let mut ports = self.ports.iter_mut();
+        let same = |port: &&mut KeptPort| (port.slot, port.generation) == (wanted.slot, wanted.generation);
+        ports.find(same).map(|port| &mut port.choice)
+    }
+
+    /// Reads the counters, and finds the ports whose hooks do not fit.
+    fn observe(&mut self, interval: Duration, now: Duration) -> Result<Vec<Wanted>> {
+        let changes = self.bridge.config()?.changes;
+        if self.changes != Some(changes) {
+            self.find_ports()?;
+            self.changes = Some(changes);
+        }
+        let mut wanted = Vec::new();
+        for port in &mut self.ports {
+            let counters = self.bridge.counters(port.slot)?;
+            let growth = Growth::between(&std::mem::replace(&mut port.counters, counters), &counters);
+            if let Some(xdp) = port.choice.observe(&growth, interval, now) {
+                wanted.push(Wanted {
+                    slot: port.slot,
+                    generation: port.generation,
+                    xdp,
+                    growth,
+                });
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Commands have changed something: ports may have come, gone, or changed their hooks.
+    fn find_ports(&mut self) -> Result<()> {
+        let mut known = std::mem::take(&mut self.ports);
+        for (slot, port) in self.bridge.occupied()? {
+            if !port.has(flag::ACTIVE | flag::AUTO) {
+                continue;
+            }
+            let xdp = port.has(flag::XDP);
+            let same = |other: &KeptPort| (other.slot, other.generation) == (slot, port.generation);
+            let known = known.iter().position(same).map(|index| known.swap_remove(index));
+            let kept = match known {
+                Some(kept) if kept.choice.xdp() == xdp => kept,
+                _ => KeptPort {
+                    slot,
+                    generation: port.generation,
+                    counters: self.bridge.counters(slot)?,
+                    choice: Choice::new(xdp),
+                },
+            };
+            self.ports.push(kept);
+        }
+        Ok(())
+    }
+}
