@@ -3,6 +3,7 @@
 mod account;
 mod bench;
 mod check;
+mod cpus;
 mod datapath;
 mod folder;
 mod guest;

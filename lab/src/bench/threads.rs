@@ -16,8 +16,6 @@ use lab::VnetHeader;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
 };
 
 use super::{
@@ -26,6 +24,7 @@ use super::{
     site::{BUFFER, Site, receive},
     write,
 };
+use crate::cpus::{self, stay_on};
 
 /// How long a thread sleeps at most before it looks whether it is to end, in milliseconds.
 const TICK: u16 = 10;
@@ -142,7 +141,7 @@ pub const PERCENTILES: [usize; 3] = [500, 990, 999];
 /// takes several times as long as all that a datapath does. The values are microseconds.
 pub fn round_trip(site: &Site, turn: Duration) -> Result<Turn> {
     let stop = &AtomicBool::new(false);
-    let cpu = first_cpu()?;
+    let cpu = *cpus::allowed()?.first().context("this process has no CPU")?;
     site.drain()?;
     thread::scope(|scope| {
         let other = scope.spawn(move || stay_on(cpu).and_then(|()| echo(site, stop)));
@@ -152,21 +151,6 @@ pub fn round_trip(site: &Site, turn: Duration) -> Result<Turn> {
         other.join().expect("no panic")?;
         result
     })
-}
-
-/// Of those that this process may use.
-fn first_cpu() -> Result<usize> {
-    let all = sched_getaffinity(Pid::from_raw(0)).context("asking for this process's CPUs")?;
-    let mut cpus = (0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false));
-    cpus.next().context("this process has no CPU")
-}
-
-/// Keeps the calling thread on a CPU.
-fn stay_on(cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only))
-        .with_context(|| format!("staying on CPU {cpu}"))
 }
 
 fn ask(site: &Site, turn: Duration) -> Result<Turn> {
