@@ -22,6 +22,30 @@ pub fn signal(process: &Child, signal: Signal) {
     kill(Pid::from_raw(process.id().cast_signed()), signal).expect("signal the process");
 }
 
+/// All of the machine's.
+pub fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Processes that a process has started and that have not ended.
+pub fn children(parent: u32) -> impl Iterator<Item = u32> {
+    processes().filter(move |&id| status(id, "PPid").is_some_and(|id| id == parent.to_string()))
+}
+
+/// What the kernel tells of a process under a name, such as "State".
+pub fn status(id: u32, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = lines.find(|&(other, _)| other == name)?;
+    Some(value.trim().into())
+}
+
+/// Empty for a process that has ended.
+pub fn command_line(id: u32) -> String {
+    fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default()
+}
+
 /// A place for a folder, which goes with the test.
 pub struct Folder(PathBuf);
 

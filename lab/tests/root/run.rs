@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::PathBuf,
     process::{Child, Output, Stdio},
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +13,10 @@ use std::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{Test, program};
+use crate::{
+    Test,
+    program::{self, processes, status},
+};
 
 pub const TESTS: &[Test] = &[
     ("a_run_measures_and_leaves_nothing_behind", a_run_measures),
@@ -35,16 +38,22 @@ pub fn beside_others() -> RwLockReadGuard<'static, ()> {
     REMAINS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a test holds while it kills labs and looks at what they leave.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    REMAINS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A lab's process and the namespaces it has made.
-struct Run {
-    child: Child,
+pub struct Run {
+    pub child: Child,
     namespaces: Vec<u64>,
 }
 
 impl Run {
-    fn start(datapath: &str, time: &str) -> Self {
+    fn start(datapath: &str, time: &str, options: &[&str]) -> Self {
         let child = program::lab("run")
             .args(["--datapath", datapath, "--json", "--time", time])
+            .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -56,8 +65,8 @@ impl Run {
     }
 
     /// A lab in the middle of its first measurement.
-    fn in_the_middle() -> Self {
-        let mut run = Self::start("linux-bridge", "30");
+    pub fn in_the_middle(options: &[&str]) -> Self {
+        let mut run = Self::start("linux-bridge", "30", options);
         let deadline = Instant::now() + Duration::from_secs(10);
         while run
             .programs()
@@ -82,7 +91,7 @@ impl Run {
         run
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         program::signal(&self.child, signal);
     }
 
@@ -96,20 +105,15 @@ impl Run {
 
     /// The programs that run in the lab's namespaces.
     fn programs(&self) -> Vec<String> {
-        let processes = fs::read_dir("/proc")
-            .expect("read /proc")
-            .flatten()
-            .map(|entry| entry.path());
-        let inside = processes.filter(|process| {
-            let namespace = fs::metadata(process.join("ns/net"));
-            namespace.is_ok_and(|namespace| self.namespaces.contains(&namespace.ino()))
-        });
-        let names = inside.filter_map(|process| fs::read_to_string(process.join("comm")).ok());
-        names.map(|name| name.trim().to_owned()).collect()
+        let inside = self
+            .namespaces
+            .iter()
+            .flat_map(|&namespace| processes_in(namespace));
+        inside.filter_map(|id| status(id, "Name")).collect()
     }
 
     /// Nobody waits for what a killed lab started, so it may take init a moment.
-    fn assert_no_programs(&self) {
+    pub fn assert_no_programs(&self) {
         let deadline = Instant::now() + Duration::from_secs(5);
         while !self.programs().is_empty() {
             assert!(
@@ -122,6 +126,14 @@ impl Run {
     }
 }
 
+/// The processes that are in a network namespace, by its inode.
+pub fn processes_in(namespace: u64) -> impl Iterator<Item = u32> {
+    processes().filter(move |id| {
+        let own = fs::metadata(format!("/proc/{id}/ns/net"));
+        own.is_ok_and(|own| own.ino() == namespace)
+    })
+}
+
 fn a_run_measures() {
     measure("linux-bridge");
 }
@@ -129,7 +141,7 @@ fn a_run_measures() {
 /// Has a lab measure once, checks what it reports and that it leaves nothing behind; returns the report.
 pub fn measure(datapath: &str) -> Value {
     let _guard = beside_others();
-    let run = Run::start(datapath, "1");
+    let run = Run::start(datapath, "1", &[]);
     let names = format!("tblab-{}-", run.child.id());
     let Output {
         status,
@@ -181,7 +193,7 @@ pub fn measure(datapath: &str) -> Value {
 fn an_interrupted_run_leaves_nothing() {
     let _guard = beside_others();
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        let mut run = Run::in_the_middle();
+        let mut run = Run::in_the_middle(&[]);
         run.signal(signal);
         let status = run.child.wait().expect("wait for the lab");
         assert_eq!(status.code(), Some(code));
@@ -191,8 +203,8 @@ fn an_interrupted_run_leaves_nothing() {
 }
 
 fn the_next_run_removes_the_remains() {
-    let _guard = REMAINS.write().unwrap_or_else(PoisonError::into_inner);
-    let mut killed = Run::in_the_middle();
+    let _guard = alone();
+    let mut killed = Run::in_the_middle(&[]);
     killed.signal(Signal::SIGKILL);
     killed.child.wait().expect("wait for the lab");
     killed.assert_no_programs();
@@ -202,7 +214,7 @@ fn the_next_run_removes_the_remains() {
         "a killed lab can't remove its namespaces"
     );
 
-    let mut next = Run::in_the_middle();
+    let mut next = Run::in_the_middle(&[]);
     assert_eq!(killed.names(), Vec::<PathBuf>::new());
     next.signal(Signal::SIGINT);
     next.child.wait().expect("wait for the lab");

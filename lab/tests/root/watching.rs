@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Output, Stdio},
@@ -13,7 +12,11 @@ use std::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{Test, datapaths, program, run};
+use crate::{
+    Test, datapaths,
+    program::{self, command_line},
+    run,
+};
 
 pub const TESTS: &[Test] = &[
     (
@@ -28,10 +31,7 @@ pub const TESTS: &[Test] = &[
 
 /// Processes of `tapbridge run` that a process has started and that have not ended.
 fn watchers(parent: u32) -> BTreeSet<u32> {
-    let processes = fs::read_dir("/proc").expect("read /proc").flatten();
-    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    ids.filter(|&id| is_watcher(id) && parent_of(id) == Some(parent))
-        .collect()
+    program::children(parent).filter(|&id| is_watcher(id)).collect()
 }
 
 /// Those of some processes that still watch.
@@ -46,17 +46,6 @@ fn is_watcher(id: u32) -> bool {
         .next()
         .is_some_and(|program| program.ends_with("/tapbridge"))
         && words.next() == Some("run")
-}
-
-/// Empty for a process that has ended.
-fn command_line(id: u32) -> String {
-    fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default()
-}
-
-fn parent_of(id: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    parent?.trim().parse().ok()
 }
 
 /// Runs a program to its end, and looks meanwhile which watchers it has; returns what it saw, one after the other.
