@@ -70,7 +70,7 @@ impl<'pair, 'host> Account<'pair, 'host> {
             seconds,
             client: role(0)?,
             server: role(1)?,
-            host,
+            host: Some(host),
             stats: match (self.stats, after) {
                 (Some(before), Some(after)) => {
                     Some(Stats::between(before, after).context("the switch's statistics")?)

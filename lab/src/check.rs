@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::{
     account::Account,
+    cpus::Placement,
     datapath::Choice,
     guest::{self, Guest},
     interrupt,
@@ -42,7 +43,7 @@ impl CheckArguments {
         let setup = &self.setup;
         machine::inspect(setup)?;
         sweep::sweep(setup.tapbridge.as_deref());
-        let maker = guest::maker(setup)?;
+        let maker = guest::maker(setup, Placement::default())?;
         // Guests that are namespaces share the host's file system.
         let scratch = Scratch::new("check")?;
         for choice in Choice::all(setup) {

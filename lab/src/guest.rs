@@ -10,7 +10,10 @@ use clap::ValueEnum;
 use lab::{Namespace, Offloads, pump};
 use serde::{Deserialize, Serialize};
 
-use crate::{datapath::Device, job::Job, plan::Seat, results::Card, settings::Setup, vm_image::Packages};
+use crate::{
+    cpus::Placement, datapath::Device, job::Job, plan::Seat, results::Card, settings::Setup,
+    vm_image::Packages,
+};
 
 pub use qemu::Accelerator;
 
@@ -129,15 +132,16 @@ fn card_in(devices: &str) -> Result<Card> {
     })
 }
 
-/// Finds what making guests takes; an error says what is missing.
-pub fn maker(setup: &Setup) -> Result<Box<dyn Maker>> {
+/// Finds what making guests takes; an error says what is missing. A guest's VMM and its programs will be on the CPU that
+/// the placement has for it.
+pub fn maker(setup: &Setup, placement: Placement) -> Result<Box<dyn Maker>> {
     let packages = setup.vm.as_deref().map(Packages::open).transpose()?;
     Ok(match setup.guest {
-        Kind::Netns => Box::new(namespace::NamespaceMaker::new(packages.as_ref())?),
+        Kind::Netns => Box::new(namespace::NamespaceMaker::new(packages.as_ref(), placement)?),
         Kind::Qemu => {
             let packages = packages
                 .context("--guest qemu needs --vm FOLDER, which `cargo xtask lab --guest qemu` sets up")?;
-            Box::new(qemu::QemuMaker::new(&packages, setup.vhost)?)
+            Box::new(qemu::QemuMaker::new(&packages, setup.vhost, placement)?)
         }
     })
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod bench;
+mod cgroup;
 mod check;
 mod cpus;
 mod datapath;
@@ -21,6 +22,8 @@ mod run;
 mod sample;
 mod scratch;
 mod settings;
+mod spin_command;
+mod steady;
 mod sweep;
 mod vm_image;
 mod wait;
@@ -33,7 +36,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bench::BenchArguments, check::CheckArguments, interrupt::Interrupted, pump_command::PumpArguments,
-    report_command::ReportArguments, settings::Settings,
+    report_command::ReportArguments, settings::Settings, spin_command::SpinArguments,
 };
 
 /// Guests on this machine's taps, and measurements between them
@@ -51,6 +54,8 @@ enum Command {
     Check(CheckArguments),
     Bench(BenchArguments),
     Pump(PumpArguments),
+    #[command(hide = true)]
+    Spin(SpinArguments),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => arguments.run(),
         Command::Bench(arguments) => arguments.run(),
         Command::Pump(arguments) => arguments.run(),
+        Command::Spin(arguments) => arguments.run(),
     };
     exit_code(result)
 }

@@ -63,8 +63,9 @@ pub struct Run<O = Outcome> {
     /// The guest that opens the connections.
     pub client: Role,
     pub server: Role,
-    /// CPU time of the whole host, the guests' and everybody else's included.
-    pub host: HostCpu,
+    /// CPU time of the whole host, the guests' and everybody else's included; null where CPUs were kept awake, which
+    /// takes all that is left of it.
+    pub host: Option<HostCpu>,
     /// The datapath's own counters; null when it has none.
     pub stats: Option<Stats>,
     /// How ports changed by themselves, from the start of this measurement to that of the next one.

@@ -12,6 +12,7 @@ use crate::{
     results::{Results, SCHEMA, Sample},
     sample,
     settings::Settings,
+    steady::Steady,
     sweep,
 };
 
@@ -23,10 +24,13 @@ pub fn run(settings: &Settings) -> Result<()> {
     // Now, rather than after an hour of measuring.
     let folder = settings.output.as_deref().map(Folder::make).transpose()?;
     sweep::sweep(setup.tapbridge.as_deref());
-    let maker = guest::maker(setup)?;
+    let mut steady = settings.steady.then(Steady::start).transpose()?;
+    let placement = steady.as_ref().map(Steady::placement).unwrap_or_default();
+    let maker = guest::maker(setup, placement)?;
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut samples = Vec::new();
-    let measured = measure(settings, &*maker, &mut samples);
+    let measured = measure(settings, &*maker, steady.as_mut(), &mut samples);
+    drop(steady);
     if samples.is_empty() {
         return measured;
     }
@@ -59,7 +63,12 @@ pub fn run(settings: &Settings) -> Result<()> {
 }
 
 /// Takes round after round; what was taken before an error is there all the same.
-fn measure(settings: &Settings, maker: &dyn Maker, samples: &mut Vec<Sample>) -> Result<()> {
+fn measure(
+    settings: &Settings,
+    maker: &dyn Maker,
+    mut steady: Option<&mut Steady>,
+    samples: &mut Vec<Sample>,
+) -> Result<()> {
     for round in 1..=settings.measuring.repeat {
         let mut order = Choice::all(&settings.setup);
         // What drifts while a round goes on then favours neither the first nor the last.
@@ -68,7 +77,11 @@ fn measure(settings: &Settings, maker: &dyn Maker, samples: &mut Vec<Sample>) ->
         }
         for choice in order {
             let sample = sample::take(settings, maker, choice, round);
-            samples.push(sample.with_context(|| format!("{}, round {round}", choice.name()))?);
+            let sample = sample.with_context(|| format!("{}, round {round}", choice.name()))?;
+            if let Some(steady) = &mut steady {
+                steady.check()?;
+            }
+            samples.push(sample);
         }
     }
     Ok(())

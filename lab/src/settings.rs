@@ -49,15 +49,18 @@ pub struct Setup {
 
 /// Measure between two guests, over each of the datapaths in turn
 ///
-/// Nothing is pinned to a CPU, so identical runs differ by a fifth or more: compare datapaths by their ratio within a
-/// round, over several rounds. With every measurement the host's CPU time, the system calls of the guests' VMMs and
-/// the switch's own counters are taken.
+/// Where CPUs may sleep and nothing is pinned to one, identical runs differ by a fifth or more: compare datapaths by
+/// their ratio within a round, over several rounds, or see --steady. With every measurement the host's CPU time, the
+/// system calls of the guests' VMMs and the switch's own counters are taken.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     #[command(flatten)]
     pub setup: Setup,
     #[command(flatten)]
     pub measuring: Measuring,
+    /// Keep the CPUs awake, and each guest with its VMM on a CPU of its own; the host's CPU time is not told then
+    #[arg(long)]
+    pub steady: bool,
     /// Folder for results.json, report.md and the plots; must not exist yet
     #[arg(short, long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
@@ -114,6 +117,9 @@ pub struct Conditions {
     pub mtu: u32,
     /// Whether the guests' network cards had checksum and segmentation offloads.
     pub offloads: bool,
+    /// Whether CPUs were kept awake, and guests on CPUs of their own.
+    #[serde(default)]
+    pub steady: bool,
     #[serde(flatten)]
     pub measuring: Measuring,
 }
@@ -152,6 +158,9 @@ impl Conditions {
         }
         let offloads = if self.offloads { "on" } else { "off" };
         let _ = write!(text, ", MTU {}, offloads {offloads}", self.mtu);
+        if self.steady {
+            text.push_str(", CPUs kept awake, guests pinned");
+        }
         text
     }
 }
@@ -171,6 +180,7 @@ impl Settings {
         Conditions {
             mtu: self.setup.mtu,
             offloads: self.setup.offloads == Switched::On,
+            steady: self.steady,
             measuring: self.measuring.clone(),
         }
     }
@@ -189,5 +199,29 @@ impl From<Switched> for Offloads {
             Switched::On => Self::All,
             Switched::Off => Self::None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn a_reader_is_told_that_cpus_were_kept_awake() {
+        let mut conditions = fixture::results(Vec::new()).conditions;
+        assert!(conditions.text().ends_with(", offloads on"));
+        conditions.steady = true;
+        assert!(conditions.text().ends_with(", CPUs kept awake, guests pinned"));
+    }
+
+    #[test]
+    fn conditions_from_before_cpus_were_kept_awake_can_be_read() {
+        let mut conditions = fixture::results(Vec::new()).conditions;
+        conditions.steady = true;
+        let mut json = serde_json::to_value(&conditions).unwrap();
+        assert_eq!(json.as_object_mut().unwrap().remove("steady"), Some(true.into()));
+        conditions.steady = false;
+        assert_eq!(serde_json::from_value::<Conditions>(json).unwrap(), conditions);
     }
 }

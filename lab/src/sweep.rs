@@ -1,11 +1,11 @@
-//! What a lab that was killed left behind: namespaces, a bridge that stays pinned, and temporary files.
+//! What a lab that was killed left behind: namespaces, a bridge that stays pinned, a cgroup, and temporary files.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use anyhow::{Context, Result};
 use lab::{Namespace, netns};
 
-use crate::{datapath, plan, scratch};
+use crate::{cgroup, datapath, plan, scratch};
 
 /// Removes the remains of labs whose process no longer lives.
 pub fn sweep(tapbridge: Option<&Path>) {
@@ -28,13 +28,18 @@ pub fn sweep(tapbridge: Option<&Path>) {
         eprintln!("removed {name}, which a killed lab left behind");
     }
     for folder in scratch::remains(alive) {
-        match fs::remove_dir_all(&folder) {
-            Ok(()) => eprintln!("removed {}, which a killed lab left behind", folder.display()),
-            Err(error) => eprintln!(
-                "a killed lab left {} behind, which stays: {error}",
-                folder.display()
-            ),
-        }
+        tell(&folder, fs::remove_dir_all(&folder));
+    }
+    for group in cgroup::remains(alive) {
+        tell(&group, fs::remove_dir(&group));
+    }
+}
+
+fn tell(folder: &Path, removed: io::Result<()>) {
+    let folder = folder.display();
+    match removed {
+        Ok(()) => eprintln!("removed {folder}, which a killed lab left behind"),
+        Err(error) => eprintln!("a killed lab left {folder} behind, which stays: {error}"),
     }
 }
 

@@ -13,6 +13,7 @@ use lab::{Namespace, Offloads, pump};
 
 use super::{Facts, Guest, Hardware, Kind, Maker};
 use crate::{
+    cpus::{self, Placement},
     datapath::Device,
     job::{self, Job},
     plan::{self, IPV4_PREFIX, IPV6_PREFIX, Seat},
@@ -33,11 +34,12 @@ const CLOSED_PORT: u16 = 1;
 pub struct NamespaceMaker {
     facts: Facts,
     busybox: String,
+    placement: Placement,
 }
 
 impl NamespaceMaker {
     /// The guests run the host's programs, except busybox if there are packages.
-    pub fn new(packages: Option<&Packages>) -> Result<Self> {
+    pub fn new(packages: Option<&Packages>, placement: Placement) -> Result<Self> {
         let iperf3 =
             process::first_line("iperf3", "--version").context("needs iperf3: 'apt-get install iperf3'")?;
         let sockperf = process::first_line("sockperf", "--version")
@@ -54,6 +56,7 @@ impl NamespaceMaker {
                 sockperf,
             },
             busybox: busybox.unwrap_or_else(|| "busybox".into()),
+            placement,
         })
     }
 }
@@ -66,7 +69,8 @@ impl Maker for NamespaceMaker {
         hardware: Hardware,
         device: Device,
     ) -> Result<Box<dyn Guest>> {
-        Ok(Box::new(NamespaceGuest::boot(host, seat, hardware, device)?))
+        let cpu = self.placement.cpu(seat);
+        Ok(Box::new(NamespaceGuest::boot(host, seat, hardware, device, cpu)?))
     }
 
     fn facts(&self) -> &Facts {
@@ -82,6 +86,8 @@ struct NamespaceGuest {
     /// Seconds.
     booted_in: f64,
     seat: Seat,
+    /// Where its programs stay, as its pump does.
+    cpu: Option<usize>,
     answers: Scratch,
     /// Before the namespace, so that it goes first.
     pump: Process,
@@ -89,16 +95,23 @@ struct NamespaceGuest {
 }
 
 impl NamespaceGuest {
-    fn boot(host: &Namespace, seat: Seat, hardware: Hardware, device: Device) -> Result<Self> {
+    fn boot(
+        host: &Namespace,
+        seat: Seat,
+        hardware: Hardware,
+        device: Device,
+        cpu: Option<usize>,
+    ) -> Result<Self> {
         let start = Instant::now();
         let namespace = Namespace::create(&plan::own_namespace(&seat.name()))?;
-        let mut pump = start_pump(host, &namespace, seat, hardware, device)?;
+        let mut pump = start_pump(host, &namespace, seat, hardware, device, cpu)?;
         job::has_printed(&mut pump, pump_command::READY, BOOT_LIMIT)?;
         let answers = Scratch::new(&format!("{}-answers", seat.name()))?;
         fs::write(answers.path().join("answer"), vm_image::ANSWER).context("writing an answer")?;
         let mut guest = Self {
             booted_in: 0.0,
             seat,
+            cpu,
             answers,
             pump,
             namespace,
@@ -125,6 +138,7 @@ fn start_pump(
     seat: Seat,
     hardware: Hardware,
     device: Device,
+    cpu: Option<usize>,
 ) -> Result<Process> {
     let own = std::env::current_exe().context("finding this program's own file")?;
     let path = |namespace: &Namespace| namespace.path().context("the lab's namespaces have names");
@@ -154,6 +168,7 @@ fn start_pump(
             "off"
         },
     ]);
+    cpus::confine(&mut command, cpu)?;
     Process::start(format!("pump of {}", seat.name()), command)
 }
 
@@ -187,6 +202,7 @@ impl Guest for NamespaceGuest {
         };
         let mut command = self.namespace.command(program)?;
         command.args(arguments);
+        cpus::confine(&mut command, self.cpu)?;
         Ok(Box::new(Process::start(
             format!("{program} in {}", self.seat.name()),
             command,

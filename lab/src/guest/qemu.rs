@@ -19,6 +19,7 @@ use self::{
 };
 use super::{Facts, Guest, Hardware, Kind, Maker};
 use crate::{
+    cpus::Placement,
     datapath::Device,
     job::{self, Job},
     plan::Seat,
@@ -40,10 +41,10 @@ pub struct QemuMaker {
 
 impl QemuMaker {
     /// Finds QEMU and an accelerator, and makes the image where there is none yet.
-    pub fn new(packages: &Packages, vhost: bool) -> Result<Self> {
+    pub fn new(packages: &Packages, vhost: bool, placement: Placement) -> Result<Self> {
         machine::check_vhost(vhost)?;
         let qemu = Qemu::find(packages)?;
-        let model = Model::new(qemu, Image::of(packages)?, vhost)?;
+        let model = Model::new(qemu, Image::of(packages)?, vhost, placement)?;
         let facts = Facts {
             kind: Kind::Qemu,
             vmm: Some(format!("QEMU {}", model.qemu.version)),

@@ -79,13 +79,13 @@ pub fn costs(workload: Workload) -> [Figure; 8] {
     let cpu = |what, of| named(format!("{what}, {time}/{unit}"), 2, of);
     let calls = |whose, of| named(format!("{whose} calls/{unit}"), decimals, of);
     [
-        cpu("host CPU", |run| cpu_per_unit(run, run.host.busy_s())),
-        cpu("of it softirq", |run| cpu_per_unit(run, run.host.softirq_s)),
+        cpu("host CPU", |run| cpu_per_unit(run, run.host?.busy_s())),
+        cpu("of it softirq", |run| cpu_per_unit(run, run.host?.softirq_s)),
         median("host CPU, s/10⁶ frames", 2, |run| {
-            per_million_frames(run, run.host.busy_s())
+            per_million_frames(run, run.host?.busy_s())
         }),
         median("of it softirq, s/10⁶ frames", 2, |run| {
-            per_million_frames(run, run.host.softirq_s)
+            per_million_frames(run, run.host?.softirq_s)
         }),
         cpu("client VMM CPU", |run| {
             cpu_per_unit(run, run.client.cpu.user_s + run.client.cpu.system_s)
@@ -246,6 +246,20 @@ mod tests {
             ("client VMM calls/message", "2.000"),
         ];
         assert_eq!(told(&run), pairs(&expected));
+    }
+
+    #[test]
+    fn without_the_hosts_cpu_time_that_of_the_vmms_is_told() {
+        let mut run = fixture::latency(40.0);
+        run.host = None;
+        let told = told(&run);
+        assert!(
+            !told
+                .iter()
+                .any(|(name, _)| name.contains("host") || name.contains("softirq"))
+        );
+        let vmm = ("client VMM CPU, µs/message".into(), "3000.000".into());
+        assert!(told.contains(&vmm), "{told:?}");
     }
 
     #[test]

@@ -36,13 +36,13 @@ fn run(outcome: Outcome, calls: &[(&str, u64)]) -> Run {
         seconds: 10.5,
         client: role("guest1", calls),
         server: role("guest2", &[("read", 600)]),
-        host: HostCpu {
+        host: Some(HostCpu {
             user_s: 3.0,
             system_s: 2.0,
             irq_s: 0.5,
             softirq_s: 0.5,
             ..HostCpu::default()
-        },
+        }),
         stats: None,
         hook_changes: Vec::new(),
     }
@@ -168,6 +168,7 @@ pub fn results(samples: Vec<Sample>) -> Results {
         conditions: Conditions {
             mtu: 1500,
             offloads: true,
+            steady: false,
             measuring: Measuring {
                 workload: vec![Workload::Throughput, Workload::Latency],
                 time_s: 10,

@@ -1,7 +1,7 @@
 //! Latency: UDP ping-pong between the guests, by sockperf. Its figures are half a round trip.
 //!
-//! Nothing is pinned to a CPU: on an idle machine the wake-up of a sleeping one is much of the figure, and where the
-//! scheduler puts the pumps the rest. Ratios within a round say more than the figures.
+//! Without `--steady` nothing is pinned to a CPU: on an idle machine the wake-up of a sleeping one is much of the figure,
+//! and where the scheduler puts the pumps the rest. Ratios within a round say more than the figures.
 
 use std::str::FromStr;
 

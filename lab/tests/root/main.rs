@@ -9,6 +9,7 @@ mod pump;
 mod report;
 mod run;
 mod scripts;
+mod steady;
 mod watching;
 
 use std::{
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     let busybox = programs.clone().or_else(|| lacking(&["busybox"]));
     let checked_macvtap = busybox.clone().or_else(|| macvtap.clone());
     let measured_switch = programs.clone().or_else(lacking_switch);
+    let steady = programs.clone().or_else(steady::lacking);
     let switch = busybox.or_else(lacking_switch);
     let benched = macvtap.clone().or_else(lacking_switch);
     let machines = lacking(&["ip"]).or_else(lacking_switch).or_else(lacking_machines);
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         trials(devices::TESTS, devices.as_deref()),
         trials(pump::TESTS, devices.as_deref()),
         trials(run::TESTS, programs.as_deref()),
+        trials(steady::TESTS, steady.as_deref()),
         trials(report::TESTS, measured_switch.as_deref()),
         trials(watching::TESTS, measured_switch.as_deref()),
         trials(scripts::TESTS, scripts.as_deref()),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
 use crate::{
+    cpus::{self, Placement},
     guest::Hardware,
     plan::{IPV4_PREFIX, IPV6_PREFIX, Seat},
     process::{self, Process},
@@ -130,16 +131,18 @@ pub struct Model {
     pub image: Image,
     pub accelerator: Accelerator,
     pub vhost: bool,
+    placement: Placement,
 }
 
 impl Model {
     /// With the accelerator that works here, which is tried.
-    pub fn new(qemu: Qemu, image: Image, vhost: bool) -> Result<Self> {
+    pub fn new(qemu: Qemu, image: Image, vhost: bool, placement: Placement) -> Result<Self> {
         let mut model = Self {
             qemu,
             image,
             accelerator: Accelerator::Kvm,
             vhost,
+            placement,
         };
         if let Err(error) = model.try_kvm() {
             if error.is::<crate::interrupt::Interrupted>() {
@@ -175,6 +178,7 @@ impl Model {
         macvtap: Option<Macvtap>,
     ) -> Result<Process> {
         let mut command = self.qemu.command(Some(host))?;
+        cpus::confine(&mut command, self.placement.cpu(seat))?;
         self.describe(&mut command, &addresses(seat, hardware));
         let inherited = macvtap.map(|macvtap| process::inherit(&mut command, macvtap));
         command
