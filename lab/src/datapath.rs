@@ -123,7 +123,10 @@ impl Choice {
                 let program = program.context("the datapath tapbridge needs --tapbridge PATH")?;
                 Box::new(tapbridge::Tapbridge {
                     program,
-                    hook: self.hook.unwrap_or(Hook::Auto),
+                    // The frames that vhost-net hands over in batches stay in order with one hook alone.
+                    hook: self
+                        .hook
+                        .unwrap_or(if setup.vhost { Hook::Tcx } else { Hook::Auto }),
                 })
             }
             Kind::LinuxBridge => Box::new(linux_bridge::LinuxBridge),
