@@ -1,8 +1,8 @@
 //! Which hook fits a port's traffic: what `--hook auto` leaves to `tapbridge run`.
 //!
 //! XDP makes a short frame cheap, and a long one dear: any XDP program on a tap has the kernel copy a frame that native
-//! XDP can't take (`netif_skb_check_for_xdp`) before the program can so much as leave it to tcx. So what XDP would save
-//! and spend on the frames of an interval is set against each other, and the hook follows, with hysteresis.
+//! XDP can't take (`netif_skb_check_for_xdp`) before the program can so much as leave it to tcx. So what XDP saves and
+//! spends is set against each other, and the hook changes when the wrong one has cost as much as a change does.
 
 use core::time::Duration;
 
@@ -23,18 +23,16 @@ const BULK_NS: u64 = 540;
 /// Octets of a bulk frame that are copied in a nanosecond.
 const BULK_OCTETS_PER_NS: u64 = 45;
 
-/// Less than one part in so many of one CPU's time is not worth a change.
-const WORTH: u64 = 1000;
-/// One side must outweigh the other by one part in so many.
+/// What a change costs, in CPU time: it is made when the wrong hook has cost as much.
+const CHANGE_NS: u64 = 1_000_000;
+/// An interval is against a hook if what it costs there outweighs what it saves by one part in so many.
 const MARGIN: u64 = 4;
-/// For so many intervals in a row.
+/// So many intervals in a row must be.
 const STREAK: u32 = 2;
 /// How long the hook stays after a change.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// XDP that goes sooner than this should not have come: what tcx counts does not tell how many short frames XDP would
-/// leave to it. It stays off twice as long each time that this happens.
-const TRIAL: Duration = Duration::from_secs(3);
-/// But not longer than this.
+/// XDP that has not even saved what it cost to bring it should not have come: what tcx counts does not tell how many
+/// short frames XDP would leave to it. It stays off twice as long each time that this happens, but not longer than this.
 const MOST_PATIENCE: Duration = Duration::from_secs(64);
 
 /// What a port has received in an interval.
@@ -86,37 +84,16 @@ impl Growth {
     }
 }
 
-/// What an interval says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Xdp,
-    TcxAlone,
-    Even,
-    /// Too little happened to say anything.
-    Quiet,
-}
-
-impl Balance {
-    fn verdict(self, interval: Duration) -> Verdict {
-        let Self { saved, spent } = self;
-        let worth = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX) / WORTH;
-        if saved + spent <= worth {
-            Verdict::Quiet
-        } else if saved > spent + worth.max(spent / MARGIN) {
-            Verdict::Xdp
-        } else if spent > saved + worth.max(saved / MARGIN) {
-            Verdict::TcxAlone
-        } else {
-            Verdict::Even
-        }
-    }
-}
-
 /// The choice for one port, from one interval to the next. Times are of any clock that does not go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     xdp: bool,
+    /// Intervals in a row that were against the hook.
     streak: u32,
+    /// What the hook has cost more than the other would have, in ns of CPU time.
+    regret: u64,
+    /// What XDP has saved since it came, in ns of CPU time.
+    earned: u64,
     changed_at: Option<Duration>,
     /// How long XDP stays off.
     patience: Duration,
@@ -128,6 +105,8 @@ impl Choice {
         Self {
             xdp,
             streak: 0,
+            regret: 0,
+            earned: 0,
             changed_at: None,
             patience: PATIENCE,
         }
@@ -140,37 +119,47 @@ impl Choice {
 
     /// Learns what an interval brought; answers with whether XDP is to be on, if that is to change now. The answer
     /// stays until it has [`Choice::changed`] or [`Choice::failed`].
-    pub fn observe(&mut self, growth: &Growth, interval: Duration, now: Duration) -> Option<bool> {
-        match (growth.balance(self.xdp).verdict(interval), self.xdp) {
-            (Verdict::Xdp, false) | (Verdict::TcxAlone, true) => self.streak += 1,
-            // The traffic that comes after silence may be what was before it.
-            (Verdict::Quiet, _) => {}
-            _ => self.streak = 0,
+    pub fn observe(&mut self, growth: &Growth, now: Duration) -> Option<bool> {
+        let Balance { saved, spent } = growth.balance(self.xdp);
+        let (against, in_favour) = if self.xdp { (spent, saved) } else { (saved, spent) };
+        if self.xdp {
+            self.earned = self.earned.saturating_add(saved);
+        }
+        if against > in_favour + in_favour / MARGIN {
+            self.streak += 1;
+            self.regret += against - in_favour;
+        } else if growth.frames > 0 {
+            self.streak = 0;
+            self.regret = self.regret.saturating_sub(in_favour.saturating_sub(against));
         }
         let patience = if self.xdp { PATIENCE } else { self.patience };
         let rested = self
             .changed_at
             .is_none_or(|changed_at| now.saturating_sub(changed_at) >= patience);
-        (self.streak >= STREAK && rested).then_some(!self.xdp)
+        (self.streak >= STREAK && self.regret >= CHANGE_NS && rested).then_some(!self.xdp)
     }
 
     /// XDP is on now, or off.
     pub fn changed(&mut self, xdp: bool, now: Duration) {
         if self.xdp && !xdp {
-            let kept = self
-                .changed_at
-                .is_none_or(|changed_at| now.saturating_sub(changed_at) >= TRIAL);
+            // The first was not chosen.
+            let kept = self.changed_at.is_none() || self.earned >= CHANGE_NS;
             self.patience = if kept { PATIENCE } else { self.longer() };
         }
         self.xdp = xdp;
-        self.streak = 0;
-        self.changed_at = Some(now);
+        self.begin(now);
     }
 
     /// The change could not be made; it is tried again later, and then later still.
     pub fn failed(&mut self, now: Duration) {
         self.patience = self.longer();
+        self.begin(now);
+    }
+
+    fn begin(&mut self, now: Duration) {
         self.streak = 0;
+        self.regret = 0;
+        self.earned = 0;
         self.changed_at = Some(now);
     }
 

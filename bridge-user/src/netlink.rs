@@ -112,6 +112,15 @@ impl Netlink {
         })
     }
 
+    /// The device of this index, if there is one.
+    pub async fn link_at(&self, ifindex: u32) -> Result<Option<Link>> {
+        let mut messages = self.handle.link().get().match_index(ifindex).execute();
+        match messages.try_next().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(None),
+            found => Ok(found.at("a network device", "look up")?.map(Link::from)),
+        }
+    }
+
     /// Addresses of a device that somebody may reach the host by: all but link-local ones.
     pub async fn host_addresses(&self, ifindex: u32) -> Result<Vec<String>> {
         let messages = self

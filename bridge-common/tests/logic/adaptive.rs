@@ -17,7 +17,7 @@ struct Load {
     bulk: u64,
 }
 
-const QUIET: Load = load(3, 0, 3);
+const SILENCE: Load = load(0, 0, 0);
 const SHORT: Load = load(50_000, 0, 0);
 const BULK: Load = load(200, 0, 5_000);
 const TUNNELS: Load = load(0, 50_000, 0);
@@ -57,7 +57,7 @@ impl Port {
         }
         self.now += INTERVAL;
         let growth = Growth::between(&before, after);
-        self.choice.observe(&growth, INTERVAL, self.now)
+        self.choice.observe(&growth, self.now)
     }
 
     /// An interval passes, and what is to be done is done.
@@ -96,7 +96,7 @@ fn xdp_comes_to_a_port_that_sends_short_frames_after_two_intervals() {
 
 #[test]
 fn a_port_keeps_the_hook_that_fits() {
-    for (xdp, load) in [(true, SHORT), (false, BULK), (true, QUIET), (false, QUIET)] {
+    for (xdp, load) in [(true, SHORT), (false, BULK), (true, SILENCE), (false, SILENCE)] {
         let mut port = Port::new(xdp);
         port.follow_for(load, 60 * SECOND);
         assert_eq!(port.changes, [], "{load:?}");
@@ -106,10 +106,26 @@ fn a_port_keeps_the_hook_that_fits() {
 #[test]
 fn silence_says_nothing_and_one_interval_is_not_enough() {
     let mut port = Port::new(true);
-    for load in [QUIET, BULK, QUIET, SHORT, BULK, QUIET, QUIET] {
+    for load in [SILENCE, BULK, SILENCE, SHORT, BULK, SILENCE, SILENCE] {
         assert_eq!(port.pass(load), None, "{load:?}");
     }
     assert_eq!(port.pass(BULK), Some(false), "with the one before the silence");
+}
+
+/// 1.2 ms of short frames a second, and 0.12 ms.
+#[test]
+fn a_change_is_made_when_it_has_paid() {
+    for (rate, seconds) in [(400, 1), (40, 9)] {
+        let mut port = Port::new(false);
+        port.follow_for(load(rate, 0, 0), 60 * SECOND);
+        let [change] = port.changes[..] else {
+            panic!("{:?}", port.changes);
+        };
+        assert!(
+            (seconds * SECOND / 2..=seconds * SECOND).contains(&change),
+            "{change:?}"
+        );
+    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl<'state> Keeper<'state> {
         let mut wanted = Vec::new();
         let mut failures = Vec::new();
         for (name, kept) in &mut self.bridges {
-            match kept.observe(interval, now) {
+            match kept.observe(now) {
                 Ok(changes) => wanted.extend(changes.into_iter().map(|change| (name.clone(), change))),
                 Err(error) => failures.push(error),
             }
@@ -163,8 +163,7 @@ impl<'state> Keeper<'state> {
         if !same || port.has(flag::XDP) == wanted.xdp || !bridge.has_device(wanted.slot)? {
             return Ok(None);
         }
-        let links = self.netlink.links().await?;
-        let Some(link) = links.iter().find(|link| link.ifindex == port.ifindex) else {
+        let Some(link) = &self.netlink.link_at(port.ifindex).await? else {
             return Ok(None);
         };
         if wanted.xdp {
@@ -211,7 +210,7 @@ impl Kept {
     }
 
     /// Reads the counters, and finds the ports whose hooks do not fit.
-    fn observe(&mut self, interval: Duration, now: Duration) -> Result<Vec<Wanted>> {
+    fn observe(&mut self, now: Duration) -> Result<Vec<Wanted>> {
         let changes = self.bridge.config()?.changes;
         if self.changes != Some(changes) {
             self.find_ports()?;
@@ -221,7 +220,7 @@ impl Kept {
         for port in &mut self.ports {
             let counters = self.bridge.counters(port.slot)?;
             let growth = Growth::between(&std::mem::replace(&mut port.counters, counters), &counters);
-            if let Some(xdp) = port.choice.observe(&growth, interval, now) {
+            if let Some(xdp) = port.choice.observe(&growth, now) {
                 wanted.push(Wanted {
                     slot: port.slot,
                     generation: port.generation,
