@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -50,9 +50,17 @@ pub fn lacking() -> Option<String> {
     if cpus().len() < 2 {
         return Some("needs two CPUs".into());
     }
-    hierarchy()
-        .is_none()
-        .then(|| "needs cgroups with the controller cpu".into())
+    // A root cgroup has no such setting.
+    let idle = |hierarchy: &Path| {
+        let probe = hierarchy.join(format!("tblab-probe-{}", process::id()));
+        let made = fs::create_dir(&probe).is_ok();
+        let idle = probe.join("cpu.idle").exists();
+        if made {
+            fs::remove_dir(&probe).expect("remove the cgroup");
+        }
+        idle
+    };
+    (!hierarchy().is_some_and(idle)).then(|| "needs cgroups with cpu.idle, to make one".into())
 }
 
 /// Where distributions mount the cgroups that have the controller.
