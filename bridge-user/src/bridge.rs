@@ -68,6 +68,8 @@ pub struct Bridge {
     pub(crate) statics: HashMap<MapData, FdbKey, FdbEntry>,
     pub(crate) port_counters: PerCpuArray<MapData, PortCounters>,
     pub(crate) paths: PerCpuArray<MapData, PathCounters>,
+    /// The same map, to be read by [`sums`](crate::sys::sums).
+    pub(crate) path_data: MapData,
 }
 
 /// The programs and maps as a bridge of this size needs them, loaded by nothing yet.
@@ -175,6 +177,7 @@ impl Bridge {
             statics: pinned(&folder, map::STATIC).map_err(unfinished)?,
             port_counters: pinned(&folder, map::PORT_COUNTERS).map_err(unfinished)?,
             paths: pinned(&folder, map::PATHS).map_err(unfinished)?,
+            path_data: pinned_data(&folder, map::PATHS).map_err(unfinished)?,
             folder,
         })
     }
@@ -373,12 +376,19 @@ enum OpenError {
 }
 
 fn pinned<T: TryFrom<Map, Error = MapError>>(folder: &Path, name: &str) -> Result<T, OpenError> {
+    let data = pinned_data(folder, name)?;
+    Map::from_map_data(data)
+        .and_then(T::try_from)
+        .at(folder.join(name).display(), "open the pinned map")
+        .map_err(OpenError::Other)
+}
+
+fn pinned_data(folder: &Path, name: &str) -> Result<MapData, OpenError> {
     let path = folder.join(name);
     if !path.exists() {
         return Err(OpenError::Missing);
     }
-    let open = || -> Result<T, MapError> { T::try_from(Map::from_map_data(MapData::from_pin(&path)?)?) };
-    open()
+    MapData::from_pin(&path)
         .at(path.display(), "open the pinned map")
         .map_err(OpenError::Other)
 }

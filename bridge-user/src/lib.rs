@@ -21,6 +21,7 @@ pub mod run;
 pub mod show;
 pub mod state;
 pub mod stats;
+mod sys;
 pub mod syscalls;
 pub mod sysctl;
 

@@ -20,6 +20,7 @@ use crate::{
     bridge::Bridge,
     error::{Context as _, Error, Result},
     netlink::Link,
+    sys::bpf,
 };
 
 impl Bridge {
@@ -90,43 +91,23 @@ struct DetachAttributes {
 /// Detaches the link pinned here. It is no error if the device is gone.
 fn detach(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let get = ObjectAttributes {
+    let mut get = ObjectAttributes {
         path: path.as_ptr() as u64,
         fd: 0,
         flags: 0,
     };
     // SAFETY: the attributes are of the form that the command reads, and the path outlives the call.
-    let fd = unsafe { bpf(BPF_OBJ_GET, &get)? };
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut get)? };
     // SAFETY: the kernel has just opened this descriptor for us.
     let link = unsafe { OwnedFd::from_raw_fd(fd) };
-    let detach = DetachAttributes {
+    let mut detach = DetachAttributes {
         fd: link.as_raw_fd().cast_unsigned(),
     };
     // SAFETY: as above.
-    match unsafe { bpf(BPF_LINK_DETACH, &detach) } {
+    match unsafe { bpf(BPF_LINK_DETACH, &mut detach) } {
         // The link died with its device (`bpf_xdp_link_detach` does nothing then, `tcx_link_detach` answers this).
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
         result => result.map(drop),
-    }
-}
-
-/// # Safety
-///
-/// `attributes` must be what the command reads from `union bpf_attr`.
-unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
-    // SAFETY: the kernel reads `size_of::<T>()` octets and takes the rest of the union for zero.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(i32::try_from(result).unwrap_or(-1))
     }
 }
 

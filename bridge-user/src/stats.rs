@@ -14,6 +14,7 @@ use crate::{
     detach::name_of,
     error::{Context as _, Result},
     netlink::Link,
+    sys::sums,
 };
 
 /// Version of the JSON.
@@ -130,8 +131,9 @@ impl Bridge {
         let mut forwarded = BTreeMap::<u32, Count>::new();
         let mut transmitted = BTreeMap::<u32, Count>::new();
         for (from, _, from_name, _) in &names {
+            let row = self.paths_from(*from)?;
             for (to, _, to_name, _) in &names {
-                let counters = self.path_counters(*from, *to)?;
+                let counters = row[*to as usize];
                 for hook in Hook::ALL {
                     let count = Count::from(counters.via[hook as usize]);
                     if count.frames == 0 {
@@ -185,14 +187,10 @@ impl Bridge {
         Ok(sum)
     }
 
-    fn path_counters(&self, from: u32, to: u32) -> Result<PathCounters> {
-        let values = self
-            .paths
-            .get(&(from * self.meta.max_ports + to), 0)
-            .at(&self.name, "read counters")?;
-        let mut sum = PathCounters::default();
-        values.iter().for_each(|value| sum += *value);
-        Ok(sum)
+    /// Of all paths from a slot, by the slot that they lead to.
+    fn paths_from(&self, slot: u32) -> Result<Vec<PathCounters>> {
+        let slots = self.meta.max_ports;
+        sums(&self.path_data, slot * slots, slots).at(&self.name, "read counters")
     }
 }
 
