@@ -9,6 +9,8 @@ pub const BROADCAST: Mac = [0xff; 6];
 /// Without the frame check sequence, which no tap has: "64 octets" on a wire.
 pub const SHORTEST: usize = 60;
 
+/// Of a datagram as QUIC sends it at least.
+const DATAGRAM: usize = 1200;
 const TCP: u8 = 6;
 const CHECKSUM_OFFSET: u16 = 16;
 /// Segments of a long frame: as many full ones as 64 KiB of IP hold.
@@ -39,6 +41,8 @@ pub enum Shape {
     Partial(usize),
     /// What the receiver of long segments sends back: TCP over IPv4 without payload, its checksum left to the device.
     Ack,
+    /// UDP over IPv4 with its checksum complete, in a frame of 1242 octets: it may be a tunnel.
+    Datagram,
     /// A long segment over IPv4 or IPv6, still to be cut into frames of 1514 octets.
     Tso4,
     Tso6,
@@ -59,13 +63,17 @@ impl Frame {
         let (payload, options) = match shape {
             Shape::Complete(length) | Shape::Partial(length) => (length - headers, &[][..]),
             Shape::Ack => (0, &TIMESTAMP[..]),
+            Shape::Datagram => (DATAGRAM, &[][..]),
             Shape::Tso4 | Shape::Tso6 => (SEGMENTS * mss, &[][..]),
         };
-        let mut octets = tcp(from, to, ipv6, options, payload);
+        let mut octets = match shape {
+            Shape::Datagram => udp(from, to, payload),
+            _ => tcp(from, to, ipv6, options, payload),
+        };
         let narrow = |octets: usize| u16::try_from(octets).expect("headers and segments are short");
         let (start, end, mss) = (narrow(headers - 20), narrow(headers), narrow(mss));
         let header = match shape {
-            Shape::Complete(_) => VnetHeader::none(),
+            Shape::Complete(_) | Shape::Datagram => VnetHeader::none(),
             Shape::Partial(_) | Shape::Ack => VnetHeader::partial_checksum(start, CHECKSUM_OFFSET),
             Shape::Tso4 => VnetHeader::gso_tcpv4(start, end, mss),
             Shape::Tso6 => VnetHeader::gso_tcpv6(start, end, mss),
@@ -93,15 +101,27 @@ fn tcp(from: Mac, to: Mac, ipv6: bool, options: &[u8], payload: usize) -> Vec<u8
     } else {
         ethernet.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
     };
-    let payload: Vec<u8> = (1..=251).cycle().take(payload).collect();
     let mut octets = Vec::new();
     ip.tcp(1111, 2222, 7, 1024)
         .ack(3)
         .options_raw(options)
         .expect("at most 40 octets")
-        .write_to_vec(&mut octets, &payload)
+        .write_to_vec(&mut octets, &self::payload(payload))
         .expect("a payload that IP holds");
     octets
+}
+
+fn udp(from: Mac, to: Mac, payload: usize) -> Vec<u8> {
+    let ip = PacketBuilder::ethernet2(from, to).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+    let mut octets = Vec::new();
+    ip.udp(1111, 443)
+        .write_to_vec(&mut octets, &self::payload(payload))
+        .expect("a payload that IP holds");
+    octets
+}
+
+fn payload(octets: usize) -> Vec<u8> {
+    (1..=251).cycle().take(octets).collect()
 }
 
 fn v6(station: u8) -> [u8; 16] {
@@ -134,6 +154,7 @@ mod tests {
             assert_eq!(Frame::new(Shape::Partial(length), FROM, TO).octets.len(), length);
         }
         assert_eq!(Frame::new(Shape::Ack, FROM, TO).octets.len(), 66);
+        assert_eq!(Frame::new(Shape::Datagram, FROM, TO).octets.len(), 1242);
         assert_eq!(Frame::new(Shape::Tso4, FROM, TO).octets.len(), 54 + 44 * 1460);
         assert_eq!(Frame::new(Shape::Tso6, FROM, TO).octets.len(), 74 + 44 * 1440);
     }

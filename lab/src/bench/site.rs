@@ -74,7 +74,10 @@ impl Datapath {
             // One case for every choice that there is.
             work if self.remembers() => matches!(
                 work,
-                Work::Mix | Work::WriteRead(Shape::Complete(SHORTEST) | Shape::Partial(1514) | Shape::Tso4)
+                Work::Mix
+                    | Work::WriteRead(
+                        Shape::Complete(SHORTEST) | Shape::Partial(1514) | Shape::Datagram | Shape::Tso4
+                    )
             ),
             Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Place::Xdp),
             // A floor is the least that one kind of frame can cost.

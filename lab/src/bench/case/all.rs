@@ -61,6 +61,13 @@ pub const CASES: &[Case] = &[
         Work::WriteRead(Shape::Partial(1514)),
     ),
     case(
+        "udp-1242",
+        "1242 B UDP, complete checksum",
+        Family::Frames,
+        Topology::Pair,
+        Work::WriteRead(Shape::Datagram),
+    ),
+    case(
         "9014-partial",
         "9014 B, partial checksum, MTU 9000",
         Family::Bulk,
