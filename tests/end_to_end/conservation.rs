@@ -10,7 +10,9 @@ use etherparse::SlicedPacket;
 use lab::{Tap, VnetHeader};
 
 use crate::support::{
-    frames::{BROADCAST, Flow, MULTICAST, Network, Tag, Transport, link_local, partial, payload, tagged},
+    frames::{
+        BROADCAST, Flow, MULTICAST, Network, Tag, Transport, link_local, partial, payload, segmented, tagged,
+    },
     random::Random,
     statistics::{Bridge, Count, RING_FULL},
     switch::Switch,
@@ -85,22 +87,9 @@ fn random_frame(random: &mut Random, station: u8) -> (VnetHeader, Vec<u8>) {
     }
     let (header, frame) = partial(&complete);
     let size = random.pick(&[100, 536, 1400]);
-    let headers = frame.len() - octets;
     match random.below(10) {
         0..=2 => (VnetHeader::none(), complete),
-        3 if octets > size => {
-            let start = header.csum_start;
-            let (headers, size) = (
-                u16::try_from(headers).expect("short"),
-                u16::try_from(size).expect("short"),
-            );
-            let header = match (transport, network) {
-                (Transport::Udp, _) => VnetHeader::gso_udp_l4(start, headers, size),
-                (Transport::Tcp, Network::V4) => VnetHeader::gso_tcpv4(start, headers, size),
-                (Transport::Tcp, Network::V6) => VnetHeader::gso_tcpv6(start, headers, size),
-            };
-            (header, frame)
-        }
+        3 if octets > size => segmented(&complete, u16::try_from(size).expect("short")),
         // Cut short, down to the Ethernet header alone. A tagged frame of less than 20 octets would not reach tcx:
         // the kernel drops it where it takes the tag out (`skb_vlan_untag`).
         4 => {

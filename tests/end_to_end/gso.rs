@@ -4,7 +4,7 @@ use etherparse::{SlicedPacket, TransportSlice};
 use lab::{Offloads, Tap, VnetHeader};
 
 use crate::support::{
-    frames::{Flow, Network, Tag, Transport, hello, partial, payload, tagged},
+    frames::{Flow, Network, Tag, Transport, hello, payload, segmented, tagged},
     switch::Switch,
     wire::{
         assert_receives_gso, assert_receives_with, assert_same, assert_silent, drain, receive, send,
@@ -22,18 +22,11 @@ crate::tests![
 
 /// A frame of several segments, each with `size` octets of payload.
 fn gso(flow: Flow, tag: Option<Tag>, octets: usize, size: u16) -> (VnetHeader, Vec<u8>) {
-    let headers = flow.frame(&[]).len();
     let complete = flow.frame(&payload(octets));
-    let complete = tag.map_or_else(|| complete.clone(), |tag| tagged(&complete, tag));
-    let (header, frame) = partial(&complete);
-    let length = u16::try_from(headers + tag.map_or(0, |_| 4)).expect("short headers");
-    let start = header.csum_start;
-    let header = match (flow.transport, flow.network) {
-        (Transport::Tcp, Network::V4) => VnetHeader::gso_tcpv4(start, length, size),
-        (Transport::Tcp, Network::V6) => VnetHeader::gso_tcpv6(start, length, size),
-        (Transport::Udp, _) => VnetHeader::gso_udp_l4(start, length, size),
-    };
-    (header, frame)
+    segmented(
+        &tag.map_or_else(|| complete.clone(), |tag| tagged(&complete, tag)),
+        size,
+    )
 }
 
 const FLOWS: [Flow; 4] = [

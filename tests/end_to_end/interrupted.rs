@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{
     frames::hello,
-    program::{ip, link, wait},
+    program::{self, ip, link, wait},
     random::Random,
     switch::{Switch, ipv6},
     wire::{assert_receives, drain, send},
@@ -205,9 +205,7 @@ fn a_signal_waits_until_attach_is_done() {
             thread::sleep(Duration::from_millis(1));
         }
         thread::sleep(Duration::from_millis(milliseconds));
-        let mut kill = std::process::Command::new("kill");
-        kill.args(["-s", signal, &child.id().to_string()]);
-        crate::support::program::run(kill).success();
+        program::signal(&child, signal);
         let status = wait(&mut child, LIMIT).expect("attach ends");
         assert!(status.success(), "{signal}: {status}");
         assert_works(&switch, &[vm1, vm2], 2);

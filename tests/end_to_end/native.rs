@@ -3,7 +3,7 @@
 use lab::{Tap, VnetHeader, vnet::GSO_NONE};
 
 use crate::support::{
-    frames::{Flow, Network, TCP_HEADERS, Tag, Transport, hello, partial, payload, tagged},
+    frames::{Flow, Network, TCP_HEADERS, Tag, Transport, hello, partial, payload, segmented, tagged},
     switch::Switch,
     trace::{Trace, Transmission},
     wire::{assert_receives_gso, assert_receives_with, drain, receive, send, send_with},
@@ -70,12 +70,9 @@ fn what_tcx_forwards_makes_no_redirect_in_xdp() {
     let [vm1, vm2] = switch.taps();
     switch.introduce();
     let trace = Trace::start();
-    let small = partial(&Flow::tcp(1, 2).frame(&payload(1000)));
-    let large = partial(&Flow::tcp(1, 2).frame(&payload(60_000)));
-    let headers = u16::try_from(TCP_HEADERS).expect("short headers");
     for (header, frame) in [
-        (VnetHeader::gso_tcpv4(small.0.csum_start, headers, 536), small.1),
-        (VnetHeader::gso_tcpv4(large.0.csum_start, headers, 1400), large.1),
+        segmented(&Flow::tcp(1, 2).frame(&payload(1000)), 536),
+        segmented(&Flow::tcp(1, 2).frame(&payload(60_000)), 1400),
         (VnetHeader::none(), Flow::udp(1, 2).frame(&payload(1000))),
         (VnetHeader::none(), hello(1)),
     ] {

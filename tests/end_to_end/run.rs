@@ -16,7 +16,7 @@ use tapbridge::common::{
 
 use crate::support::{
     bpffs,
-    frames::{Flow, hello, partial, payload},
+    frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
     program::{ip, link, run, wait},
     random::Random,
     running::{LIMIT, Running},
@@ -42,12 +42,9 @@ fn both() -> Value {
     json!(["xdp", "tcx"])
 }
 
-/// A frame of several segments and a short one, each with what its sender left to be done.
+/// A frame of several segments, and what its sender left to be done.
 fn bulk(from: u8, to: u8) -> (VnetHeader, Vec<u8>) {
-    let flow = Flow::tcp(from, to);
-    let headers = u16::try_from(flow.frame(&[]).len()).expect("short headers");
-    let (header, frame) = partial(&flow.frame(&payload(60_000)));
-    (VnetHeader::gso_tcpv4(header.csum_start, headers, 1400), frame)
+    segmented(&Flow::tcp(from, to).frame(&payload(60_000)), 1400)
 }
 
 fn short(from: u8, to: u8) -> (VnetHeader, Vec<u8>) {
@@ -217,27 +214,25 @@ fn no_frame_is_lost_or_overtaken_while_hooks_change() {
         let length = if number.is_multiple_of(5) { 20_000 } else { 200 };
         let mut payload = payload(length);
         payload[..4].copy_from_slice(&number.to_be_bytes());
-        let flow = Flow::tcp(1, 2);
-        let headers = flow.frame(&[]).len();
-        let (mut header, frame) = partial(&flow.frame(&payload));
+        let complete = Flow::tcp(1, 2).frame(&payload);
         if length > 1400 {
-            let length = u16::try_from(headers).expect("short headers");
-            header = VnetHeader::gso_tcpv4(header.csum_start, length, 1400);
+            segmented(&complete, 1400)
+        } else {
+            partial(&complete)
         }
-        (header, frame, headers)
     };
     thread::scope(|scope| {
         let traffic = scope.spawn(|| {
             let mut number = 0;
             while !ready.load(Ordering::Relaxed) {
                 for number in number..number + BURST {
-                    let (header, frame, _) = numbered(number);
+                    let (header, frame) = numbered(number);
                     send_with(vm1, &header, &frame);
                 }
                 for number in number..number + BURST {
-                    let (_, frame, headers) = numbered(number);
+                    let (_, frame) = numbered(number);
                     let (_, received) = receive(vm2);
-                    assert_eq!(received[headers..][..4], number.to_be_bytes(), "the next one");
+                    assert_eq!(received[TCP_HEADERS..][..4], number.to_be_bytes(), "the next one");
                     assert_eq!(received.len(), frame.len());
                 }
                 number += BURST;

@@ -1,9 +1,7 @@
 //! What the statistics say, number by number.
 
-use lab::VnetHeader;
-
 use crate::support::{
-    frames::{Flow, TCP_HEADERS, hello, partial},
+    frames::{Flow, hello, partial, segmented},
     statistics::{Count, Path},
     switch::Switch,
     wire::{drain, send, send_with},
@@ -30,13 +28,8 @@ fn every_frame_is_counted_with_its_octets_under_its_path() {
     // By XDP, complete already.
     send(vm1, &Flow::tcp(1, 2).of_length(101));
     // By tcx: too long for native XDP to see, GSO, and perhaps a tunnel.
-    let (header, frame) = partial(&Flow::tcp(1, 2).of_length(30_000));
-    let headers = u16::try_from(TCP_HEADERS).expect("short headers");
-    send_with(
-        vm1,
-        &VnetHeader::gso_tcpv4(header.csum_start, headers, 1400),
-        &frame,
-    );
+    let (header, frame) = segmented(&Flow::tcp(1, 2).of_length(30_000), 1400);
+    send_with(vm1, &header, &frame);
     send(vm1, &Flow::udp(1, 2).of_length(200));
     // Elsewhere, nowhere, everywhere.
     send(vm1, &Flow::tcp(1, 3).of_length(102));

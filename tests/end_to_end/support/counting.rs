@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     caller::Plan,
-    program::{lines, run, wait},
+    program::{lines, signal, wait},
     switch::{TAPBRIDGE, unique},
 };
 
@@ -79,9 +79,7 @@ impl Counting {
 
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
-        let mut kill = Command::new("kill");
-        kill.args(["-s", name, &self.pid().to_string()]);
-        run(kill).success();
+        signal(&self.child, name);
     }
 
     /// Waits for its end, whichever.

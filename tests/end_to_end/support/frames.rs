@@ -228,9 +228,29 @@ pub fn partial(frame: &[u8]) -> (VnetHeader, Vec<u8>) {
     let start = frame.len() - segment.len();
     let mut partial = frame.to_vec();
     partial[start + offset..][..2].copy_from_slice(&(!sum.ones_complement()).to_ne_bytes());
-    let narrow = |octets| u16::try_from(octets).expect("headers are short");
     (
         VnetHeader::partial_checksum(narrow(start), narrow(offset)),
         partial,
     )
+}
+
+/// The same of a frame that the card is to cut into segments, each with `size` octets of payload.
+pub fn segmented(frame: &[u8], size: u16) -> (VnetHeader, Vec<u8>) {
+    let packet = SlicedPacket::from_ethernet(frame).expect("a frame");
+    let (header, partial) = partial(frame);
+    let start = header.csum_start;
+    let headers = |payload: &[u8]| narrow(frame.len() - payload.len());
+    let header = match (packet.transport, packet.net) {
+        (Some(TransportSlice::Tcp(tcp)), Some(NetSlice::Ipv4(_))) => {
+            VnetHeader::gso_tcpv4(start, headers(tcp.payload()), size)
+        }
+        (Some(TransportSlice::Tcp(tcp)), _) => VnetHeader::gso_tcpv6(start, headers(tcp.payload()), size),
+        (Some(TransportSlice::Udp(udp)), _) => VnetHeader::gso_udp_l4(start, headers(udp.payload()), size),
+        (other, _) => panic!("no segments of {other:?}"),
+    };
+    (header, partial)
+}
+
+fn narrow(octets: usize) -> u16 {
+    u16::try_from(octets).expect("headers are short")
 }

@@ -136,6 +136,14 @@ pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
+/// Sends a process a signal, by name.
+#[track_caller]
+pub fn signal(child: &Child, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.args(["-s", name, &child.id().to_string()]);
+    run(kill).success();
+}
+
 /// Runs `ip` with these words, which must succeed; answers with what it printed.
 #[track_caller]
 pub fn ip(words: &str) -> String {

@@ -1,7 +1,7 @@
 //! A running `tapbridge run`.
 
 use std::{
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
     sync::mpsc::Receiver,
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    program::{lines, run, wait},
+    program::{lines, signal, wait},
     switch::Switch,
 };
 
@@ -56,10 +56,8 @@ impl Running {
 
     /// Ends it with a signal, by name.
     #[track_caller]
-    pub fn stop(mut self, signal: &str) -> ExitStatus {
-        let mut kill = Command::new("kill");
-        kill.args(["-s", signal, &self.child.id().to_string()]);
-        run(kill).success();
+    pub fn stop(mut self, name: &str) -> ExitStatus {
+        signal(&self.child, name);
         wait(&mut self.child, LIMIT).expect("run ends when it is asked to")
     }
 }
