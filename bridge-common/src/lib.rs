@@ -2,8 +2,9 @@
 //!
 //! A frame's way, read top to bottom: [`frame`] reads its Ethernet header, [`decision`] says where it goes (what it has
 //! just found out about the same stations is in [`recent`]), [`checksum`] says what native XDP must do to its checksum
-//! before it can leave by XDP. Which hooks a port has is [`adaptive`]'s to choose. None of these calls the kernel: what they need to know reaches them through the traits
-//! [`frame::Frame`] and [`decision::Tables`], so the same code runs in both hooks and in tests on the host.
+//! before it can leave by XDP. None of these calls the kernel: what they need to know reaches them through the traits
+//! [`frame::Frame`] and [`decision::Tables`], so the same code runs in both hooks and in tests on the host. Which hooks a
+//! port has is chosen in user space, as [`adaptive`] says.
 
 #![cfg_attr(not(test), no_std)]
 

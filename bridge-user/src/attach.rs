@@ -115,7 +115,7 @@ async fn attach_all(
                     ifname: link.name.clone(),
                     ifindex: link.ifindex,
                     hook: now.hook_mode().name(),
-                    hooks: hooks(&now).into_iter().map(bridge_common::Hook::name).collect(),
+                    hooks: hooks(&now),
                     changed: before.is_none_or(|before| before.flags != now.flags),
                 });
                 undo.push((slot, link, before));

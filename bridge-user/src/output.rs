@@ -233,7 +233,7 @@ fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
     table.print()
 }
 
-/// Such as "tcx (auto, 3 changes, last 12 s ago)".
+/// Such as "tcx (auto, changes: 3, last 12 s ago)".
 fn hooks(port: &PortOverview) -> String {
     let hooks = port.hooks.join(" + ");
     match port.hook_changed {

@@ -25,11 +25,12 @@ pub fn recorded_name(port: &Port) -> String {
     String::from_utf8_lossy(&port.name[..end]).into_owned()
 }
 
-/// Which hooks a port has.
-pub fn hooks(port: &Port) -> Vec<Hook> {
+/// Names of the hooks that frames from a port meet, first to last.
+pub fn hooks(port: &Port) -> Vec<&'static str> {
     Hook::ALL
         .into_iter()
         .filter(|&hook| hook == Hook::Tcx || port.has(flag::XDP))
+        .map(Hook::name)
         .collect()
 }
 
@@ -117,7 +118,7 @@ impl Bridge {
     pub(crate) fn set_hooks(&mut self, slot: u32, link: &Link, auto: bool, xdp: bool) -> Result<()> {
         let mut port = self.port(slot)?;
         port.flags = port.flags & !flag::AUTO | if auto { flag::AUTO } else { 0 };
-        self.set_xdp(slot, link, port, xdp)
+        self.set_xdp(slot, link, port, xdp).map(drop)
     }
 
     /// Switches the XDP program of an attached tap on or off, and writes down that this was done.
@@ -125,8 +126,7 @@ impl Bridge {
         let mut port = self.port(slot)?;
         port.hook_changes = port.hook_changes.wrapping_add(1);
         port.hook_changed_at = since_boot()?;
-        self.set_xdp(slot, link, port, xdp)?;
-        self.port(slot)
+        self.set_xdp(slot, link, port, xdp)
     }
 
     /// Writes the port, and attaches the XDP program or detaches it. No frame is lost or overtaken meanwhile: a tap's
@@ -134,21 +134,21 @@ impl Bridge {
     /// XDP does not.
     ///
     /// The record says that XDP is on only while it is: a link that it does not know of is what a killed command left.
-    fn set_xdp(&mut self, slot: u32, link: &Link, mut port: Port, on: bool) -> Result<()> {
-        let was_on = port.has(flag::XDP);
-        if !on {
-            port.flags &= !flag::XDP;
-            self.write_port(slot, port)?;
-        }
-        if !on || !was_on {
+    fn set_xdp(&mut self, slot: u32, link: &Link, mut port: Port, on: bool) -> Result<Port> {
+        if on && !port.has(flag::XDP) {
             self.unlink(slot, Hook::Xdp)?;
-        }
-        if on && !was_on {
             self.link(slot, Hook::Xdp, link.ifindex, &link.name)?;
             port.flags |= flag::XDP;
+        } else if !on {
+            port.flags &= !flag::XDP;
         }
         self.write_port(slot, port)?;
-        self.forget_recent()
+        if !on {
+            self.unlink(slot, Hook::Xdp)?;
+        }
+        // By this count `run` sees that hooks have changed.
+        self.forget_recent()?;
+        Ok(port)
     }
 
     /// Empties a slot and gives the device back as it was. Every step may have been done before.
@@ -242,12 +242,7 @@ pub(crate) fn since_boot() -> Result<u64> {
 
 /// Gives a device its settings back. It may have got another name.
 async fn restore(netlink: &Netlink, port: &Port) -> Result<()> {
-    let Some(link) = netlink
-        .links()
-        .await?
-        .into_iter()
-        .find(|link| link.ifindex == port.ifindex)
-    else {
+    let Some(link) = netlink.link_at(port.ifindex).await? else {
         return Ok(());
     };
     if port.has(flag::RESTORE_PROMISCUOUS) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bridge_common::{Hook, port::Port};
+use bridge_common::port::Port;
 use serde::Serialize;
 
 use crate::{
@@ -127,7 +127,7 @@ fn overview(bridge: &Bridge, links: &[Link]) -> Result<BridgeOverview> {
             hook: port.hook_mode().name(),
             hook_changes: port.hook_changes,
             hook_changed: hook_changed(&port)?,
-            hooks: hooks(&port).into_iter().map(Hook::name).collect(),
+            hooks: hooks(&port),
             state: match link {
                 None if gone => "gone",
                 None => "unknown",

@@ -6,7 +6,6 @@ use std::{
 };
 
 use bridge_common::{
-    Hook,
     adaptive::{Choice, Growth},
     counters::PortCounters,
     port::flag,
@@ -47,9 +46,15 @@ struct Kept {
     ports: Vec<KeptPort>,
 }
 
-struct KeptPort {
+/// Tells a port from a later one in its slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct PortId {
     slot: u32,
     generation: u32,
+}
+
+struct KeptPort {
+    id: PortId,
     /// When they were read last.
     counters: PortCounters,
     choice: Choice,
@@ -57,8 +62,7 @@ struct KeptPort {
 
 /// A change that is called for.
 struct Wanted {
-    slot: u32,
-    generation: u32,
+    port: PortId,
     xdp: bool,
     growth: Growth,
 }
@@ -80,12 +84,9 @@ impl<'state> Keeper<'state> {
     pub(super) async fn look(&mut self) -> Vec<Notice> {
         let now = self.start.elapsed();
         let interval = now.saturating_sub(std::mem::replace(&mut self.last, now));
+        let mut failures = Vec::from_iter(self.find_bridges().err());
         let mut notices = Vec::new();
-        if let Err(error) = self.find_bridges() {
-            notices.extend(self.failed(error, now));
-        }
         let mut wanted = Vec::new();
-        let mut failures = Vec::new();
         for (name, kept) in &mut self.bridges {
             match kept.observe(now) {
                 Ok(changes) => wanted.extend(changes.into_iter().map(|change| (name.clone(), change))),
@@ -94,7 +95,10 @@ impl<'state> Keeper<'state> {
         }
         for (name, wanted) in wanted {
             let changed = self.change(&name, &wanted, interval).await;
-            let choice = self.bridges.get_mut(&name).and_then(|kept| kept.choice(&wanted));
+            let choice = self
+                .bridges
+                .get_mut(&name)
+                .and_then(|kept| kept.choice(wanted.port));
             match (changed, choice) {
                 (Ok(Some(change)), Some(choice)) => {
                     choice.changed(wanted.xdp, now);
@@ -158,9 +162,10 @@ impl<'state> Keeper<'state> {
             Err(Error::NoBridge { .. } | Error::Unfinished { .. }) => return Ok(None),
             bridge => bridge?,
         };
-        let port = bridge.port(wanted.slot)?;
-        let same = port.generation == wanted.generation && port.has(flag::ACTIVE | flag::AUTO);
-        if !same || port.has(flag::XDP) == wanted.xdp || !bridge.has_device(wanted.slot)? {
+        let PortId { slot, generation } = wanted.port;
+        let port = bridge.port(slot)?;
+        let same = port.generation == generation && port.has(flag::ACTIVE | flag::AUTO);
+        if !same || port.has(flag::XDP) == wanted.xdp || !bridge.has_device(slot)? {
             return Ok(None);
         }
         let Some(link) = &self.netlink.link_at(port.ifindex).await? else {
@@ -169,7 +174,7 @@ impl<'state> Keeper<'state> {
         if wanted.xdp {
             refuse_other_xdp(link)?;
         }
-        let port = bridge.adapt_hooks(wanted.slot, link, wanted.xdp)?;
+        let port = bridge.adapt_hooks(slot, link, wanted.xdp)?;
         let Growth {
             frames,
             passed_up,
@@ -180,7 +185,7 @@ impl<'state> Keeper<'state> {
             event: "hook",
             ifname: link.name.clone(),
             master: name.to_owned(),
-            hooks: hooks(&port).into_iter().map(Hook::name).collect(),
+            hooks: hooks(&port),
             hook_changes: port.hook_changes,
             interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
             frames,
@@ -203,10 +208,9 @@ impl Kept {
         }
     }
 
-    fn choice(&mut self, wanted: &Wanted) -> Option<&mut Choice> {
+    fn choice(&mut self, id: PortId) -> Option<&mut Choice> {
         let mut ports = self.ports.iter_mut();
-        let same = |port: &&mut KeptPort| (port.slot, port.generation) == (wanted.slot, wanted.generation);
-        ports.find(same).map(|port| &mut port.choice)
+        ports.find(|port| port.id == id).map(|port| &mut port.choice)
     }
 
     /// Reads the counters, and finds the ports whose hooks do not fit.
@@ -218,12 +222,11 @@ impl Kept {
         }
         let mut wanted = Vec::new();
         for port in &mut self.ports {
-            let counters = self.bridge.counters(port.slot)?;
+            let counters = self.bridge.counters(port.id.slot)?;
             let growth = Growth::between(&std::mem::replace(&mut port.counters, counters), &counters);
             if let Some(xdp) = port.choice.observe(&growth, now) {
                 wanted.push(Wanted {
-                    slot: port.slot,
-                    generation: port.generation,
+                    port: port.id,
                     xdp,
                     growth,
                 });
@@ -234,19 +237,21 @@ impl Kept {
 
     /// Commands have changed something: ports may have come, gone, or changed their hooks.
     fn find_ports(&mut self) -> Result<()> {
-        let mut known = std::mem::take(&mut self.ports);
+        let mut before = std::mem::take(&mut self.ports);
         for (slot, port) in self.bridge.occupied()? {
             if !port.has(flag::ACTIVE | flag::AUTO) {
                 continue;
             }
             let xdp = port.has(flag::XDP);
-            let same = |other: &KeptPort| (other.slot, other.generation) == (slot, port.generation);
-            let known = known.iter().position(same).map(|index| known.swap_remove(index));
-            let kept = match known {
+            let id = PortId {
+                slot,
+                generation: port.generation,
+            };
+            let place = before.iter().position(|known| known.id == id);
+            let kept = match place.map(|place| before.swap_remove(place)) {
                 Some(kept) if kept.choice.xdp() == xdp => kept,
                 _ => KeptPort {
-                    slot,
-                    generation: port.generation,
+                    id,
                     counters: self.bridge.counters(slot)?,
                     choice: Choice::new(xdp),
                 },
