@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use bridge_common::Hook;
 use nix::libc;
 
 // Of `enum bpf_cmd`, `bpf_map_type`, `bpf_prog_type` and `bpf_attach_type`.
@@ -35,13 +36,6 @@ const MAP_TO_R1: u8 = 0x11;
 
 type Instruction = [u8; 8];
 
-/// Where a floor sits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    Xdp,
-    Tcx,
-}
-
 /// Redirects what one device receives to another, as long as it lives.
 pub struct Floor {
     /// The last one: with it the program and its map go.
@@ -50,10 +44,10 @@ pub struct Floor {
 
 impl Floor {
     /// Between interfaces of the calling thread's namespace.
-    pub fn new(place: Place, from: u32, to: u32) -> Result<Self> {
-        let (program, attach) = match place {
-            Place::Xdp => (xdp(to).context("loading the floor's XDP program")?, ATTACH_XDP),
-            Place::Tcx => (
+    pub fn new(hook: Hook, from: u32, to: u32) -> Result<Self> {
+        let (program, attach) = match hook {
+            Hook::Xdp => (xdp(to).context("loading the floor's XDP program")?, ATTACH_XDP),
+            Hook::Tcx => (
                 tcx(to).context("loading the floor's tcx program")?,
                 ATTACH_TCX_INGRESS,
             ),

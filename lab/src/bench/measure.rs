@@ -153,8 +153,8 @@ fn turned(value: f64, frames: usize, lost: u64) -> Turn {
     }
 }
 
-/// Writes a frame and reads it, then its answers, again and again, as the two VMMs would. Returns how long each batch took, and how many
-/// copies were not there to be read.
+/// Writes a frame and reads it, then its answers, again and again, as the two VMMs would. Returns how long each batch
+/// took, and how many copies were not there to be read.
 fn write_and_read(
     site: &Site,
     batch: usize,

@@ -7,13 +7,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+// A floor is at one hook; which hooks the switch has can be its own choice.
+use bridge_common::Hook as Place;
 use lab::{Macvtap, Namespace, Offloads, Tap, netns};
 use nix::{errno::Errno, unistd::read};
 
 use super::{
     auto::Auto,
     case::{Case, Topology, Work},
-    floor::{Floor, Place},
+    floor::Floor,
     frame::{BROADCAST, Frame, SHORTEST, Shape, station, text},
     write,
 };

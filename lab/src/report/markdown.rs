@@ -93,9 +93,9 @@ fn title(workload: Workload) -> &'static str {
 /// How to read all the tables.
 const TABLES: &str = "Figures are the median over the rounds, with minimum and maximum in parentheses; what went wrong \
     is the sum. The ratio to linux-bridge is taken within each round. Costs are medians. Host CPU is of the whole \
-    machine: the guests, the programs in them and everything else that ran; it is not told \
-    where CPUs were kept awake. Frames are those that the two guests' \
-    cards received; what offloads joined is one frame. A GB is 10⁹ bytes of payload.";
+    machine: the guests, the programs in them and everything else that ran; it is not told where CPUs were kept \
+    awake. Frames are those that the two guests' cards received; what offloads joined is one frame. A GB is 10⁹ bytes \
+    of payload.";
 
 /// What the main figure is, and whether it should be large.
 fn explained(workload: Workload) -> &'static str {
