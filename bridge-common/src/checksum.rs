@@ -211,8 +211,9 @@ fn sum_segment(frame: &impl Frame, offset: u32, length: u32) -> Option<u64> {
         sum += u64::from(u16::from_le_bytes(frame.read(offset + (length & !3))?));
     }
     if length & 1 != 0 {
-        // Read together with the octet before it: the verifier does not understand a bounds check for one octet.
-        let [_, octet] = frame.read(offset + length - 2)?;
+        // Read together with the octet before it: the verifier does not understand a bounds check for one octet. Where
+        // that is must be reckoned from multiples: of a sum less 2, Linux 6.12 knows no lower bound.
+        let [_, octet] = frame.read(offset + (length & !3) + (length & 2) - 1)?;
         sum += u64::from(octet);
     }
     Some(sum)
