@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use crate::counters::{PortCounters, Traffic};
+use crate::counters::{PassReason, PortCounters, Traffic};
 
 /// How often a port's counters are looked at.
 pub const INTERVAL: Duration = Duration::from_millis(200);
@@ -42,6 +42,8 @@ pub struct Growth {
     pub frames: u64,
     /// Those that XDP left to tcx.
     pub passed_up: u64,
+    /// Those that XDP left to tcx since vhost-net had sent them.
+    pub vhost_net: u64,
     /// Those that native XDP can't take.
     pub bulk: Traffic,
 }
@@ -57,10 +59,12 @@ pub struct Balance {
 
 impl Growth {
     /// From one look at the counters to the next. A frame between the hooks is in one counter and not in the other yet.
-    pub const fn between(before: &PortCounters, now: &PortCounters) -> Self {
+    pub fn between(before: &PortCounters, now: &PortCounters) -> Self {
         Self {
             frames: now.received.frames.saturating_sub(before.received.frames),
-            passed_up: now.passed_up.saturating_sub(before.passed_up),
+            passed_up: now.all_passed_up().saturating_sub(before.all_passed_up()),
+            vhost_net: now.passed_up[PassReason::VhostNet as usize]
+                .saturating_sub(before.passed_up[PassReason::VhostNet as usize]),
             bulk: Traffic {
                 frames: now.bulk.frames.saturating_sub(before.bulk.frames),
                 bytes: now.bulk.bytes.saturating_sub(before.bulk.bytes),
@@ -97,6 +101,8 @@ pub struct Choice {
     changed_at: Option<Duration>,
     /// How long XDP stays off.
     patience: Duration,
+    /// vhost-net serves the port.
+    vhost_net: bool,
 }
 
 impl Choice {
@@ -109,6 +115,7 @@ impl Choice {
             earned: 0,
             changed_at: None,
             patience: PATIENCE,
+            vhost_net: false,
         }
     }
 
@@ -136,6 +143,11 @@ impl Choice {
         let rested = self
             .changed_at
             .is_none_or(|changed_at| now.saturating_sub(changed_at) >= patience);
+        // XDP carries none of what vhost-net sends, and only while it is there it sees who sends.
+        self.vhost_net = self.xdp && growth.vhost_net > 0;
+        if self.vhost_net {
+            return rested.then_some(false);
+        }
         (self.streak >= STREAK && self.regret >= CHANGE_NS && rested).then_some(!self.xdp)
     }
 
@@ -144,7 +156,11 @@ impl Choice {
         if self.xdp && !xdp {
             // The first was not chosen.
             let kept = self.changed_at.is_none() || self.earned >= CHANGE_NS;
-            self.patience = if kept { PATIENCE } else { self.longer() };
+            self.patience = match self.vhost_net {
+                true => MOST_PATIENCE,
+                false if kept => PATIENCE,
+                false => self.longer(),
+            };
         }
         self.xdp = xdp;
         self.begin(now);

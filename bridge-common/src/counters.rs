@@ -62,6 +62,60 @@ impl DropReason {
     }
 }
 
+/// Why XDP left a frame to tcx, which carries every frame that the switch takes.
+///
+/// As wide as a register, like [`DropReason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum PassReason {
+    /// The frame is an skb already: GSO, longer than a page has room for, or written in a way that native XDP does not
+    /// take (`tun_can_build_skb`).
+    Generic = 0,
+    /// It is no known unicast, or is to be dropped, or is too long by its tag alone: tcx floods, drops and counts.
+    NotForwarded = 1,
+    /// The target takes no native frames: it is no tap.
+    Target = 2,
+    /// The frame does not prove that it is complete without its metadata, or can't be completed.
+    Checksum = 3,
+    /// vhost-net sent it, in a batch in which a native redirect is overtaken by what XDP passes.
+    VhostNet = 4,
+    /// The target has several queues: a native redirect chooses one by CPU (`tun_xdp_xmit`), all else by flow
+    /// (`tun_select_queue`).
+    TargetQueues = 5,
+    /// Receive packet steering is set on the port: what XDP passes may change the CPU and is overtaken by what it
+    /// redirects (`get_rps_cpu`).
+    Steering = 6,
+}
+
+impl PassReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 7] = [
+        Self::Generic,
+        Self::NotForwarded,
+        Self::Target,
+        Self::Checksum,
+        Self::VhostNet,
+        Self::TargetQueues,
+        Self::Steering,
+    ];
+
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Generic => "generic",
+            Self::NotForwarded => "not_forwarded",
+            Self::Target => "target",
+            Self::Checksum => "checksum",
+            Self::VhostNet => "vhost_net",
+            Self::TargetQueues => "target_queues",
+            Self::Steering => "rps",
+        }
+    }
+}
+
 /// Frames and their octets: from the destination address to the end of the payload, tags included, without FCS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -111,8 +165,8 @@ pub struct PortCounters {
     pub flood_copies: Traffic,
     /// Copies of flooded frames for this port that the kernel refused to make or take.
     pub flood_errors: u64,
-    /// Frames that XDP left to tcx.
-    pub passed_up: u64,
+    /// Frames that XDP left to tcx, by [`PassReason`].
+    pub passed_up: [u64; PassReason::COUNT],
     /// Partial checksums that XDP completed.
     pub checksums_completed: u64,
     /// Received frames that native XDP can't take: GSO, or longer than a page has room for.
@@ -125,6 +179,13 @@ pub struct PortCounters {
     pub moved: u64,
     /// Received frames that went nowhere, by [`DropReason`].
     pub dropped: [u64; DropReason::COUNT],
+}
+
+impl PortCounters {
+    /// All frames that XDP left to tcx.
+    pub fn all_passed_up(&self) -> u64 {
+        self.passed_up.iter().sum()
+    }
 }
 
 impl core::ops::AddAssign for PathCounters {
@@ -141,7 +202,9 @@ impl core::ops::AddAssign for PortCounters {
         self.flooded += other.flooded;
         self.flood_copies += other.flood_copies;
         self.flood_errors += other.flood_errors;
-        self.passed_up += other.passed_up;
+        for (sum, passed_up) in self.passed_up.iter_mut().zip(other.passed_up) {
+            *sum += passed_up;
+        }
         self.checksums_completed += other.checksums_completed;
         self.bulk += other.bulk;
         self.gso += other.gso;
@@ -162,6 +225,9 @@ mod tests {
         for (index, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index, "{}", reason.name());
         }
+        for (index, reason) in PassReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{}", reason.name());
+        }
     }
 
     #[test]
@@ -171,7 +237,7 @@ mod tests {
             flooded: Traffic { frames: 3, bytes: 4 },
             flood_copies: Traffic { frames: 5, bytes: 6 },
             flood_errors: 7,
-            passed_up: 8,
+            passed_up: core::array::from_fn(|index| 100 + index as u64),
             checksums_completed: 9,
             bulk: Traffic {
                 frames: 10,
@@ -193,10 +259,8 @@ mod tests {
                 bytes: 12
             }
         );
-        assert_eq!(
-            [sum.flood_errors, sum.passed_up, sum.checksums_completed],
-            [14, 16, 18]
-        );
+        assert_eq!([sum.flood_errors, sum.checksums_completed], [14, 18]);
+        assert_eq!(sum.passed_up, one.passed_up.map(|count| 2 * count));
         assert_eq!(
             sum.bulk,
             Traffic {

@@ -15,6 +15,8 @@ pub struct Device {
     pub up: bool,
     /// Has a carrier. A tap has one while a reader is attached to it.
     pub carrier: bool,
+    /// Queues that it transmits by now; a tap has one for each descriptor that reads it.
+    pub queues: u32,
 }
 
 /// What the decision needs to know of the bridge.
@@ -60,6 +62,8 @@ pub enum Verdict {
         slot: u32,
         /// The port.
         port: Port,
+        /// Its device.
+        device: Device,
     },
     /// To every other port that is up.
     Flood,
@@ -219,5 +223,5 @@ fn toward(tables: &impl Tables, received: &Received, location: Location) -> Verd
             None => return Verdict::Flood,
         }
     }
-    Verdict::Forward { slot, port }
+    Verdict::Forward { slot, port, device }
 }

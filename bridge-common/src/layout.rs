@@ -1,7 +1,7 @@
 //! The names, sizes and versions that the object file and its loader agree on.
 
 /// Version of everything pinned: maps, their types, their meaning. A bridge pinned by another version is refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The most ports that a bridge can be created for.
 pub const MAX_PORTS_LIMIT: u32 = 1024;
@@ -65,8 +65,16 @@ pub struct Kernel {
     pub net_device_state: u64,
     /// `net_device.mtu`
     pub net_device_mtu: u64,
+    /// `net_device.real_num_tx_queues`
+    pub net_device_real_num_tx_queues: u64,
+    /// `netdev_rx_queue`
+    pub netdev_rx_queue: u64,
     /// `netdev_rx_queue.xdp_rxq`
     pub netdev_rx_queue_xdp_rxq: u64,
+    /// `netdev_rx_queue.rps_map`, or [`ABSENT`] in a kernel without `CONFIG_RPS`.
+    pub netdev_rx_queue_rps_map: u64,
+    /// `netdev_rx_queue.rps_flow_table`, or [`ABSENT`] likewise.
+    pub netdev_rx_queue_rps_flow_table: u64,
     /// Size of `netdev_rx_queue`.
     pub netdev_rx_queue_size: u64,
     /// `bpf_dtab_netdev`
@@ -75,7 +83,12 @@ pub struct Kernel {
     pub bpf_dtab_netdev_dev: u64,
     /// `bpf_dtab_netdev.val`, which a lookup in a devmap answers with.
     pub bpf_dtab_netdev_val: u64,
+    /// `task_struct.flags`
+    pub task_struct_flags: u64,
 }
+
+/// The offset of a member that the running kernel does not have.
+pub const ABSENT: u64 = u64::MAX;
 
 /// The number that the programs call for `bpf_rdonly_cast`, which aya does not link: no helper's, and none of the
 /// object's other octets look like a call of it.

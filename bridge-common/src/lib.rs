@@ -73,12 +73,15 @@ mod plain {
 /// No padding: the verifier refuses uninitialised bytes on their way into a map.
 const _: () = {
     assert!(size_of::<counters::PathCounters>() == 4 * 8);
-    assert!(size_of::<counters::PortCounters>() == (6 + 8 + counters::DropReason::COUNT) * 8);
+    assert!(
+        size_of::<counters::PortCounters>()
+            == (6 + 7 + counters::PassReason::COUNT + counters::DropReason::COUNT) * 8
+    );
     assert!(size_of::<fdb::FdbEntry>() == 8 + 4 + 2 + 2);
     assert!(size_of::<fdb::FdbKey>() == 6 + 2);
     assert!(size_of::<layout::Bridge>() == 4 + 4 + 8 + 4 + 4);
     assert!(size_of::<layout::Config>() == 8 + 8 + 4 + 4);
-    assert!(size_of::<layout::Kernel>() == 13 * 8);
+    assert!(size_of::<layout::Kernel>() == 18 * 8);
     assert!(size_of::<port::Ingress>() == 4 + 4);
     assert!(size_of::<recent::RecentFlow>() == 3 * 8 + (8 + 8 + 4 + 4) + (4 + 4));
     assert!(size_of::<recent::RecentPort>() == 3 * 8 + 4 + 4 + (4 + 4));

@@ -7,10 +7,15 @@
 
 use core::{mem, ptr};
 
-use aya_ebpf::{Global, bindings::xdp_md, helpers::generated::bpf_map_lookup_elem, maps::DevMap};
+use aya_ebpf::{
+    Global,
+    bindings::xdp_md,
+    helpers::generated::{bpf_get_current_task_btf, bpf_map_lookup_elem},
+    maps::DevMap,
+};
 use bridge_common::{
     decision::Device,
-    layout::{Kernel, RDONLY_CAST},
+    layout::{ABSENT, Kernel, RDONLY_CAST},
 };
 
 /// Set by the loader.
@@ -24,11 +29,16 @@ static KERNEL: Global<Kernel> = Global::new(Kernel {
     net_device_flags: 0,
     net_device_state: 0,
     net_device_mtu: 0,
+    net_device_real_num_tx_queues: 0,
+    netdev_rx_queue: 0,
+    netdev_rx_queue_rps_map: 0,
+    netdev_rx_queue_rps_flow_table: 0,
     netdev_rx_queue_xdp_rxq: 0,
     netdev_rx_queue_size: 0,
     bpf_dtab_netdev: 0,
     bpf_dtab_netdev_dev: 0,
     bpf_dtab_netdev_val: 0,
+    task_struct_flags: 0,
 });
 
 /// One number. Reading the whole struct for each would be a load per field.
@@ -43,6 +53,15 @@ macro_rules! number {
 const UP: u32 = 1 << 0;
 /// `1 << __LINK_STATE_NOCARRIER`
 const NO_CARRIER: u64 = 1 << 2;
+
+// Of `task_struct.flags`; they are macros, which BTF does not describe (include/linux/sched.h).
+
+/// `PF_IO_WORKER`: a worker of `io_uring`.
+const IO_WORKER: u32 = 0x10;
+/// `PF_USER_WORKER`: a kernel thread of a user's process.
+const USER_WORKER: u32 = 0x4000;
+/// `PF_KTHREAD`: a thread of the kernel's own.
+const KERNEL_THREAD: u32 = 0x20_0000;
 
 /// A pointer to one of the kernel's structures, whose type the verifier knows.
 #[derive(Clone, Copy)]
@@ -112,6 +131,7 @@ impl NetDevice {
         Device {
             up: self.is_up(),
             carrier: state & NO_CARRIER == 0,
+            queues: self.0.read(number!(net_device_real_num_tx_queues)),
         }
     }
 
@@ -129,20 +149,54 @@ impl NetDevice {
     }
 }
 
-/// The device that a native frame came in by; `None` if the frame is generic, that is, an skb.
-///
-/// Generic XDP takes the receive queue from the device's own array (`netif_get_rxqueue`); a tap's native frames come
-/// with the queue of the open file (`tun_file.xdp_rxq`).
+/// Whether the frame that is being received is part of a batch of vhost-net, which the driver hands on frame by frame
+/// (`tun_sendmsg`): the sender is a worker of vhost, and neither a process that writes nor a worker of `io_uring`.
 #[inline(always)]
-pub fn native_device(context: *mut xdp_md) -> Option<NetDevice> {
-    let buffer = Structure::at(context.cast::<u8>(), number!(xdp_buff));
-    let receive_queue = buffer.follow(number!(xdp_buff_rxq));
-    let device = receive_queue.follow(number!(xdp_rxq_info_dev));
-    let queues = device.follow(number!(net_device_rx));
-    // SAFETY: the verifier turns this field of the context into a read of the frame's receive queue.
-    let index = unsafe { ptr::read_volatile(&raw const (*context).rx_queue_index) };
-    let generic = u64::from(index)
-        .wrapping_mul(number!(netdev_rx_queue_size))
-        .wrapping_add(number!(netdev_rx_queue_xdp_rxq));
-    (receive_queue.distance(queues) != generic).then_some(NetDevice(device))
+pub fn is_from_vhost() -> bool {
+    // SAFETY: the helper has no preconditions.
+    let task = Structure(unsafe { bpf_get_current_task_btf() } as *const u8);
+    let flags: u32 = task.read(number!(task_struct_flags));
+    flags & KERNEL_THREAD != 0 || flags & (USER_WORKER | IO_WORKER) == USER_WORKER
+}
+
+/// A frame that XDP sees before there is an skb.
+#[derive(Clone, Copy)]
+pub struct NativeFrame {
+    /// The device that it came in by.
+    pub device: NetDevice,
+    /// Where the device's array of receive queues begins, and how many bytes behind that its own one lies.
+    queues: Structure,
+    queue: u64,
+}
+
+impl NativeFrame {
+    /// The frame in this context; `None` if it is generic, that is, an skb.
+    ///
+    /// Generic XDP takes the receive queue from the device's own array (`netif_get_rxqueue`); a tap's native frames
+    /// come with the queue of the open file (`tun_file.xdp_rxq`).
+    #[inline(always)]
+    pub fn of(context: *mut xdp_md) -> Option<Self> {
+        let buffer = Structure::at(context.cast::<u8>(), number!(xdp_buff));
+        let receive_queue = buffer.follow(number!(xdp_buff_rxq));
+        let device = receive_queue.follow(number!(xdp_rxq_info_dev));
+        let queues = device.follow(number!(net_device_rx));
+        // SAFETY: the verifier turns this field of the context into a read of the frame's receive queue.
+        let index = unsafe { ptr::read_volatile(&raw const (*context).rx_queue_index) };
+        let queue = u64::from(index).wrapping_mul(number!(netdev_rx_queue_size));
+        let generic = queue.wrapping_add(number!(netdev_rx_queue_xdp_rxq));
+        (receive_queue.distance(queues) != generic).then_some(Self {
+            device: NetDevice(device),
+            queues,
+            queue,
+        })
+    }
+
+    /// Whether the frame may change the CPU if it is passed (`get_rps_cpu`), while those that are redirected stay.
+    #[inline(always)]
+    pub fn is_steered(self) -> bool {
+        let queue = self.queues.0.wrapping_add(self.queue as usize);
+        let queue = Structure::at(queue, number!(netdev_rx_queue));
+        let set = |offset: u64| offset != ABSENT && queue.read::<u64>(offset) != 0;
+        set(number!(netdev_rx_queue_rps_map)) || set(number!(netdev_rx_queue_rps_flow_table))
+    }
 }

@@ -63,7 +63,7 @@ fn switch(skb: &Skb, ingress: Ingress, tables: &Maps, config: &Config) -> i32 {
         );
     }
     match decision.verdict {
-        Verdict::Forward { slot, port } => {
+        Verdict::Forward { slot, port, .. } => {
             account::port(ingress.slot, |counters| counters.received.count(bytes));
             account::forwarded(ingress.slot, slot, Hook::Tcx, bytes);
             // SAFETY: the helper only notes the target.
@@ -145,6 +145,7 @@ extern "C" fn flood_to(slot: u32, flood: *mut Flood) -> c_long {
     let Some(Device {
         up: true,
         carrier: true,
+        ..
     }) = maps::device(&DEVICES_TCX, slot)
     else {
         return 0;

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use bridge_common::{
     Hook,
     checksum::{self, Plan},
-    counters::DropReason,
+    counters::{DropReason, PassReason},
     decision::{self, Received, Verdict},
     frame::{ETHERNET_HEADER, Ethernet, SHORTEST_TAGGED},
     layout::Config,
@@ -16,7 +16,9 @@ use bridge_common::{
 };
 
 use crate::{
-    account, kernel, learn,
+    account,
+    kernel::{self, NativeFrame},
+    learn,
     maps::{self, DEVICES_XDP, Maps},
     packet::XdpFrame,
 };
@@ -36,8 +38,8 @@ pub fn tapbridge_xdp(context: XdpContext) -> u32 {
     match switch(&context, ingress, &tables, config) {
         Outcome::Redirected => XDP_REDIRECT,
         Outcome::Dropped => XDP_DROP,
-        Outcome::LeftToTcx => {
-            account::port(ingress.slot, |counters| counters.passed_up += 1);
+        Outcome::LeftToTcx(reason) => {
+            account::port(ingress.slot, |counters| counters.passed_up[reason as usize] += 1);
             XDP_PASS
         }
     }
@@ -46,19 +48,19 @@ pub fn tapbridge_xdp(context: XdpContext) -> u32 {
 enum Outcome {
     Redirected,
     Dropped,
-    LeftToTcx,
+    LeftToTcx(PassReason),
 }
 
 #[inline(always)]
 fn switch(context: &XdpContext, ingress: Ingress, tables: &Maps, config: &Config) -> Outcome {
     // An skb keeps its GSO and checksum metadata only in tcx.
-    let Some(device) = kernel::native_device(context.ctx) else {
-        return Outcome::LeftToTcx;
+    let Some(native) = NativeFrame::of(context.ctx) else {
+        return Outcome::LeftToTcx(PassReason::Generic);
     };
     let mut frame = XdpFrame::new(context.ctx);
     let length = frame.length();
     // The tap driver looks at this only after XDP, and would count nothing.
-    if !device.is_up() {
+    if !native.device.is_up() {
         account::dropped(ingress.slot, length, DropReason::IngressDown);
         return Outcome::Dropped;
     }
@@ -80,20 +82,33 @@ fn switch(context: &XdpContext, ingress: Ingress, tables: &Maps, config: &Config
         gso: false,
     };
     let decision = decision::decide(tables, &received, config.ageing);
-    let Verdict::Forward { slot, port } = decision.verdict else {
-        return Outcome::LeftToTcx;
+    let Verdict::Forward { slot, port, device } = decision.verdict else {
+        return Outcome::LeftToTcx(PassReason::NotForwarded);
     };
     if !port.has(flag::NATIVE_TARGET) {
-        return Outcome::LeftToTcx;
+        return Outcome::LeftToTcx(PassReason::Target);
+    }
+    // Where frames that are redirected and frames that are passed would not stay in order, none is redirected.
+    if device.queues > 1 {
+        return Outcome::LeftToTcx(PassReason::TargetQueues);
+    }
+    if native.is_steered() {
+        return Outcome::LeftToTcx(PassReason::Steering);
+    }
+    if kernel::is_from_vhost() {
+        return Outcome::LeftToTcx(PassReason::VhostNet);
     }
     let plan = checksum::plan(&frame, &ethernet, length);
-    if plan == Plan::LeaveToTcx || DEVICES_XDP.redirect(slot, 0).is_err() {
-        return Outcome::LeftToTcx;
+    if plan == Plan::LeaveToTcx {
+        return Outcome::LeftToTcx(PassReason::Checksum);
+    }
+    if DEVICES_XDP.redirect(slot, 0).is_err() {
+        return Outcome::LeftToTcx(PassReason::Target);
     }
     let mut completed = 0;
     if let Plan::Store { offset, checksum } = plan {
         if frame.write(offset, checksum).is_none() {
-            return Outcome::LeftToTcx;
+            return Outcome::LeftToTcx(PassReason::Checksum);
         }
         completed = 1;
     }

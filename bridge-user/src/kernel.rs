@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use bridge_common::layout::{Kernel, NATIVE_OVERHEAD};
+use bridge_common::layout::{ABSENT, Kernel, NATIVE_OVERHEAD};
 use nix::{
     sys::utsname::uname,
     unistd::{SysconfVar, sysconf},
@@ -132,12 +132,25 @@ fn switch_offsets(btf: &Btf<'_>) -> Result<Kernel, BtfError> {
         net_device_flags: btf.offset("net_device", "flags")?,
         net_device_state: btf.offset("net_device", "state")?,
         net_device_mtu: btf.offset("net_device", "mtu")?,
+        net_device_real_num_tx_queues: btf.offset("net_device", "real_num_tx_queues")?,
+        netdev_rx_queue: btf.structure("netdev_rx_queue")?,
+        netdev_rx_queue_rps_map: if_there_is(btf.offset("netdev_rx_queue", "rps_map"))?,
+        netdev_rx_queue_rps_flow_table: if_there_is(btf.offset("netdev_rx_queue", "rps_flow_table"))?,
         netdev_rx_queue_xdp_rxq: btf.offset("netdev_rx_queue", "xdp_rxq")?,
         netdev_rx_queue_size: btf.size("netdev_rx_queue")?,
         bpf_dtab_netdev: btf.structure("bpf_dtab_netdev")?,
         bpf_dtab_netdev_dev: btf.offset("bpf_dtab_netdev", "dev")?,
         bpf_dtab_netdev_val: btf.offset("bpf_dtab_netdev", "val")?,
+        task_struct_flags: btf.offset("task_struct", "flags")?,
     })
+}
+
+/// The offset of a member that kernels may be built without.
+fn if_there_is(offset: Result<u64, BtfError>) -> Result<u64, BtfError> {
+    match offset {
+        Err(BtfError::NoMember(..)) => Ok(ABSENT),
+        offset => offset,
+    }
 }
 
 #[cfg(test)]

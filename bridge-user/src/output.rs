@@ -154,6 +154,14 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
                 bulk_frames,
                 ..
             } = change;
+            if change.reason == "vhost_net" {
+                writeln!(
+                    io::stdout(),
+                    "{master}: {ifname} has {} now: vhost-net sends its frames, in batches that XDP would reorder",
+                    change.hooks.join(" + ")
+                )?;
+                return Ok(());
+            }
             writeln!(
                 io::stdout(),
                 "{master}: {ifname} has {} now: in {interval_ms} ms, of {frames} frames {bulk_frames} in bulk, XDP \

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bridge_common::{
     Hook,
-    counters::{DropReason, PathCounters, PortCounters, Traffic},
+    counters::{DropReason, PassReason, PathCounters, PortCounters, Traffic},
     port::Port,
 };
 use serde::Serialize;
@@ -88,6 +88,8 @@ pub struct PortStatistics {
     pub flooded: Count,
     /// Times that XDP left a frame to tcx.
     pub passed_up: u64,
+    /// The same by reason ([`PassReason::name`]); reasons without any are left out.
+    pub passed_up_by_reason: BTreeMap<&'static str, u64>,
     /// Partial checksums that XDP completed.
     pub checksums_completed: u64,
     /// Received frames that native XDP can't take: GSO, or longer than a page has room for.
@@ -163,7 +165,12 @@ impl Bridge {
                 tx,
                 forwarded: forwarded.remove(&slot).unwrap_or_default(),
                 flooded: counters.flooded.into(),
-                passed_up: counters.passed_up,
+                passed_up: counters.all_passed_up(),
+                passed_up_by_reason: PassReason::ALL
+                    .into_iter()
+                    .map(|reason| (reason.name(), counters.passed_up[reason as usize]))
+                    .filter(|&(_, count)| count != 0)
+                    .collect(),
                 checksums_completed: counters.checksums_completed,
                 bulk: counters.bulk.into(),
                 gso_frames: counters.gso,

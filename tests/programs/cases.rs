@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::unistd::{SysconfVar, sysconf};
 use tapbridge::common::{
     Hook,
-    counters::{DropReason, PortCounters, Traffic},
+    counters::{DropReason, PassReason, PortCounters, Traffic},
     decision::Lesson,
     fdb::{FdbEntry, FdbKey},
     mac::Mac,
@@ -41,7 +41,7 @@ pub enum Xdp {
     /// Sends it where tcx would.
     Redirects,
     /// Leaves it to tcx, untouched.
-    PassesUp,
+    PassesUp(PassReason),
     /// Drops it and counts why, since tcx would never meet it.
     Drops,
 }
@@ -69,7 +69,7 @@ impl Case {
             goes,
             xdp: match goes {
                 Goes::To(_) => Xdp::Redirects,
-                Goes::ToAll(_) | Goes::Nowhere(_) => Xdp::PassesUp,
+                Goes::ToAll(_) | Goes::Nowhere(_) => Xdp::PassesUp(PassReason::NotForwarded),
             },
             lesson: Lesson::Nothing,
             gso_size: 0,
@@ -82,9 +82,14 @@ impl Case {
         Self { state, ..self }
     }
 
-    /// A frame that XDP leaves to tcx all the same.
+    /// A frame that XDP leaves to tcx all the same, for its checksum's sake.
     pub fn passed_up(self) -> Self {
-        let xdp = Xdp::PassesUp;
+        self.passed_up_for(PassReason::Checksum)
+    }
+
+    /// A frame that XDP leaves to tcx all the same.
+    pub fn passed_up_for(self, reason: PassReason) -> Self {
+        let xdp = Xdp::PassesUp(reason);
         Self { xdp, ..self }
     }
 
@@ -168,8 +173,8 @@ pub fn check_xdp(cases: &[Case]) {
                 counters[INGRESS as usize].dropped[reason as usize] = 1;
                 (XDP_DROP, &case.frame.octets, Vec::new(), Lesson::Nothing)
             }
-            (Xdp::PassesUp, _) => {
-                counters[INGRESS as usize].passed_up = 1;
+            (Xdp::PassesUp(reason), _) => {
+                counters[INGRESS as usize].passed_up[reason as usize] = 1;
                 (XDP_PASS, &case.frame.octets, Vec::new(), Lesson::Nothing)
             }
             (xdp, goes) => panic!("{}: {xdp:?} contradicts {goes:?}", case.description),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tapbridge::common::{
-    counters::{PortCounters, Traffic},
+    counters::{PassReason, PortCounters, Traffic},
     fdb::FdbKey,
     mac::Mac,
     port::{Ingress, flag},
@@ -80,7 +80,7 @@ struct Seen {
 
 fn seen(switch: &Switch) -> Seen {
     let counters = (0..SLOTS).map(|slot| PortCounters {
-        passed_up: 0,
+        passed_up: [0; PassReason::COUNT],
         checksums_completed: 0,
         ..switch.counters(slot)
     });

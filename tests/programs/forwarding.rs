@@ -1,6 +1,11 @@
 //! Known unicast: tcx forwards it as it is, native XDP with its checksum complete.
 
-use tapbridge::common::{Hook, counters::Traffic, decision::Lesson, port::flag};
+use tapbridge::common::{
+    Hook,
+    counters::{PassReason, Traffic},
+    decision::Lesson,
+    port::flag,
+};
 
 use crate::{
     Test,
@@ -91,7 +96,7 @@ fn known_unicast() -> Vec<Case> {
         .given(|bench| {
             bench.change_port(1, |port| port.flags &= !flag::NATIVE_TARGET);
         })
-        .passed_up(),
+        .passed_up_for(PassReason::Target),
         forwarded("known under no tag", partial(frames::USUAL, 9)).given(|bench| bench.separate(Tag::None)),
         forwarded("known under a customer tag", of_length(Tag::Customer, 100))
             .given(|bench| bench.separate(Tag::Customer)),

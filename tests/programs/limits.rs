@@ -1,6 +1,6 @@
 //! How long a frame may be.
 
-use tapbridge::common::counters::DropReason;
+use tapbridge::common::counters::{DropReason, PassReason};
 
 use crate::{
     Test,
@@ -53,9 +53,9 @@ fn tagged() -> Vec<Case> {
         let to = |description, length| Case::new(description, Goes::To(1), of_length(tag, length));
         cases.extend([
             to("a tag and all that the MTU allows", 1518),
-            to("what the kernel would not redirect", 1519).passed_up(),
-            to("all that tcx forwards", 1522).passed_up(),
-            to("more than any program forwards", 1523).passed_up(),
+            to("what the kernel would not redirect", 1519).passed_up_for(PassReason::NotForwarded),
+            to("all that tcx forwards", 1522).passed_up_for(PassReason::NotForwarded),
+            to("more than any program forwards", 1523).passed_up_for(PassReason::NotForwarded),
         ]);
     }
     cases

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bridge_common::{
     adaptive::{Choice, Growth, INTERVAL},
-    counters::{PortCounters, Traffic},
+    counters::{PassReason, PortCounters, Traffic},
 };
 use proptest::prelude::*;
 
@@ -15,15 +15,26 @@ struct Load {
     /// Short frames that XDP leaves to tcx.
     left: u64,
     bulk: u64,
+    /// Short frames that vhost-net sends.
+    vhost_net: u64,
 }
 
 const SILENCE: Load = load(0, 0, 0);
 const SHORT: Load = load(50_000, 0, 0);
 const BULK: Load = load(200, 0, 5_000);
 const TUNNELS: Load = load(0, 50_000, 0);
+const VHOST_NET: Load = Load {
+    vhost_net: 1,
+    ..SHORT
+};
 
 const fn load(short: u64, left: u64, bulk: u64) -> Load {
-    Load { short, left, bulk }
+    Load {
+        short,
+        left,
+        bulk,
+        vhost_net: 0,
+    }
 }
 
 /// A port, and `run` looking at it.
@@ -49,11 +60,13 @@ impl Port {
     fn pass(&mut self, load: Load) -> Option<bool> {
         let before = self.counters;
         let after = &mut self.counters;
-        after.received.frames += load.short + load.left + load.bulk;
+        after.received.frames += load.short + load.left + load.bulk + load.vhost_net;
         after.bulk.frames += load.bulk;
         after.bulk.bytes += load.bulk * 65_000;
         if self.choice.xdp() {
-            after.passed_up += load.left + load.bulk;
+            after.passed_up[PassReason::Checksum as usize] += load.left;
+            after.passed_up[PassReason::Generic as usize] += load.bulk;
+            after.passed_up[PassReason::VhostNet as usize] += load.vhost_net;
         }
         self.now += INTERVAL;
         let growth = Growth::between(&before, after);
@@ -92,6 +105,19 @@ fn xdp_comes_to_a_port_that_sends_short_frames_after_two_intervals() {
     let mut port = Port::new(false);
     assert_eq!(port.pass(SHORT), None);
     assert_eq!(port.pass(SHORT), Some(true));
+}
+
+#[test]
+fn xdp_goes_at_once_off_a_port_that_vhost_net_serves_and_is_tried_ever_so_rarely() {
+    let mut port = Port::new(true);
+    port.follow(VHOST_NET);
+    assert!(!port.choice.xdp());
+    port.follow_for(VHOST_NET, 600 * SECOND);
+    let (off, on): (Vec<_>, Vec<_>) = port.changes.chunks(2).map(|pair| (pair[0], pair.get(1))).unzip();
+    assert!((8..=10).contains(&off.len()), "{:?}", port.changes);
+    for (on, off) in on.into_iter().flatten().zip(&off[1..]) {
+        assert!(*off - *on <= 2 * SECOND, "{:?}", port.changes);
+    }
 }
 
 #[test]
@@ -212,7 +238,7 @@ fn a_change_that_fails_is_tried_again_later() {
 fn counters_that_begin_anew_do_no_harm() {
     let before = PortCounters {
         received: Traffic { frames: 9, bytes: 9 },
-        passed_up: 9,
+        passed_up: [9; PassReason::COUNT],
         ..PortCounters::default()
     };
     assert_eq!(

@@ -53,7 +53,7 @@ fn check(cases: &[Case]) {
 /// A verdict as a table writes it, the port checked.
 fn goes(tables: &FakeTables, decision: &Decision) -> Goes {
     match decision.verdict {
-        Verdict::Forward { slot, port } => {
+        Verdict::Forward { slot, port, .. } => {
             assert_eq!(port, tables.ports[slot as usize], "the port in the slot");
             Goes::To(slot)
         }

@@ -66,6 +66,7 @@ impl FakeTables {
             state: Device {
                 up: true,
                 carrier: true,
+                queues: 1,
             },
             mtu: Some(1500),
         };

@@ -178,6 +178,7 @@ impl<'state> Keeper<'state> {
         let Growth {
             frames,
             passed_up,
+            vhost_net,
             bulk,
         } = wanted.growth;
         let balance = wanted.growth.balance(!wanted.xdp);
@@ -187,6 +188,7 @@ impl<'state> Keeper<'state> {
             master: name.to_owned(),
             hooks: hooks(&port),
             hook_changes: port.hook_changes,
+            reason: if vhost_net > 0 { "vhost_net" } else { "cost" },
             interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
             frames,
             passed_up,

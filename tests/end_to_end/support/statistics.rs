@@ -36,6 +36,7 @@ pub struct Port {
     pub forwarded: Count,
     pub flooded: Count,
     pub passed_up: u64,
+    pub passed_up_by_reason: BTreeMap<String, u64>,
     pub checksums_completed: u64,
     pub bulk: Count,
     pub gso_frames: u64,

@@ -54,7 +54,11 @@ fn devices() -> impl Strategy<Value = Option<FakeDevice>> {
     let up = || prop::bool::weighted(0.8);
     let mtu = prop::option::weighted(0.9, prop_oneof![Just(1500), 68_u32..=65_535]);
     let device = (up(), up(), mtu).prop_map(|(up, carrier, mtu)| FakeDevice {
-        state: Device { up, carrier },
+        state: Device {
+            up,
+            carrier,
+            queues: 1,
+        },
         mtu,
     });
     prop::option::weighted(0.9, device)
@@ -136,7 +140,7 @@ proptest! {
         let tag = VlanTag { protocol: 0x8100, control: 0 };
         let received = Received { gso, ..seen_by_xdp(&wire(destination, source, tag, length), ingress) };
         let decision = decide(&tables, &received, ageing);
-        if let Verdict::Forward { slot, port } = decision.verdict {
+        if let Verdict::Forward { slot, port, .. } = decision.verdict {
             prop_assert_ne!(slot, ingress.slot);
             // Nor to anything but an active port whose device is up.
             prop_assert_eq!(port, tables.ports[slot as usize]);
