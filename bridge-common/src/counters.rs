@@ -151,9 +151,32 @@ pub struct PathCounters {
     pub via: [Traffic; Hook::ALL.len()],
 }
 
+/// The share of a port's traffic that was with ports that have been detached since: their paths are gone, the frames
+/// are not. In the map `DETACHED`, indexed by slot; the user side alone writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DetachedPaths {
+    /// Frames from the port, by whichever hook.
+    pub forwarded: Traffic,
+    /// Frames to the port, by whichever hook.
+    pub transmitted: Traffic,
+    /// Slot and generation of the port whose paths were added last, so that a detach that is repeated adds them once.
+    pub last: PortId,
+}
+
+/// Tells a port from every other that the bridge has had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortId {
+    /// Its slot.
+    pub slot: u32,
+    /// Its generation, which is not 0.
+    pub generation: u32,
+}
+
 /// What happened at one port. In the map `PORT_COUNTERS`, indexed by slot.
 ///
-/// `received` = Σ paths from the port + `flooded` + Σ `dropped`.
+/// `received` = Σ paths from the port + [`DetachedPaths::forwarded`] + `flooded` + Σ `dropped`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PortCounters {
@@ -179,6 +202,15 @@ pub struct PortCounters {
     pub moved: u64,
     /// Received frames that went nowhere, by [`DropReason`].
     pub dropped: [u64; DropReason::COUNT],
+}
+
+impl PathCounters {
+    /// By whichever hook.
+    pub fn total(&self) -> Traffic {
+        let mut total = Traffic::default();
+        self.via.iter().for_each(|traffic| total += *traffic);
+        total
+    }
 }
 
 impl PortCounters {

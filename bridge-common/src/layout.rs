@@ -123,6 +123,8 @@ pub mod map {
     pub const PORT_COUNTERS: &str = "PORT_COUNTERS";
     /// Per-CPU array of `from * max_ports + to` to [`crate::counters::PathCounters`].
     pub const PATHS: &str = "PATHS";
+    /// Array of slot to [`crate::counters::DetachedPaths`].
+    pub const DETACHED: &str = "DETACHED";
 }
 
 /// Name of the global that holds [`Kernel`].

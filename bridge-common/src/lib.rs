@@ -56,6 +56,7 @@ mod plain {
     }
 
     plain!(
+        crate::counters::DetachedPaths,
         crate::counters::PathCounters,
         crate::counters::PortCounters,
         crate::fdb::FdbEntry,
@@ -72,6 +73,7 @@ mod plain {
 
 /// No padding: the verifier refuses uninitialised bytes on their way into a map.
 const _: () = {
+    assert!(size_of::<counters::DetachedPaths>() == 4 * 8 + (4 + 4));
     assert!(size_of::<counters::PathCounters>() == 4 * 8);
     assert!(
         size_of::<counters::PortCounters>()

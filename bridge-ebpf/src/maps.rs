@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray},
 };
 use bridge_common::{
-    counters::{PathCounters, PortCounters},
+    counters::{DetachedPaths, PathCounters, PortCounters},
     decision::{Device, Tables},
     fdb::{FdbEntry, FdbKey},
     layout::{Bridge, Config, DEFAULT_MAX_PORTS, MAX_LEARNED, MAX_STATIC},
@@ -52,6 +52,9 @@ pub static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entr
 #[map]
 pub static PATHS: PerCpuArray<PathCounters> =
     PerCpuArray::with_max_entries(DEFAULT_MAX_PORTS * DEFAULT_MAX_PORTS, 0);
+
+#[map]
+pub static DETACHED: Array<DetachedPaths> = Array::with_max_entries(DEFAULT_MAX_PORTS, 0);
 
 #[map]
 static RECENT_PORTS: PerCpuArray<RecentPort> = PerCpuArray::with_max_entries(DEVICES, 0);

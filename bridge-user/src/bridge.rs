@@ -14,7 +14,7 @@ use aya::{
 };
 use bridge_common::{
     Hook,
-    counters::{PathCounters, PortCounters},
+    counters::{DetachedPaths, PathCounters, PortCounters},
     fdb::{DEFAULT_AGEING_SECONDS, FdbEntry, FdbKey},
     layout::{self, Config, map, program},
     port::{Ingress, Port},
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The maps that are pinned. `BRIDGE` is the last to be filled: a folder where it is empty is half made.
-const MAPS: [&str; 10] = [
+const MAPS: [&str; 11] = [
     map::BRIDGE,
     map::CONFIG,
     map::INGRESS,
@@ -39,6 +39,7 @@ const MAPS: [&str; 10] = [
     map::STATIC,
     map::PORT_COUNTERS,
     map::PATHS,
+    map::DETACHED,
 ];
 
 /// Parts of an instruction (include/uapi/linux/bpf.h).
@@ -68,7 +69,8 @@ pub struct Bridge {
     pub(crate) statics: HashMap<MapData, FdbKey, FdbEntry>,
     pub(crate) port_counters: PerCpuArray<MapData, PortCounters>,
     pub(crate) paths: PerCpuArray<MapData, PathCounters>,
-    /// The same map, to be read by [`sums`](crate::sys::sums).
+    pub(crate) detached: Array<MapData, DetachedPaths>,
+    /// The map of paths, to be read by [`sums`](crate::sys::sums).
     pub(crate) path_data: MapData,
 }
 
@@ -86,6 +88,7 @@ pub fn load_object(max_ports: u32, kernel: &layout::Kernel) -> Result<Ebpf> {
         .map_max_entries(map::DEVICES[1], max_ports)
         .map_max_entries(map::PORT_COUNTERS, max_ports)
         .map_max_entries(map::PATHS, max_ports * max_ports)
+        .map_max_entries(map::DETACHED, max_ports)
         .override_global(layout::MAX_PORTS, &max_ports, true)
         .override_global(layout::LONGEST_NATIVE, &kernel::longest_native(), true)
         .override_global(layout::KERNEL, kernel, true)
@@ -177,6 +180,7 @@ impl Bridge {
             statics: pinned(&folder, map::STATIC).map_err(unfinished)?,
             port_counters: pinned(&folder, map::PORT_COUNTERS).map_err(unfinished)?,
             paths: pinned(&folder, map::PATHS).map_err(unfinished)?,
+            detached: pinned(&folder, map::DETACHED).map_err(unfinished)?,
             path_data: pinned_data(&folder, map::PATHS).map_err(unfinished)?,
             folder,
         })

@@ -24,6 +24,7 @@ pub mod stats;
 mod sys;
 pub mod syscalls;
 pub mod sysctl;
+pub mod sysfs;
 
 pub use bridge_common as common;
 pub use error::{Error, Result};

@@ -60,15 +60,17 @@ impl Bridge {
         Ok(())
     }
 
-    /// Detaches a program from a slot's device; nothing to do where it isn't attached.
-    pub(crate) fn unlink(&self, slot: u32, hook: Hook) -> Result<()> {
+    /// Detaches a program from a slot's device; nothing to do where it isn't attached. Says whether, since it was
+    /// called, every CPU has left the programs that it was in: detaching tcx waits for that (`tcx_entry_sync`).
+    pub(crate) fn unlink(&self, slot: u32, hook: Hook) -> Result<bool> {
         let path = self.link_path(slot, hook);
         if !path.exists() {
-            return Ok(());
+            return Ok(false);
         }
         // Removing the pin would detach too, but some time after this call.
-        detach(&path).at(path.display(), "detach the program")?;
-        fs::remove_file(&path).at(path.display(), "unpin the link")
+        let was_attached = detach(&path).at(path.display(), "detach the program")?;
+        fs::remove_file(&path).at(path.display(), "unpin the link")?;
+        Ok(was_attached && hook == Hook::Tcx)
     }
 }
 
@@ -88,8 +90,8 @@ struct DetachAttributes {
     fd: u32,
 }
 
-/// Detaches the link pinned here. It is no error if the device is gone.
-fn detach(path: &Path) -> io::Result<()> {
+/// Detaches the link pinned here; says whether it was attached. It is no error if the device is gone.
+fn detach(path: &Path) -> io::Result<bool> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut get = ObjectAttributes {
         path: path.as_ptr() as u64,
@@ -106,8 +108,8 @@ fn detach(path: &Path) -> io::Result<()> {
     // SAFETY: as above.
     match unsafe { bpf(BPF_LINK_DETACH, &mut detach) } {
         // The link died with its device (`bpf_xdp_link_detach` does nothing then, `tcx_link_detach` answers this).
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
-        result => result.map(drop),
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
+        result => result.map(|_| true),
     }
 }
 

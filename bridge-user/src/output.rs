@@ -11,6 +11,7 @@ use anyhow::Result;
 use serde::Serialize;
 use tapbridge::{
     attach::Attached,
+    common::counters::PassReason,
     detach::Detached,
     fdb::Entry,
     monitor::Event,
@@ -154,7 +155,7 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
                 bulk_frames,
                 ..
             } = change;
-            if change.reason == "vhost_net" {
+            if change.reason == PassReason::VhostNet.name() {
                 writeln!(
                     io::stdout(),
                     "{master}: {ifname} has {} now: vhost-net sends its frames, in batches that XDP would reorder",
@@ -238,7 +239,13 @@ fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
             port.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
         ]);
     }
-    table.print()
+    table.print()?;
+    for port in &bridge.ports {
+        for obstacle in &port.obstacles {
+            writeln!(io::stdout(), "  {}: {}", port.ifname, obstacle.text)?;
+        }
+    }
+    Ok(())
 }
 
 /// Such as "tcx (auto, changes: 3, last 12 s ago)".

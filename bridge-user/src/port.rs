@@ -1,9 +1,11 @@
 //! One port's way into a bridge and out of it.
 
-use aya::{maps::PerCpuValues, util::nr_cpus};
+use std::io;
+
+use aya::{Pod, maps::PerCpuValues, util::nr_cpus};
 use bridge_common::{
     Hook,
-    counters::{PathCounters, PortCounters},
+    counters::{DetachedPaths, PathCounters, PortCounters, PortId},
     port::{HookMode, INTERFACE_NAME, Ingress, Port, flag},
 };
 use nix::time::{ClockId, clock_gettime};
@@ -12,6 +14,7 @@ use crate::{
     bridge::Bridge,
     error::{Context as _, Error, Result},
     netlink::{Kind, Link, Netlink, Queueing},
+    sys::leave_programs,
     sysctl,
 };
 
@@ -89,7 +92,6 @@ impl Bridge {
         if port.has(flag::RESTORE_QUEUE) {
             netlink.set_no_queue(link).await?;
         }
-        self.clear_counters(slot)?;
         let ingress = Ingress {
             generation: port.generation,
             slot,
@@ -160,7 +162,7 @@ impl Bridge {
         port.flags = port.flags & !flag::ACTIVE | flag::UNFINISHED;
         self.write_port(slot, port)?;
         self.unlink(slot, Hook::Xdp)?;
-        self.unlink(slot, Hook::Tcx)?;
+        let waited = self.unlink(slot, Hook::Tcx)?;
         if self.has_device(slot)? {
             restore(netlink, &port).await?;
         }
@@ -175,6 +177,10 @@ impl Bridge {
                 .at(&self.name, "leave the bridge")?;
         }
         self.forget_port(slot)?;
+        if !waited {
+            leave_programs();
+        }
+        self.retire_counters(slot, &port)?;
         self.write_port(slot, Port::EMPTY)?;
         self.update_slots_in_use()
     }
@@ -214,23 +220,65 @@ impl Bridge {
         })
     }
 
-    fn clear_counters(&mut self, slot: u32) -> Result<()> {
-        let cpus = nr_cpus().map_err(|(_, error)| error).at("CPUs", "count")?;
-        let ports =
-            PerCpuValues::try_from(vec![PortCounters::default(); cpus]).at(&self.name, "clear counters")?;
-        self.port_counters
-            .set(slot, ports, 0)
-            .at(&self.name, "clear counters")?;
-        let slots = self.meta.max_ports;
-        for other in 0..slots {
-            for path in [slot * slots + other, other * slots + slot] {
-                let values = PerCpuValues::try_from(vec![PathCounters::default(); cpus])
-                    .at(&self.name, "clear counters")?;
-                self.paths.set(path, values, 0).at(&self.name, "clear counters")?;
+    /// Clears a slot's counters, once its share of the other ports' is noted there. No program counts for the slot any
+    /// more. Killed in the middle of it, it is done again: what has been noted is not noted twice, since no other port
+    /// is cleared meanwhile.
+    fn retire_counters(&mut self, slot: u32, port: &Port) -> Result<()> {
+        let gone = PortId {
+            slot,
+            generation: port.generation,
+        };
+        let sent = self.paths_from(slot)?;
+        for (other, _) in self.occupied()? {
+            if other == slot {
+                continue;
+            }
+            let received = self.path(other, slot)?;
+            let mut detached = self.detached_paths(other)?;
+            if detached.last != gone {
+                detached.forwarded += received.total();
+                detached.transmitted += sent[other as usize].total();
+                detached.last = gone;
+                self.set_detached_paths(other, detached)?;
             }
         }
-        Ok(())
+        for (other, _) in self.occupied()? {
+            self.clear_path(slot, other)?;
+            self.clear_path(other, slot)?;
+        }
+        self.set_detached_paths(slot, DetachedPaths::default())?;
+        let zero = per_cpu(PortCounters::default()).at(&self.name, "clear counters")?;
+        self.port_counters
+            .set(slot, zero, 0)
+            .at(&self.name, "clear counters")
     }
+
+    fn path(&self, from: u32, to: u32) -> Result<PathCounters> {
+        let values = self.paths.get(&(from * self.meta.max_ports + to), 0);
+        let mut sum = PathCounters::default();
+        let values = values.at(&self.name, "read counters")?;
+        values.iter().for_each(|value| sum += *value);
+        Ok(sum)
+    }
+
+    fn clear_path(&mut self, from: u32, to: u32) -> Result<()> {
+        if self.path(from, to)? == PathCounters::default() {
+            return Ok(());
+        }
+        let zero = per_cpu(PathCounters::default()).at(&self.name, "clear counters")?;
+        self.paths
+            .set(from * self.meta.max_ports + to, zero, 0)
+            .at(&self.name, "clear counters")
+    }
+
+    fn set_detached_paths(&mut self, slot: u32, paths: DetachedPaths) -> Result<()> {
+        self.detached.set(slot, paths, 0).at(&self.name, "write counters")
+    }
+}
+
+/// A value for each CPU.
+fn per_cpu<T: Pod>(value: T) -> io::Result<PerCpuValues<T>> {
+    PerCpuValues::try_from(vec![value; nr_cpus().map_err(|(_, error)| error)?])
 }
 
 /// In ns, of the clock that goes on while the machine sleeps.

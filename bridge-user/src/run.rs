@@ -49,7 +49,7 @@ pub struct Change {
     pub hooks: Vec<&'static str>,
     /// How many times they have changed since the port was attached.
     pub hook_changes: u32,
-    /// Why: "cost", or "vhost_net" where vhost-net sends the port's frames.
+    /// Why: "cost", or [`VhostNet`](bridge_common::counters::PassReason::VhostNet)'s name.
     pub reason: &'static str,
     /// The time that the counts below are of, in milliseconds.
     pub interval_ms: u64,

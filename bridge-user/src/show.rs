@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use bridge_common::port::Port;
+use bridge_common::{
+    counters::{PassReason, PortCounters},
+    port::{HookMode, Port},
+};
 use serde::Serialize;
 
 use crate::{
     bridge::Bridge,
     detach::name_of,
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     netlink::{Kind, Link, Netlink},
     port::{hooks, since_boot},
     run::is_running,
     state::{Locked, State},
+    sysfs::Sysfs,
 };
 
 /// Version of the JSON.
@@ -81,6 +85,17 @@ pub struct PortOverview {
     pub state: &'static str,
     /// Octets of payload; none if the device is out of sight.
     pub mtu: Option<u32>,
+    /// What keeps XDP from redirecting frames of this port or to it.
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// Why frames go by tcx that XDP could carry.
+#[derive(Clone, Debug, Serialize)]
+pub struct Obstacle {
+    /// The name of a [`PassReason`].
+    pub reason: &'static str,
+    /// In words, with the way out.
+    pub text: String,
 }
 
 /// Looks at all bridges, or one.
@@ -89,10 +104,11 @@ pub async fn show(state: &State, locked: Option<&Locked>, only: Option<&str>) ->
     let mut unreadable = Vec::new();
     if let Some(locked) = locked {
         let links = Netlink::connect()?.links().await?;
+        let sysfs = Sysfs::open().at("sysfs", "mount")?;
         let names = only.map_or_else(|| locked.bridges(), |name| Ok(vec![name.to_owned()]))?;
         for name in names {
             match Bridge::open_anywhere(locked, &name) {
-                Ok(bridge) => bridges.push(overview(&bridge, &links)?),
+                Ok(bridge) => bridges.push(overview(&bridge, &links, &sysfs)?),
                 Err(error @ (Error::Unfinished { .. } | Error::OtherLayout { .. })) if only.is_none() => {
                     unreadable.push(Unreadable {
                         bridge: name,
@@ -111,7 +127,7 @@ pub async fn show(state: &State, locked: Option<&Locked>, only: Option<&str>) ->
     })
 }
 
-fn overview(bridge: &Bridge, links: &[Link]) -> Result<BridgeOverview> {
+fn overview(bridge: &Bridge, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOverview> {
     let here = bridge.is_here();
     let mut ports = Vec::new();
     for (slot, port) in bridge.occupied()? {
@@ -136,6 +152,12 @@ fn overview(bridge: &Bridge, links: &[Link]) -> Result<BridgeOverview> {
                 Some(_) => "up",
             },
             mtu: link.map(|link| link.mtu),
+            obstacles: match link {
+                Some(link) if link.kind == Kind::Tap => {
+                    obstacles(link, &port, &bridge.counters(slot)?, sysfs)
+                }
+                _ => Vec::new(),
+            },
         });
     }
     Ok(BridgeOverview {
@@ -146,6 +168,51 @@ fn overview(bridge: &Bridge, links: &[Link]) -> Result<BridgeOverview> {
         max_ports: bridge.meta.max_ports,
         ports,
     })
+}
+
+/// What the programs find out frame by frame, as it is now.
+fn obstacles(link: &Link, port: &Port, counters: &PortCounters, sysfs: &Sysfs) -> Vec<Obstacle> {
+    let name = &link.name;
+    let mut found = Vec::new();
+    let mut tell = |reason: PassReason, text: String| {
+        found.push(Obstacle {
+            reason: reason.name(),
+            text,
+        });
+    };
+    let queues = sysfs.transmit_queues(name);
+    if queues > 1 {
+        tell(
+            PassReason::TargetQueues,
+            format!(
+                "has {queues} queues, among which a native redirect chooses otherwise than the kernel: frames to it go \
+                 by tcx; with one queue (queues=1) XDP could carry them"
+            ),
+        );
+    }
+    if port.hook_mode() == HookMode::Tcx {
+        return found;
+    }
+    if let Some(queue) = sysfs.steered_queue(name) {
+        tell(
+            PassReason::Steering,
+            format!(
+                "receive packet steering is on, and moves to other CPUs what XDP passes: frames from it go by tcx; \
+                 'echo 0' into rps_cpus and rps_flow_cnt of /sys/class/net/{name}/queues/{queue} lets XDP carry them"
+            ),
+        );
+    }
+    let batched = counters.passed_up[PassReason::VhostNet as usize];
+    if batched > 0 {
+        tell(
+            PassReason::VhostNet,
+            format!(
+                "is served by vhost-net, which sends in batches that XDP would reorder: its frames go by tcx \
+                 ({batched} so far that XDP could have carried)"
+            ),
+        );
+    }
+    found
 }
 
 /// In seconds before now.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bridge_common::{
     Hook,
-    counters::{DropReason, PassReason, PathCounters, PortCounters, Traffic},
+    counters::{DetachedPaths, DropReason, PassReason, PathCounters, PortCounters, Traffic},
     port::Port,
 };
 use serde::Serialize;
@@ -84,6 +84,8 @@ pub struct PortStatistics {
     pub tx: Count,
     /// Received frames that went to one port.
     pub forwarded: Count,
+    /// What of `forwarded` and `tx` was with ports that have been detached since: no path tells of it any more.
+    pub detached: DetachedStatistics,
     /// Received frames that went to every other port.
     pub flooded: Count,
     /// Times that XDP left a frame to tcx.
@@ -104,6 +106,15 @@ pub struct PortStatistics {
     pub flood_errors: u64,
     /// Lost frames by reason; reasons without any are left out.
     pub dropped: BTreeMap<&'static str, u64>,
+}
+
+/// What a port has exchanged with ports that are no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DetachedStatistics {
+    /// Part of [`PortStatistics::forwarded`].
+    pub forwarded: Count,
+    /// Part of [`PortStatistics::tx`].
+    pub tx: Count,
 }
 
 /// Statistics of a path.
@@ -157,13 +168,22 @@ impl Bridge {
         for (slot, port, name, gone) in names {
             let counters = self.counters(slot)?;
             let link = links.iter().find(|link| !gone && link.ifindex == port.ifindex);
+            let detached = self.detached_paths(slot)?;
+            let detached = DetachedStatistics {
+                forwarded: detached.forwarded.into(),
+                tx: detached.transmitted.into(),
+            };
+            let mut all_forwarded = forwarded.remove(&slot).unwrap_or_default();
+            all_forwarded += detached.forwarded;
             let mut tx = transmitted.remove(&slot).unwrap_or_default();
+            tx += detached.tx;
             tx += counters.flood_copies.into();
             ports.push(PortStatistics {
                 ifname: name,
                 rx: counters.received.into(),
                 tx,
-                forwarded: forwarded.remove(&slot).unwrap_or_default(),
+                forwarded: all_forwarded,
+                detached,
                 flooded: counters.flooded.into(),
                 passed_up: counters.all_passed_up(),
                 passed_up_by_reason: PassReason::ALL
@@ -194,8 +214,12 @@ impl Bridge {
         Ok(sum)
     }
 
+    pub(crate) fn detached_paths(&self, slot: u32) -> Result<DetachedPaths> {
+        self.detached.get(&slot, 0).at(&self.name, "read counters")
+    }
+
     /// Of all paths from a slot, by the slot that they lead to.
-    fn paths_from(&self, slot: u32) -> Result<Vec<PathCounters>> {
+    pub(crate) fn paths_from(&self, slot: u32) -> Result<Vec<PathCounters>> {
         let slots = self.meta.max_ports;
         sums(&self.path_data, slot * slots, slots).at(&self.name, "read counters")
     }

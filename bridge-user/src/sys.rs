@@ -72,6 +72,16 @@ pub(crate) fn sums<T: Pod + Default + AddAssign>(
     Ok(values.chunks_exact(padded * cpus).map(sum).collect())
 }
 
+/// `MEMBARRIER_CMD_GLOBAL`: waits for an RCU grace period.
+const MEMBARRIER_GLOBAL: libc::c_int = 1;
+
+/// Waits until every CPU has left the programs that it is in now. A kernel with `nohz_full` refuses; then nothing but
+/// the count of a frame on its way at this moment can be missed.
+pub(crate) fn leave_programs() {
+    // SAFETY: the call takes three numbers and touches no memory.
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0, 0) };
+}
+
 /// # Safety
 ///
 /// `attributes` must be what the command reads from `union bpf_attr` and writes to it.

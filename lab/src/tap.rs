@@ -42,6 +42,7 @@ pub struct TapBuilder {
     mtu: Option<u32>,
     persistent: bool,
     blocking: bool,
+    multi_queue: bool,
 }
 
 impl TapBuilder {
@@ -73,6 +74,13 @@ impl TapBuilder {
         self
     }
 
+    /// Makes a tap that may have several queues; see [`Tap::another_queue`].
+    #[must_use]
+    pub fn multi_queue(mut self) -> Self {
+        self.multi_queue = true;
+        self
+    }
+
     /// Opens `/dev/net/tun` and makes the tap in the calling thread's network namespace, or attaches to the
     /// persistent one of that name. It is down until [`Tap::up`], except an existing one that was up.
     pub fn open(self) -> Result<Tap> {
@@ -83,7 +91,10 @@ impl TapBuilder {
             .custom_flags(if self.blocking { 0 } else { libc::O_NONBLOCK })
             .open(TUN_DEVICE)
             .context(&self.name, format!("open {TUN_DEVICE}"))?;
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        if self.multi_queue {
+            flags |= libc::IFF_MULTI_QUEUE;
+        }
         let flags = i16::try_from(flags).expect("the tap flags fit in a short");
         let name = &ioctl::tun_set_iff(&tun, &self.name, flags).context(&self.name, "TUNSETIFF")?;
 
@@ -137,6 +148,7 @@ impl Tap {
             mtu: None,
             persistent: false,
             blocking: false,
+            multi_queue: false,
         }
     }
 
@@ -145,6 +157,14 @@ impl Tap {
         let tap = Self::builder(name).open()?;
         tap.up()?;
         Ok(tap)
+    }
+
+    /// One more queue of a tap that may have several. It goes with the value that is returned, the interface with
+    /// this one.
+    pub fn another_queue(&self) -> Result<Self> {
+        let mut queue = self.netns.run(|| self.options.clone().open())?;
+        queue.owned = false;
+        Ok(queue)
     }
 
     /// The interface's name.

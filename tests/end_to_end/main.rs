@@ -13,6 +13,7 @@ mod interrupted;
 mod learning;
 mod mtu;
 mod native;
+mod order;
 mod ports;
 mod queueing;
 mod recent;
@@ -59,6 +60,11 @@ fn main() -> ExitCode {
     let lacking = lacking.as_deref();
     let tracing = lacking.or_else(|| lacking_tracepoints().then_some("needs tracefs"));
     let compat = lacking.or_else(|| (!support::caller::has_compat_calls()).then_some("needs 32-bit calls"));
+    let two_cpus = lacking.map(str::to_owned).or_else(|| {
+        thread::available_parallelism()
+            .is_ok_and(|cpus| cpus.get() < 2)
+            .then(|| "needs two CPUs".into())
+    });
     let trials = [
         trials("attach", attach::TESTS, lacking),
         trials("checksum", checksum::TESTS, lacking),
@@ -72,6 +78,7 @@ fn main() -> ExitCode {
         trials("learning", learning::TESTS, lacking),
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
+        trials("order", order::TESTS, two_cpus.as_deref()),
         trials("ports", ports::TESTS, lacking),
         trials("queueing", queueing::TESTS, lacking),
         trials("recent", recent::TESTS, lacking),

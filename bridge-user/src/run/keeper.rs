@@ -7,7 +7,7 @@ use std::{
 
 use bridge_common::{
     adaptive::{Choice, Growth},
-    counters::PortCounters,
+    counters::{PassReason, PortCounters},
     port::flag,
 };
 
@@ -188,7 +188,11 @@ impl<'state> Keeper<'state> {
             master: name.to_owned(),
             hooks: hooks(&port),
             hook_changes: port.hook_changes,
-            reason: if vhost_net > 0 { "vhost_net" } else { "cost" },
+            reason: if vhost_net > 0 {
+                PassReason::VhostNet.name()
+            } else {
+                "cost"
+            },
             interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
             frames,
             passed_up,

@@ -1,6 +1,6 @@
 //! What `stats -j` says: every key of it, so that a change of the JSON is a change here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Add};
 
 use serde::Deserialize;
 
@@ -34,6 +34,7 @@ pub struct Port {
     pub rx: Count,
     pub tx: Count,
     pub forwarded: Count,
+    pub detached: Detached,
     pub flooded: Count,
     pub passed_up: u64,
     pub passed_up_by_reason: BTreeMap<String, u64>,
@@ -44,6 +45,14 @@ pub struct Port {
     pub moved: u64,
     pub flood_errors: u64,
     pub dropped: BTreeMap<String, u64>,
+}
+
+/// What a port has exchanged with ports that are no more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detached {
+    pub forwarded: Count,
+    pub tx: Count,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -58,6 +67,17 @@ pub struct Path {
 
 /// The reason for frames that were lost after they had left the switch.
 pub const RING_FULL: &str = "egress_ring_full";
+
+impl Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            frames: self.frames + other.frames,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
 
 impl Port {
     /// Frames dropped for a reason.
@@ -109,13 +129,13 @@ impl Bridge {
                 "{}: {self:#?}",
                 port.ifname
             );
-            let from = self.sum(|path| path.from == port.ifname);
+            let from = self.sum(|path| path.from == port.ifname) + port.detached.forwarded;
             assert_eq!(
                 port.forwarded, from,
                 "{}: forwarded and paths: {self:#?}",
                 port.ifname
             );
-            let to = self.sum(|path| path.to == port.ifname);
+            let to = self.sum(|path| path.to == port.ifname) + port.detached.tx;
             assert!(
                 port.tx.frames >= to.frames && port.tx.bytes >= to.bytes,
                 "{}: tx and paths: {self:#?}",
@@ -126,9 +146,11 @@ impl Bridge {
 
     fn sum(&self, wanted: impl Fn(&Path) -> bool) -> Count {
         let paths = self.paths.iter().filter(|path| wanted(path));
-        paths.fold(Count::default(), |sum, path| Count {
-            frames: sum.frames + path.frames,
-            bytes: sum.bytes + path.bytes,
+        paths.fold(Count::default(), |sum, path| {
+            sum + Count {
+                frames: path.frames,
+                bytes: path.bytes,
+            }
         })
     }
 }
