@@ -90,6 +90,9 @@ fn switch(skb: &Skb, ingress: Ingress, tables: &Maps, config: &Config) -> i32 {
     }
 }
 
+/// What `bpf_clone_redirect` answers for a device that is gone: `-EINVAL`.
+const NO_SUCH_DEVICE: c_long = -22;
+
 /// A port that a flood goes to.
 #[derive(Clone, Copy)]
 struct Target {
@@ -161,9 +164,9 @@ extern "C" fn flood_to(slot: u32, flood: *mut Flood) -> c_long {
     // SAFETY: the context is the program's own.
     let result = unsafe { bpf_clone_redirect(flood.skb, before.ifindex, 0) };
     account::port(before.slot, |counters| {
-        if result < 0 {
-            counters.flood_errors += 1;
-        } else {
+        counters.flood_errors += u64::from(result < 0);
+        // Where the kernel can't cut a copy into its segments, the device has counted it as dropped.
+        if result != NO_SUCH_DEVICE {
             counters.flood_copies.count(flood.bytes);
         }
     });

@@ -87,7 +87,7 @@ enum HookChoice {
     Auto,
     /// Native XDP for what it can carry, tcx for the rest
     Xdp,
-    /// tcx alone: better for bulk senders, and for taps served by vhost-net
+    /// tcx alone: better for bulk senders
     Tcx,
 }
 

@@ -102,7 +102,8 @@ pub struct PortStatistics {
     pub learned: u64,
     /// Addresses that came from another port.
     pub moved: u64,
-    /// Copies of flooded frames that the kernel could not make or deliver to this device.
+    /// Copies of flooded frames that the kernel could not make, or not cut into segments for this device. The latter are
+    /// in `tx` and in what the device dropped.
     pub flood_errors: u64,
     /// Lost frames by reason; reasons without any are left out.
     pub dropped: BTreeMap<&'static str, u64>,

@@ -123,10 +123,7 @@ impl Choice {
                 let program = program.context("the datapath tapbridge needs --tapbridge PATH")?;
                 Box::new(tapbridge::Tapbridge {
                     program,
-                    // The frames that vhost-net hands over in batches stay in order with one hook alone.
-                    hook: self
-                        .hook
-                        .unwrap_or(if setup.vhost { Hook::Tcx } else { Hook::Auto }),
+                    hook: self.hook.unwrap_or(Hook::Auto),
                 })
             }
             Kind::LinuxBridge => Box::new(linux_bridge::LinuxBridge),

@@ -26,8 +26,8 @@ pub struct Setup {
         default_value = "tapbridge,linux-bridge"
     )]
     pub datapath: Vec<datapath::Kind>,
-    /// Hooks of the datapath tapbridge, each measured as a datapath of its own, such as tapbridge-tcx [default: auto, or
-    /// tcx with --vhost, as the datapath tapbridge]
+    /// Hooks of the datapath tapbridge, each measured as a datapath of its own, such as tapbridge-tcx [default: auto, as
+    /// the datapath tapbridge]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub hook: Vec<Hook>,
     /// Kind of the guests

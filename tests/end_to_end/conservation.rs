@@ -7,20 +7,28 @@ use std::{
 };
 
 use etherparse::SlicedPacket;
-use lab::{Tap, VnetHeader};
+use lab::{
+    Tap, VnetHeader,
+    vnet::{GSO_TCPV6, GSO_UDP_L4},
+};
 
 use crate::support::{
     frames::{
-        BROADCAST, Flow, MULTICAST, Network, Tag, Transport, link_local, partial, payload, segmented, tagged,
+        BROADCAST, Flow, MULTICAST, Network, Tag, Transport, hello, link_local, partial, payload, segmented,
+        tagged,
     },
     random::Random,
     statistics::{Bridge, Count, RING_FULL},
     switch::Switch,
+    wire,
 };
 
 crate::tests![
     random_traffic_is_accounted_for_frame_by_frame,
     random_traffic_from_all_ports_at_once_is_accounted_for,
+    what_went_to_ports_that_have_been_detached_stays_counted,
+    what_went_to_ports_whose_detach_was_killed_is_counted_once,
+    malformed_frames_of_several_segments_are_accounted_for,
 ];
 
 /// What is sent or received on one tap.
@@ -229,4 +237,137 @@ fn random_traffic_from_all_ports_at_once_is_accounted_for() {
         .collect();
     let received = received.try_into().expect("four of them");
     assert_accounted(&switch.stats(), sent, received, 100);
+}
+
+/// vm1 sends to vm2 and vm3, some of it by broadcast and some in several segments, while `disturb` is at work. Every
+/// frame that vm1's tap took is counted once.
+fn under_load(disturb: impl FnOnce(&Switch)) {
+    let switch = Switch::of(3);
+    let [vm1, vm2, vm3] = switch.taps();
+    switch.introduce();
+    let before = switch.stats().port("vm1").rx;
+    let done = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let done = &done;
+        let writer = scope.spawn(move || {
+            let mut sent = Tally::default();
+            for round in 0_u32.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (header, frame) = match round % 8 {
+                    0 => segmented(&Flow::tcp(1, 2).frame(&payload(3000)), 1000),
+                    1 => partial(&Flow::tcp(1, 2).to(BROADCAST).frame(b"to all")),
+                    odd if odd % 2 == 1 => partial(&Flow::tcp(1, 3).frame(b"to vm3")),
+                    _ => partial(&Flow::tcp(1, 2).frame(b"to vm2")),
+                };
+                if vm1.send(&header, &frame).is_ok() {
+                    sent.add(frame.len());
+                }
+                vm2.drain().expect("receive");
+                vm3.drain().expect("receive");
+            }
+            sent
+        });
+        disturb(&switch);
+        done.store(true, Ordering::Relaxed);
+        writer.join().expect("no panic in the writer")
+    });
+    let stats = switch.stats();
+    let vm1 = stats.port("vm1");
+    assert_eq!(vm1.rx, before + sent.count(), "{stats:#?}");
+    assert!(vm1.detached.forwarded.frames > 0, "{stats:#?}");
+}
+
+fn what_went_to_ports_that_have_been_detached_stays_counted() {
+    under_load(|switch| {
+        for _ in 0..10 {
+            switch.ok("detach vm2");
+            switch.ok("attach vm2");
+            wire::send(switch.taps::<3>()[1], &hello(2));
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+fn what_went_to_ports_whose_detach_was_killed_is_counted_once() {
+    under_load(|switch| {
+        let mut random = Random::new(7);
+        for _ in 0..15 {
+            let time = Duration::from_micros(random.next() % 30_000);
+            switch.kill_after("detach vm2", time);
+            switch.ok("attach vm2");
+            wire::send(switch.taps::<3>()[1], &hello(2));
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+}
+
+/// Headers that contradict their frames: the kernel finds that out where it cuts them, behind the switch.
+fn malformed_frames_of_several_segments_are_accounted_for() {
+    for seed in 0..4 {
+        let switch = Switch::of(4);
+        let taps: [&Tap; 4] = switch.taps();
+        switch.introduce();
+        let before = switch.stats();
+        let mut random = Random::new(seed);
+        let (mut sent, mut received) = ([Tally::default(); 4], [Tally::default(); 4]);
+        for _ in 0..500 {
+            let from = random.below(4);
+            let station = u8::try_from(from + 1).expect("small");
+            let to = Flow::tcp(station, random.pick(&[1, 2, 3, 4]));
+            let to = if random.below(2) == 0 {
+                to.to(BROADCAST)
+            } else {
+                to
+            };
+            let frame = to.frame(&payload(random.pick(&[20, 600, 3000, 20_000])));
+            let (header, mut frame) = segmented(&frame, random.pick(&[1, 100, 536, 1400]));
+            let header = match random.below(6) {
+                0 => VnetHeader {
+                    gso_type: GSO_TCPV6,
+                    ..header
+                },
+                1 => VnetHeader {
+                    gso_type: GSO_UDP_L4,
+                    csum_offset: 6,
+                    ..header
+                },
+                2 => VnetHeader {
+                    csum_start: header.csum_start + random.pick(&[2_u16, 20, 400]),
+                    ..header
+                },
+                3 => VnetHeader {
+                    hdr_len: random.pick(&[0, 14, 9000]),
+                    ..header
+                },
+                4 => {
+                    // A TCP header that claims to be longer than the frame, or shorter than itself.
+                    frame[46] = random.pick(&[0x00, 0x30, 0xf0]);
+                    header
+                }
+                _ => {
+                    frame.truncate(random.pick(&[40, 54, 60]));
+                    header
+                }
+            };
+            if taps[from].send(&header, &frame).is_ok() {
+                sent[from].add(frame.len());
+            }
+            for (tap, received) in taps.iter().zip(&mut received) {
+                receive_all(tap, received);
+            }
+        }
+        let stats = switch.stats();
+        for (number, port) in stats.ports.iter().enumerate() {
+            let context = format!("seed {seed}, {}: {stats:#?}", port.ifname);
+            let before = &before.ports[number];
+            assert_eq!(port.rx, before.rx + sent[number].count(), "{context}");
+            assert_eq!(
+                port.tx.frames + before.dropped(RING_FULL),
+                before.tx.frames + received[number].frames + port.dropped(RING_FULL),
+                "{context}"
+            );
+        }
+    }
 }

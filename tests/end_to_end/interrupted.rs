@@ -1,7 +1,6 @@
 //! Commands that run at once, and commands that are killed.
 
 use std::{
-    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -25,20 +24,6 @@ crate::tests![
 ];
 
 const LIMIT: Duration = Duration::from_mins(1);
-
-fn start(switch: &Switch, words: &str) -> Child {
-    let mut command = switch.command(words);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("start tapbridge")
-}
-
-/// Starts a command and kills it after some time, if it has not ended by then.
-fn kill_after(switch: &Switch, words: &str, time: Duration) {
-    let mut child = start(switch, words);
-    thread::sleep(time);
-    child.kill().expect("kill tapbridge");
-    child.wait().expect("wait for tapbridge");
-}
 
 /// The bridge has so many ports, and frames from every tap reach all others.
 #[track_caller]
@@ -75,7 +60,7 @@ fn commands_at_once_end_consistently() {
             "detach vm2 vm3",
             "show",
         ];
-        let mut children = commands.map(|words| start(&switch, words));
+        let mut children = commands.map(|words| switch.start(words));
         for (child, words) in children.iter_mut().zip(commands) {
             let status = wait(child, LIMIT).unwrap_or_else(|| panic!("{words} takes more than {LIMIT:?}"));
             // Whether there is something to detach depends on who came first.
@@ -117,7 +102,7 @@ fn a_killed_attach_to_a_bridge_is_undone_by_the_next_command() {
     let mut random = Random::new(1);
     for round in 0..20 {
         let time = Duration::from_micros(random.next() % 60_000);
-        kill_after(&switch, "attach port0 vm2", time);
+        switch.kill_after("attach port0 vm2", time);
         // Whatever comes next copes.
         match round % 4 {
             0 => drop(switch.json("show")),
@@ -151,7 +136,7 @@ fn a_killed_attach_to_a_new_bridge_is_undone_by_the_next_command() {
     for round in 0..9 {
         // Making a bridge takes most of its time in the verifier.
         let time = Duration::from_millis(random.next() % 500);
-        kill_after(&switch, "attach vm1 vm2 vm3", time);
+        switch.kill_after("attach vm1 vm2 vm3", time);
         match round % 3 {
             0 => {
                 switch.ok("attach vm1 vm2 vm3");
@@ -178,7 +163,7 @@ fn a_killed_detach_is_finished_by_the_next_command() {
     for round in 0..9 {
         switch.attach_all("xdp");
         let time = Duration::from_micros(random.next() % 60_000);
-        kill_after(&switch, "detach --all", time);
+        switch.kill_after("detach --all", time);
         if round % 3 == 0 {
             switch.attach_all("xdp");
             assert_works(&switch, &taps, taps.len());
@@ -196,7 +181,7 @@ fn a_signal_waits_until_attach_is_done() {
     let switch = Switch::detached(2);
     let [vm1, vm2] = switch.taps();
     for (signal, milliseconds) in [("INT", 0), ("TERM", 30), ("HUP", 60)] {
-        let mut child = start(&switch, "attach vm1 vm2");
+        let mut child = switch.start("attach vm1 vm2");
         // From the bridge's folder on it has something to finish; before, a signal ends it with nothing done.
         let folder = switch.state().join("tapbridge");
         let end = Instant::now() + LIMIT;

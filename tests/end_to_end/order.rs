@@ -115,7 +115,7 @@ fn a_flow_stays_on_one_queue_of_a_tap_with_several_and_in_order() {
             .collect();
         assert_eq!(
             by_queue,
-            [Vec::from_iter(0..FRAMES)],
+            [(0..FRAMES).collect::<Vec<_>>()],
             "station {station}: {stats:#?}"
         );
     }
@@ -179,7 +179,7 @@ fn frames_of_a_tap_whose_frames_are_steered_stay_in_order() {
             }
         });
     });
-    assert_eq!(received(vm2, 1), Vec::from_iter(0..FRAMES));
+    assert_eq!(received(vm2, 1), (0..FRAMES).collect::<Vec<_>>());
     let stats = switch.stats();
     assert_eq!(stats.frames("vm1", "vm2"), (0, u64::from(FRAMES)), "{stats:#?}");
     assert!(stats.port("vm1").passed_up_by_reason["rps"] > 0, "{stats:#?}");

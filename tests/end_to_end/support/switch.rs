@@ -4,9 +4,10 @@ use std::{
     cell::RefCell,
     fs,
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::{self, Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
+    time::Duration,
 };
 
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -136,6 +137,21 @@ impl Switch {
     /// Runs `tapbridge` with these words.
     pub fn tapbridge(&self, words: &str) -> Output {
         run(self.command(words))
+    }
+
+    /// Starts `tapbridge` with these words, whatever it says.
+    pub fn start(&self, words: &str) -> Child {
+        let mut command = self.command(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("start tapbridge")
+    }
+
+    /// Starts `tapbridge` with these words and kills it after some time, if it has not ended by then.
+    pub fn kill_after(&self, words: &str, time: Duration) {
+        let mut child = self.start(words);
+        thread::sleep(time);
+        child.kill().expect("kill tapbridge");
+        child.wait().expect("wait for tapbridge");
     }
 
     /// Runs `tapbridge`, which must succeed; answers with what it printed.
