@@ -1,5 +1,7 @@
 //! `attach`: devices become ports of a bridge, all of them or none.
 
+use std::collections::HashMap;
+
 use aya::programs::{SchedClassifier, TcAttachType};
 use bridge_common::{
     layout::{DEFAULT_MAX_PORTS, program},
@@ -11,7 +13,7 @@ use crate::{
     bridge::{Bridge, remove_folder},
     error::{Context as _, Error, Result},
     link::refuse_other_xdp,
-    netlink::{Kind, Link, Netlink},
+    netlink::{Kind, Link, Netlink, Queueings},
     port::hooks,
     state::{Locked, check_bridge_name},
 };
@@ -40,138 +42,216 @@ pub struct Attached {
     pub hooks: Vec<&'static str>,
     /// Whether this call changed anything.
     pub changed: bool,
+    /// What was asked for and can't be had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
 }
 
-/// Attaches devices. On failure those that this call attached are detached again.
-pub async fn attach(state: &Locked, interfaces: &[String], options: &Options) -> Result<Vec<Attached>> {
+/// A device that is wanted.
+struct Plan<'links> {
+    link: &'links Link,
+    slot: u32,
+    /// The port that it is already.
+    port: Option<Port>,
+}
+
+/// Attaches devices. All that can be told beforehand is checked before anything is changed; what fails then is undone.
+/// `progress` hears how many of how many devices are ports.
+pub async fn attach(
+    state: &Locked,
+    interfaces: &[String],
+    options: &Options,
+    progress: impl FnMut(usize, usize),
+) -> Result<Vec<Attached>> {
     check_bridge_name(&options.bridge)?;
     let netlink = Netlink::connect()?;
     // First undo what a killed command has left: it changes what the devices look like.
     for bridge in &mut Bridge::open_all(state)? {
         bridge.tidy(&netlink).await?;
     }
-    let links = netlink.links().await?;
-    let mut wanted: Vec<Link> = Vec::new();
-    for name in interfaces {
-        let link = links.iter().find(|link| link.name == *name);
-        let link = link.ok_or_else(|| Error::NoDevice { name: name.clone() })?;
-        // Naming a device twice asks for nothing more than naming it once.
-        if !wanted.iter().any(|other| other.ifindex == link.ifindex) {
-            wanted.push(link.clone());
-        }
-    }
+    let devices = Devices {
+        links: netlink.links().await?,
+        addresses: netlink.host_addresses().await?,
+        queueings: netlink.queueings().await?,
+    };
+    let wanted = devices.find(interfaces)?;
     for bridge in Bridge::open_all(state)? {
         refuse_ports_of(&bridge, &wanted, &options.bridge)?;
     }
-    let (mut bridge, new) = open_or_create(state, options)?;
-    let result = attach_all(&mut bridge, &netlink, &links, &wanted, options).await;
+    let existing = existing(state, options)?;
+    let plans = plan(existing.as_ref(), &devices, wanted, options)?;
+    let new = existing.is_none();
+    let mut bridge = match existing {
+        Some(bridge) => bridge,
+        None => create(state, options)?,
+    };
+    let result = carry_out(&mut bridge, &netlink, &devices, &plans, options.hook, progress).await;
     if new && result.is_err() {
         remove_folder(&bridge.folder, &bridge.name)?;
     }
     result
 }
 
-fn open_or_create(state: &Locked, options: &Options) -> Result<(Bridge, bool)> {
+/// What there was before the first change.
+struct Devices {
+    links: Vec<Link>,
+    addresses: HashMap<u32, Vec<String>>,
+    queueings: Queueings,
+}
+
+impl Devices {
+    /// Those of these names, each once: naming a device twice asks for nothing more than naming it once.
+    fn find(&self, names: &[String]) -> Result<Vec<&Link>> {
+        let mut found: Vec<&Link> = Vec::new();
+        for name in names {
+            let link = self.links.iter().find(|link| link.is_called(name));
+            let link = link.ok_or_else(|| Error::NoDevice { name: name.clone() })?;
+            if !found.iter().any(|other| other.ifindex == link.ifindex) {
+                found.push(link);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The bridge, if there is one to be used.
+fn existing(state: &Locked, options: &Options) -> Result<Option<Bridge>> {
     match Bridge::open(state, &options.bridge) {
         Ok(bridge) => match options.max_ports {
             Some(wanted) if wanted != bridge.meta.max_ports => Err(Error::MaxPortsFixed {
                 bridge: bridge.name,
                 slots: bridge.meta.max_ports,
             }),
-            _ => Ok((bridge, false)),
+            _ => Ok(Some(bridge)),
         },
-        Err(Error::NoBridge { .. }) => Ok((create(state, options)?, true)),
-        // A killed attach left it; it has no ports, so nothing is lost.
-        Err(Error::Unfinished { .. }) => {
-            remove_folder(&state.bridge_folder(&options.bridge), &options.bridge)?;
-            Ok((create(state, options)?, true))
-        }
+        Err(Error::NoBridge { .. } | Error::Unfinished { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn create(state: &Locked, options: &Options) -> Result<Bridge> {
-    Bridge::create(
-        state,
-        &options.bridge,
-        options.max_ports.unwrap_or(DEFAULT_MAX_PORTS),
-    )
+fn slots_of_new(options: &Options) -> u32 {
+    options.max_ports.unwrap_or(DEFAULT_MAX_PORTS)
 }
 
-async fn attach_all(
+fn create(state: &Locked, options: &Options) -> Result<Bridge> {
+    let folder = state.bridge_folder(&options.bridge);
+    if folder.exists() {
+        // A killed attach left it; it has no ports, so nothing is lost.
+        remove_folder(&folder, &options.bridge)?;
+    }
+    Bridge::create(state, &options.bridge, slots_of_new(options))
+}
+
+/// Checks every device, and that there are slots for all.
+fn plan<'links>(
+    bridge: Option<&Bridge>,
+    devices: &Devices,
+    wanted: Vec<&'links Link>,
+    options: &Options,
+) -> Result<Vec<Plan<'links>>> {
+    let ports = bridge.map_or_else(|| Ok(Vec::new()), Bridge::occupied)?;
+    let slots = bridge.map_or(slots_of_new(options), |bridge| bridge.meta.max_ports);
+    let mut free = (0..slots).filter(|slot| !ports.iter().any(|(taken, _)| taken == slot));
+    let mut plans = Vec::new();
+    for link in wanted {
+        let existing = ports.iter().find(|(_, port)| port.ifindex == link.ifindex);
+        let (slot, port) = if let Some(&(slot, port)) = existing {
+            (slot, Some(port))
+        } else {
+            check_device(devices, link)?;
+            let slot = free.next().ok_or_else(|| Error::Full {
+                bridge: options.bridge.clone(),
+                slots,
+                interface: link.name.clone(),
+            })?;
+            (slot, None)
+        };
+        // A port keeps its hooks unless others are asked for.
+        let mode = options.hook.or(port.is_none().then_some(HookMode::Auto));
+        let gets_xdp = link.kind == Kind::Tap && mode.is_some_and(|mode| mode != HookMode::Tcx);
+        if gets_xdp && !port.is_some_and(|port| port.has(flag::XDP)) {
+            refuse_other_xdp(link)?;
+        }
+        plans.push(Plan { link, slot, port });
+    }
+    Ok(plans)
+}
+
+async fn carry_out(
     bridge: &mut Bridge,
     netlink: &Netlink,
-    links: &[Link],
-    wanted: &[Link],
-    options: &Options,
+    devices: &Devices,
+    plans: &[Plan<'_>],
+    hook: Option<HookMode>,
+    mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Attached>> {
-    let mut report = Vec::new();
-    let mut undo = Vec::new();
-    for link in wanted {
-        match attach_one(bridge, netlink, links, link, options.hook).await {
-            Ok((slot, before)) => {
-                let now = bridge.port(slot)?;
-                report.push(Attached {
-                    ifname: link.name.clone(),
-                    ifindex: link.ifindex,
-                    hook: now.hook_mode().name(),
-                    hooks: hooks(&now),
-                    changed: before.is_none_or(|before| before.flags != now.flags),
-                });
-                undo.push((slot, link, before));
-            }
-            Err(error) => {
-                for (slot, link, before) in undo.into_iter().rev() {
-                    match before {
-                        None => bridge.remove_port(netlink, slot).await?,
-                        Some(before) if before.flags != bridge.port(slot)?.flags => {
-                            bridge.set_hooks(slot, link, before.has(flag::AUTO), before.has(flag::XDP))?;
-                        }
-                        Some(_) => {}
-                    }
+    for (done, plan) in plans.iter().enumerate() {
+        progress(done, plans.len());
+        if let Err(error) = attach_one(bridge, netlink, devices, plan, hook).await {
+            undo(bridge, netlink, &plans[..done]).await?;
+            // What the kernel says of a device that is gone names neither the device nor the reason.
+            let gone = netlink.link_at(plan.link.ifindex).await?.is_none();
+            return Err(if gone {
+                Error::WentAway {
+                    name: plan.link.name.clone(),
                 }
-                return Err(error);
-            }
+            } else {
+                error
+            });
         }
     }
-    Ok(report)
+    let report = plans.iter().map(|&Plan { link, slot, port }| {
+        let now = bridge.port(slot)?;
+        Ok(Attached {
+            ifname: link.name.clone(),
+            ifindex: link.ifindex,
+            hook: now.hook_mode().name(),
+            hooks: hooks(&now),
+            changed: port.is_none_or(|before| before.flags != now.flags),
+            note: (hook == Some(HookMode::Xdp) && link.kind != Kind::Tap)
+                .then_some("no XDP, which runs on taps only"),
+        })
+    });
+    report.collect()
 }
 
-/// Answers with the slot, and with the port as it was if it was one before.
 async fn attach_one(
     bridge: &mut Bridge,
     netlink: &Netlink,
-    links: &[Link],
-    link: &Link,
+    devices: &Devices,
+    &Plan { link, slot, port }: &Plan<'_>,
     hook: Option<HookMode>,
-) -> Result<(u32, Option<Port>)> {
-    let existing = bridge
-        .occupied()?
-        .into_iter()
-        .find(|(_, port)| port.ifindex == link.ifindex);
-    if let Some((slot, port)) = existing {
-        if let Some(mode) = hook
-            && mode != port.hook_mode()
-            && link.kind == Kind::Tap
-        {
-            let xdp = mode != HookMode::Tcx;
-            if xdp && !port.has(flag::XDP) {
-                refuse_other_xdp(link)?;
-            }
-            bridge.set_hooks(slot, link, mode == HookMode::Auto, xdp)?;
+) -> Result<()> {
+    let Some(port) = port else {
+        let queueing = devices.queueings.of(link.ifindex);
+        let mode = hook.unwrap_or(HookMode::Auto);
+        return bridge.add_port(netlink, link, queueing, mode, slot).await;
+    };
+    match hook {
+        Some(mode) if mode != port.hook_mode() && link.kind == Kind::Tap => {
+            bridge.set_hooks(slot, link, mode == HookMode::Auto, mode != HookMode::Tcx)
         }
-        return Ok((slot, Some(port)));
+        _ => Ok(()),
     }
-    check_device(netlink, links, link).await?;
-    let mode = hook.unwrap_or(HookMode::Auto);
-    if mode != HookMode::Tcx && link.kind == Kind::Tap {
-        refuse_other_xdp(link)?;
+}
+
+/// Makes devices what they were before these plans were carried out.
+async fn undo(bridge: &mut Bridge, netlink: &Netlink, plans: &[Plan<'_>]) -> Result<()> {
+    let mut new = Vec::new();
+    for &Plan { link, slot, port } in plans {
+        match port {
+            None => new.push(slot),
+            Some(before) if before.flags != bridge.port(slot)?.flags => {
+                bridge.set_hooks(slot, link, before.has(flag::AUTO), before.has(flag::XDP))?;
+            }
+            Some(_) => {}
+        }
     }
-    Ok((bridge.add_port(netlink, link, mode).await?, None))
+    bridge.remove_ports(netlink, &new, |_| ()).await
 }
 
 /// Refuses devices that are ports of another bridge of ours.
-fn refuse_ports_of(bridge: &Bridge, wanted: &[Link], own: &str) -> Result<()> {
+fn refuse_ports_of(bridge: &Bridge, wanted: &[&Link], own: &str) -> Result<()> {
     if bridge.name == own {
         return Ok(());
     }
@@ -190,7 +270,8 @@ fn refuse_ports_of(bridge: &Bridge, wanted: &[Link], own: &str) -> Result<()> {
 }
 
 /// Refuses devices whose frames somebody else waits for: they would get none any more.
-async fn check_device(netlink: &Netlink, links: &[Link], link: &Link) -> Result<()> {
+fn check_device(devices: &Devices, link: &Link) -> Result<()> {
+    let links = &devices.links;
     let refuse = |reason: String, next: String| {
         Err(Error::NotAPort {
             name: link.name.clone(),
@@ -227,8 +308,7 @@ async fn check_device(netlink: &Netlink, links: &[Link], link: &Link) -> Result<
             "detach it there first; 'tapbridge show' and its option --state find it".into(),
         );
     }
-    let addresses = netlink.host_addresses(link.ifindex).await?;
-    if !addresses.is_empty() {
+    if let Some(addresses) = devices.addresses.get(&link.ifindex) {
         return refuse(
             format!(
                 "the host has the address {} on it and could no longer be reached there",

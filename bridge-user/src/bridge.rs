@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError},
     programs::{ProgramError, SchedClassifier, Xdp},
     util::nr_cpus,
 };
@@ -25,6 +25,7 @@ use crate::{
     error::{Context as _, Error, Result},
     kernel, namespace,
     state::Locked,
+    sys::elements,
 };
 
 /// The maps that are pinned. `BRIDGE` is the last to be filled: a folder where it is empty is half made.
@@ -63,6 +64,8 @@ pub struct Bridge {
     pub(crate) config: Array<MapData, Config>,
     pub(crate) ingress: HashMap<MapData, u32, Ingress>,
     pub(crate) ports: Array<MapData, Port>,
+    /// The same map, to be read by [`elements`](crate::sys::elements).
+    port_data: MapData,
     /// By hook.
     pub(crate) devices: [DevMap<MapData>; 2],
     pub(crate) learned: HashMap<MapData, FdbKey, FdbEntry>,
@@ -172,6 +175,7 @@ impl Bridge {
             config: pinned(&folder, map::CONFIG).map_err(unfinished)?,
             ingress: pinned(&folder, map::INGRESS).map_err(unfinished)?,
             ports: pinned(&folder, map::PORTS).map_err(unfinished)?,
+            port_data: pinned_data(&folder, map::PORTS).map_err(unfinished)?,
             devices: [
                 pinned(&folder, map::DEVICES[0]).map_err(unfinished)?,
                 pinned(&folder, map::DEVICES[1]).map_err(unfinished)?,
@@ -282,14 +286,9 @@ impl Bridge {
 
     /// All slots that hold a port, with it.
     pub fn occupied(&self) -> Result<Vec<(u32, Port)>> {
-        let mut ports = Vec::new();
-        for slot in 0..self.meta.max_ports {
-            let port = self.port(slot)?;
-            if port.ifindex != 0 {
-                ports.push((slot, port));
-            }
-        }
-        Ok(ports)
+        let ports: Vec<Port> =
+            elements(&self.port_data, 0, self.meta.max_ports).at(&self.name, "read its ports")?;
+        Ok((0..).zip(ports).filter(|(_, port)| port.ifindex != 0).collect())
     }
 
     /// Whether the device that a slot was made for is still there. The kernel takes a device that goes out of the
@@ -303,13 +302,10 @@ impl Bridge {
     }
 
     /// Enters a device into a slot of the devmaps; index 0 empties it (`__dev_map_update_elem`).
-    pub(crate) fn set_device(&mut self, slot: u32, ifindex: u32) -> Result<()> {
-        for devices in &mut self.devices {
-            devices
-                .set(slot, ifindex, None, 0)
-                .at(&self.name, "write the devmap")?;
-        }
-        Ok(())
+    pub(crate) fn set_device(&mut self, slot: u32, ifindex: u32) -> Result<(), XdpMapError> {
+        self.devices
+            .iter_mut()
+            .try_for_each(|devices| devices.set(slot, ifindex, None, 0))
     }
 
     /// The settings.

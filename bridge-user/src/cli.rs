@@ -28,7 +28,7 @@ use tapbridge::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{fdb::Fdb, syscalls::Syscalls};
-use crate::output;
+use crate::output::{self, progress::Progress};
 
 /// The bridge that ports go to unless the user names another.
 const DEFAULT_BRIDGE: &str = "tapbridge";
@@ -191,7 +191,12 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
                 max_ports: arguments.max_ports,
             };
             let locked = state.lock()?;
-            let attached = uninterrupted(attach(&locked, &arguments.interfaces, &options)).await?;
+            let mut progress = Progress::new("attached", json);
+            let work = attach(&locked, &arguments.interfaces, &options, |done, all| {
+                progress.tell(done, all);
+            });
+            let attached = uninterrupted(work).await?;
+            drop(progress);
             output::attached(&attached, &options.bridge, json)
         }
         Command::Run => {
@@ -200,9 +205,15 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         }
         Command::Detach(Detach { targets, bridge }) => {
             let bridge = bridge.as_deref();
+            let mut progress = Progress::new("detached", json);
+            let tell = |done, all| progress.tell(done, all);
             let detached = match (state.lock_existing()?, bridge) {
-                (Some(locked), _) if targets.all => uninterrupted(detach_all(&locked, bridge)).await?,
-                (Some(locked), _) => uninterrupted(detach(&locked, &targets.interfaces, bridge)).await?,
+                (Some(locked), _) if targets.all => {
+                    uninterrupted(Box::pin(detach_all(&locked, bridge, tell))).await?
+                }
+                (Some(locked), _) => {
+                    uninterrupted(Box::pin(detach(&locked, &targets.interfaces, bridge, tell))).await?
+                }
                 (None, Some(name)) => {
                     return Err(Error::NoBridge {
                         name: name.to_owned(),
@@ -212,6 +223,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
                 (None, None) if targets.all => Vec::new(),
                 (None, None) => return Err(not_attached(&targets.interfaces[0]).into()),
             };
+            drop(progress);
             output::detached(&detached, json)
         }
         Command::Show(Which { bridge }) => {

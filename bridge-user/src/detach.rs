@@ -23,8 +23,13 @@ pub struct Detached {
 }
 
 /// Detaches devices by name: those of one bridge, or of any in this network namespace. Either all are found or none
-/// is detached.
-pub async fn detach(state: &Locked, interfaces: &[String], only: Option<&str>) -> Result<Vec<Detached>> {
+/// is detached. `progress` hears how many of how many have been.
+pub async fn detach(
+    state: &Locked,
+    interfaces: &[String],
+    only: Option<&str>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Vec<Detached>> {
     let not_attached = |name: &String| Error::NotAttached {
         name: name.clone(),
         bridge: only.map(str::to_owned),
@@ -42,35 +47,53 @@ pub async fn detach(state: &Locked, interfaces: &[String], only: Option<&str>) -
             found.push(place);
         }
     }
-    let mut report = Vec::new();
-    for (index, slot) in found {
-        report.push(detach_one(&mut bridges[index], &netlink, &links, slot).await?);
-    }
-    for mut bridge in bridges {
+    let report = found
+        .iter()
+        .map(|&(index, slot)| report(&bridges[index], &links, slot));
+    let report = report.collect::<Result<Vec<_>>>()?;
+    // What a killed command has left comes first: counters are settled in the order in which ports were detached.
+    for bridge in &mut bridges {
         bridge.tidy(&netlink).await?;
-        if bridge.occupied()?.is_empty() {
-            bridge.remove()?;
+    }
+    let mut before = 0;
+    for (index, mut bridge) in bridges.into_iter().enumerate() {
+        let of_bridge = found.iter().filter(|&&(place, _)| place == index);
+        let slots: Vec<u32> = of_bridge.map(|&(_, slot)| slot).collect();
+        let done = |count: usize| progress(before + count, found.len());
+        if bridge.occupied()?.iter().all(|(slot, _)| slots.contains(slot)) {
+            remove_bridge(bridge, &netlink, &slots, done).await?;
+        } else {
+            bridge.remove_ports(&netlink, &slots, done).await?;
         }
+        before += slots.len();
     }
     Ok(report)
 }
 
-/// Detaches every port of one bridge, or of all in this network namespace, and removes the bridges.
-pub async fn detach_all(state: &Locked, only: Option<&str>) -> Result<Vec<Detached>> {
+/// Detaches every port of one bridge, or of all in this network namespace, and removes the bridges. `progress` hears
+/// how many of how many ports have been detached.
+pub async fn detach_all(
+    state: &Locked,
+    only: Option<&str>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Vec<Detached>> {
     let names = match only {
         Some(name) => vec![name.to_owned()],
         None => state.bridges()?,
     };
     let netlink = Netlink::connect()?;
     let links = netlink.links().await?;
-    let mut report = Vec::new();
+    let mut reports = Vec::new();
     for name in names {
         match Bridge::open(state, &name) {
-            Ok(mut bridge) => {
-                for (slot, _) in bridge.occupied()? {
-                    report.push(detach_one(&mut bridge, &netlink, &links, slot).await?);
+            Ok(bridge) => {
+                let slots: Vec<u32> = bridge.occupied()?.into_iter().map(|(slot, _)| slot).collect();
+                let before = reports.len();
+                for &slot in &slots {
+                    reports.push(report(&bridge, &links, slot)?);
                 }
-                bridge.remove()?;
+                let done = |count: usize| progress(before + count, reports.len());
+                remove_bridge(bridge, &netlink, &slots, done).await?;
             }
             // What can't be read any more can still be cleared away: the links go with their pins.
             Err(Error::Unfinished { .. } | Error::OtherLayout { .. }) => clear_away(state, &name)?,
@@ -78,17 +101,30 @@ pub async fn detach_all(state: &Locked, only: Option<&str>) -> Result<Vec<Detach
             Err(error) => return Err(error),
         }
     }
-    Ok(report)
+    Ok(reports)
 }
 
 fn clear_away(state: &Locked, name: &str) -> Result<()> {
     remove_folder(&state.bridge_folder(name), name)
 }
 
-async fn detach_one(bridge: &mut Bridge, netlink: &Netlink, links: &[Link], slot: u32) -> Result<Detached> {
+/// Removes a bridge with the last of its ports, whose counters nobody will read.
+async fn remove_bridge(
+    mut bridge: Bridge,
+    netlink: &Netlink,
+    slots: &[u32],
+    done: impl FnMut(usize),
+) -> Result<()> {
+    match bridge.release(netlink, slots, done).await?.failure {
+        // It stays, with the port that could not be released, for the next command to try again.
+        Some(error) => Err(error),
+        None => bridge.remove(),
+    }
+}
+
+fn report(bridge: &Bridge, links: &[Link], slot: u32) -> Result<Detached> {
     let port = bridge.port(slot)?;
     let gone = !bridge.has_device(slot)?;
-    bridge.remove_port(netlink, slot).await?;
     Ok(Detached {
         ifname: name_of(&port, links, gone),
         bridge: bridge.name.clone(),
@@ -102,19 +138,22 @@ pub fn name_of(port: &Port, links: &[Link], gone: bool) -> String {
     link.map_or_else(|| recorded_name(port), |link| link.name.clone())
 }
 
-/// The bridge (by index) and slot of a port. A device that is there goes before one of its name that is gone.
+/// The bridge (by index) and slot of a port, by any of its names. A device that is there goes before one of its name that is gone.
 pub fn find(bridges: &[Bridge], links: &[Link], name: &str) -> Result<Option<(usize, u32)>> {
     let mut vanished = None;
     for (index, bridge) in bridges.iter().enumerate() {
         for (slot, port) in bridge.occupied()? {
             let gone = !bridge.has_device(slot)?;
-            if name_of(&port, links, gone) != name {
-                continue;
-            }
-            if !gone {
+            if gone {
+                if recorded_name(&port) == name {
+                    vanished = Some((index, slot));
+                }
+            } else if links
+                .iter()
+                .any(|link| link.ifindex == port.ifindex && link.is_called(name))
+            {
                 return Ok(Some((index, slot)));
             }
-            vanished = Some((index, slot));
         }
     }
     Ok(vanished)

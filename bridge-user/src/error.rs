@@ -135,13 +135,22 @@ pub enum Error {
     },
     /// No slot is free.
     #[error(
-        "bridge {bridge}: all {slots} slots are taken; make a larger bridge: detach its ports, then attach them with --max-ports"
+        "bridge {bridge}: all {slots} slots are taken and none is left for {interface}; make a larger bridge: detach its \
+         ports, then attach them with --max-ports"
     )]
     Full {
         /// The bridge.
         bridge: String,
         /// How many slots it has.
         slots: u32,
+        /// The first device that found none.
+        interface: String,
+    },
+    /// The device was there to begin with.
+    #[error("{name}: went away while it was being attached; attach the others without it")]
+    WentAway {
+        /// The device.
+        name: String,
     },
     /// A setting of an existing bridge was asked for anew.
     #[error(

@@ -139,10 +139,10 @@ impl Bridge {
         Ok(was_static || was_learned)
     }
 
-    /// Forgets learned addresses, and static ones too if `statics` says so: those on one port, or all. Answers how
+    /// Forgets learned addresses, and static ones too if `statics` says so: those on some ports, or all. Answers how
     /// many there were.
-    pub fn flush(&mut self, slot: Option<u32>, statics: bool) -> Result<usize> {
-        let wanted = |entry: &FdbEntry| slot.is_none_or(|slot| u32::from(entry.slot) == slot);
+    pub fn flush(&mut self, slots: Option<&[u32]>, statics: bool) -> Result<usize> {
+        let wanted = |entry: &FdbEntry| slots.is_none_or(|slots| slots.contains(&u32::from(entry.slot)));
         let mut tables = vec![&mut self.learned];
         if statics {
             tables.push(&mut self.statics);
@@ -163,9 +163,9 @@ impl Bridge {
         Ok(flushed)
     }
 
-    /// Forgets everything about a slot.
-    pub(crate) fn forget_port(&mut self, slot: u32) -> Result<()> {
-        self.flush(Some(slot), true).map(drop)
+    /// Forgets all addresses on these slots.
+    pub(crate) fn forget_ports(&mut self, slots: &[u32]) -> Result<()> {
+        self.flush(Some(slots), true).map(drop)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the kernel says of network devices, by route netlink.
 
+use std::collections::HashMap;
+
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
     Handle, LinkUnspec,
@@ -7,7 +9,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressScope},
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop},
         tc::{TcAttribute, TcHandle, TcMessage},
     },
 };
@@ -28,6 +30,18 @@ pub enum Queueing {
     ChosenNone,
     /// An administrator, for one that queues.
     Chosen,
+}
+
+/// Who chose the queueing disciplines of the devices there were at one moment.
+#[derive(Debug)]
+pub struct Queueings(HashMap<u32, Queueing>);
+
+impl Queueings {
+    /// Of the device of this index.
+    pub fn of(&self, ifindex: u32) -> Queueing {
+        // A device that is down has none yet.
+        self.0.get(&ifindex).copied().unwrap_or(Queueing::Default)
+    }
 }
 
 /// A connection to route netlink in the calling thread's network namespace.
@@ -62,6 +76,8 @@ pub struct Link {
     pub ifindex: u32,
     /// Name.
     pub name: String,
+    /// Further names (`IFLA_ALT_IFNAME`), up to 127 octets each.
+    pub alternative_names: Vec<String>,
     /// Kind.
     pub kind: Kind,
     /// Whether it is an Ethernet device (`ARPHRD_ETHER`), and no loopback.
@@ -104,9 +120,9 @@ impl Netlink {
             .at("network devices", "list")
     }
 
-    /// The device of this name.
+    /// The device of this name, which may be an alternative one.
     pub async fn link(&self, name: &str) -> Result<Link> {
-        let found = self.links().await?.into_iter().find(|link| link.name == name);
+        let found = self.links().await?.into_iter().find(|link| link.is_called(name));
         found.ok_or_else(|| Error::NoDevice {
             name: name.to_owned(),
         })
@@ -121,30 +137,28 @@ impl Netlink {
         }
     }
 
-    /// Addresses of a device that somebody may reach the host by: all but link-local ones.
-    pub async fn host_addresses(&self, ifindex: u32) -> Result<Vec<String>> {
-        let messages = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(ifindex)
-            .execute();
+    /// Addresses that somebody may reach the host by, all but link-local ones, by the index of their device.
+    pub async fn host_addresses(&self) -> Result<HashMap<u32, Vec<String>>> {
+        let messages = self.handle.address().get().execute();
         let messages: Vec<_> = messages.try_collect().await.at("addresses", "list")?;
-        let global = messages
-            .into_iter()
-            .filter(|message| message.header.scope != AddressScope::Link);
-        Ok(global
-            .filter_map(|message| {
-                let prefix = message.header.prefix_len;
-                message
-                    .attributes
-                    .into_iter()
-                    .find_map(|attribute| match attribute {
-                        AddressAttribute::Address(address) => Some(format!("{address}/{prefix}")),
-                        _ => None,
-                    })
-            })
-            .collect())
+        let mut addresses = HashMap::<_, Vec<_>>::new();
+        for message in messages {
+            if message.header.scope == AddressScope::Link {
+                continue;
+            }
+            let address = message
+                .attributes
+                .into_iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(address),
+                    _ => None,
+                });
+            if let Some(address) = address {
+                let of_device = addresses.entry(message.header.index).or_default();
+                of_device.push(format!("{address}/{}", message.header.prefix_len));
+            }
+        }
+        Ok(addresses)
     }
 
     /// Switches a device's promiscuous mode on or off.
@@ -158,29 +172,28 @@ impl Netlink {
             .at(&link.name, "set promiscuous mode")
     }
 
-    /// Who chose a device's queueing discipline.
-    pub async fn queueing(&self, link: &Link) -> Result<Queueing> {
+    /// Who chose each device's queueing discipline.
+    pub async fn queueings(&self) -> Result<Queueings> {
         let messages = self.handle.qdisc().get().execute();
         let messages: Vec<_> = messages.try_collect().await.at("queueing disciplines", "list")?;
-        let root = messages.into_iter().find(|message| {
-            index(link).is_ok_and(|index| message.header.index == index)
-                && message.header.parent == TcHandle::ROOT
-        });
-        // A device that is down has none yet.
-        let Some(root) = root else {
-            return Ok(Queueing::Default);
-        };
-        let none = root
-            .attributes
+        let roots = messages
             .iter()
-            .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == NO_QUEUE));
-        // Those that the kernel attaches by itself have no handle.
-        Ok(match (root.header.handle.major, none) {
-            (0, false) => Queueing::Default,
-            (0, true) => Queueing::DefaultNone,
-            (_, true) => Queueing::ChosenNone,
-            (_, false) => Queueing::Chosen,
-        })
+            .filter(|message| message.header.parent == TcHandle::ROOT);
+        let queueing = |message: &TcMessage| {
+            let none = message
+                .attributes
+                .iter()
+                .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == NO_QUEUE));
+            // Those that the kernel attaches by itself have no handle.
+            match (message.header.handle.major, none) {
+                (0, false) => Queueing::Default,
+                (0, true) => Queueing::DefaultNone,
+                (_, true) => Queueing::ChosenNone,
+                (_, false) => Queueing::Chosen,
+            }
+        };
+        let by_index = roots.map(|root| (root.header.index.cast_unsigned(), queueing(root)));
+        Ok(Queueings(by_index.collect()))
     }
 
     /// Sends frames to a device at once, not through a queue.
@@ -224,6 +237,7 @@ impl From<LinkMessage> for Link {
         let mut link = Self {
             ifindex: message.header.index,
             name: String::new(),
+            alternative_names: Vec::new(),
             kind: Kind::Other,
             ethernet: message.header.link_layer_type == LinkLayerType::Ether && !loopback,
             up: flags.contains(LinkFlags::Up),
@@ -239,6 +253,15 @@ impl From<LinkMessage> for Link {
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::PropList(properties) => {
+                    link.alternative_names = properties
+                        .into_iter()
+                        .filter_map(|property| match property {
+                            Prop::AltIfName(name) => Some(name),
+                            _ => None,
+                        })
+                        .collect();
+                }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(master) => link.master = Some(master),
                 LinkAttribute::Link(lower) => link.lower = Some(lower),
@@ -271,6 +294,11 @@ impl From<LinkMessage> for Link {
 }
 
 impl Link {
+    /// Whether this is one of the device's names: they are one name space (`netdev_name_node_lookup`).
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alternative_names.iter().any(|other| other == name)
+    }
+
     /// Whether this device lies on the one of this index, and so gets its frames from it.
     pub fn is_on(&self, ifindex: u32) -> bool {
         self.lower == Some(ifindex) && self.ifindex != ifindex

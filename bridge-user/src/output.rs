@@ -1,5 +1,6 @@
 //! What the commands print: tables for people, JSON for programs.
 
+pub mod progress;
 mod syscalls;
 
 use std::{
@@ -93,10 +94,11 @@ pub fn attached(attached: &[Attached], bridge: &str, as_json: bool) -> Result<()
         };
         writeln!(
             io::stdout(),
-            "{}: {what} to {bridge} ({}{})",
+            "{}: {what} to {bridge} ({}{}){}",
             port.ifname,
             port.hooks.join(" + "),
-            if port.hook == "auto" { ", auto" } else { "" }
+            if port.hook == "auto" { ", auto" } else { "" },
+            port.note.map(|note| format!("; {note}")).unwrap_or_default()
         )?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::{
     bridge::Bridge,
     error::{Context as _, Error, Result},
-    netlink::{Kind, Link, Netlink, Queueing},
+    netlink::{Kind, Link, Netlink, Queueing, Queueings},
     sys::leave_programs,
     sysctl,
 };
@@ -38,25 +38,31 @@ pub fn hooks(port: &Port) -> Vec<&'static str> {
 }
 
 impl Bridge {
-    /// Makes a device a port, with the hooks of this mode if it is a tap. On failure the device is as it was.
-    pub(crate) async fn add_port(&mut self, netlink: &Netlink, link: &Link, mode: HookMode) -> Result<u32> {
-        let full = || Error::Full {
-            bridge: self.name.clone(),
-            slots: self.meta.max_ports,
-        };
-        let occupied = self.occupied()?;
-        let taken = |slot: &u32| occupied.iter().any(|(other, _)| other == slot);
-        let slot = (0..self.meta.max_ports)
-            .find(|slot| !taken(slot))
-            .ok_or_else(full)?;
-        let result = self.fill_slot(netlink, link, mode, slot).await;
+    /// Makes a device the port in a free slot, with the hooks of this mode if it is a tap. On failure the device is as
+    /// it was.
+    pub(crate) async fn add_port(
+        &mut self,
+        netlink: &Netlink,
+        link: &Link,
+        queueing: Queueing,
+        mode: HookMode,
+        slot: u32,
+    ) -> Result<()> {
+        let result = self.fill_slot(netlink, link, queueing, mode, slot).await;
         if result.is_err() {
-            self.remove_port(netlink, slot).await?;
+            self.remove_ports(netlink, &[slot], |_| ()).await?;
         }
-        result.map(|()| slot)
+        result
     }
 
-    async fn fill_slot(&mut self, netlink: &Netlink, link: &Link, mode: HookMode, slot: u32) -> Result<()> {
+    async fn fill_slot(
+        &mut self,
+        netlink: &Netlink,
+        link: &Link,
+        queueing: Queueing,
+        mode: HookMode,
+        slot: u32,
+    ) -> Result<()> {
         let mut name = [0; INTERFACE_NAME];
         name[..link.name.len()].copy_from_slice(link.name.as_bytes());
         let tap = link.kind == Kind::Tap;
@@ -78,11 +84,12 @@ impl Bridge {
             port.flags |= flag::RESTORE_PROMISCUOUS;
         }
         // A tap has a ring of its own. What an administrator has chosen stays.
-        if tap && netlink.queueing(link).await? == Queueing::Default {
+        if tap && queueing == Queueing::Default {
             port.flags |= flag::RESTORE_QUEUE;
         }
         self.write_port(slot, port)?;
-        self.set_device(slot, link.ifindex)?;
+        self.set_device(slot, link.ifindex)
+            .at(&link.name, "enter into the devmap")?;
         if port.has(flag::RESTORE_IPV6) {
             sysctl::set_ipv6(&link.name, false)?;
         }
@@ -111,9 +118,10 @@ impl Bridge {
                 port.flags |= flag::XDP;
             }
         }
+        let slots_in_use = self.config()?.slots_in_use;
+        self.set_slots_in_use(slots_in_use.max(slot + 1))?;
         port.flags = port.flags & !flag::UNFINISHED | flag::ACTIVE;
-        self.write_port(slot, port)?;
-        self.update_slots_in_use()
+        self.write_port(slot, port)
     }
 
     /// Gives an attached tap the hooks that it shall have from now on.
@@ -153,20 +161,70 @@ impl Bridge {
         Ok(port)
     }
 
-    /// Empties a slot and gives the device back as it was. Every step may have been done before.
-    pub(crate) async fn remove_port(&mut self, netlink: &Netlink, slot: u32) -> Result<()> {
-        let mut port = self.port(slot)?;
-        if port.ifindex == 0 {
-            return Ok(());
+    /// Empties slots and gives their devices back as they were. Every step may have been done before. Answers, through
+    /// `done`, how many devices have been given back so far. One that can't be does not keep the others from it.
+    pub(crate) async fn remove_ports(
+        &mut self,
+        netlink: &Netlink,
+        slots: &[u32],
+        done: impl FnMut(usize),
+    ) -> Result<()> {
+        let released = self.release(netlink, slots, done).await?;
+        // In this order a detach that was killed is repeated: see `retire_counters`.
+        for &slot in &released.slots {
+            let port = self.port(slot)?;
+            self.retire_counters(slot, &port)?;
+            self.write_port(slot, Port::EMPTY)?;
         }
+        self.set_slots_in_use(self.occupied()?.last().map_or(0, |(slot, _)| slot + 1))?;
+        released.failure.map_or(Ok(()), Err)
+    }
+
+    /// Takes ports out of forwarding and gives their devices back; their slots stay unfinished.
+    pub(crate) async fn release(
+        &mut self,
+        netlink: &Netlink,
+        slots: &[u32],
+        mut done: impl FnMut(usize),
+    ) -> Result<Released> {
+        let mut released = Released::default();
+        let mut slots = slots.to_vec();
+        slots.sort_unstable();
+        slots.dedup();
+        slots.retain(|&slot| self.port(slot).is_ok_and(|port| port.ifindex != 0));
+        if slots.is_empty() {
+            return Ok(released);
+        }
+        let queueings = netlink.queueings().await?;
+        let mut waited = true;
+        for (slot, count) in slots.into_iter().zip(1..) {
+            match self.release_one(netlink, &queueings, slot).await {
+                Ok(every_cpu_has_left) => {
+                    waited &= every_cpu_has_left;
+                    released.slots.push(slot);
+                }
+                Err(error) => drop(released.failure.get_or_insert(error)),
+            }
+            done(count);
+        }
+        self.forget_ports(&released.slots)?;
+        if !waited {
+            leave_programs();
+        }
+        Ok(released)
+    }
+
+    /// Says whether every CPU has left the programs since they could use the port.
+    async fn release_one(&mut self, netlink: &Netlink, queueings: &Queueings, slot: u32) -> Result<bool> {
+        let mut port = self.port(slot)?;
         port.flags = port.flags & !flag::ACTIVE | flag::UNFINISHED;
         self.write_port(slot, port)?;
         self.unlink(slot, Hook::Xdp)?;
         let waited = self.unlink(slot, Hook::Tcx)?;
         if self.has_device(slot)? {
-            restore(netlink, &port).await?;
+            restore(netlink, queueings, &port).await?;
         }
-        self.set_device(slot, 0)?;
+        self.set_device(slot, 0).at(&self.name, "write the devmap")?;
         if self
             .ingress
             .get(&port.ifindex, 0)
@@ -176,25 +234,23 @@ impl Bridge {
                 .remove(&port.ifindex)
                 .at(&self.name, "leave the bridge")?;
         }
-        self.forget_port(slot)?;
-        if !waited {
-            leave_programs();
-        }
-        self.retire_counters(slot, &port)?;
-        self.write_port(slot, Port::EMPTY)?;
-        self.update_slots_in_use()
+        Ok(waited)
     }
 
     /// Undoes what a killed command has left, and clears ports whose device is gone.
     pub(crate) async fn tidy(&mut self, netlink: &Netlink) -> Result<()> {
+        let mut remains = Vec::new();
         for (slot, port) in self.occupied()? {
             if port.has(flag::UNFINISHED) || !self.has_device(slot)? {
-                self.remove_port(netlink, slot).await?;
+                remains.push(slot);
             } else if !port.has(flag::XDP) {
                 self.unlink(slot, Hook::Xdp)?;
             }
         }
-        Ok(())
+        if remains.is_empty() {
+            return Ok(());
+        }
+        self.remove_ports(netlink, &remains, |_| ()).await
     }
 
     fn write_port(&mut self, slot: u32, port: Port) -> Result<()> {
@@ -211,8 +267,7 @@ impl Bridge {
         Ok(generation)
     }
 
-    fn update_slots_in_use(&mut self) -> Result<()> {
-        let slots_in_use = self.occupied()?.last().map_or(0, |(slot, _)| slot + 1);
+    fn set_slots_in_use(&mut self, slots_in_use: u32) -> Result<()> {
         let config = self.config()?;
         self.set_config(bridge_common::layout::Config {
             slots_in_use,
@@ -288,17 +343,34 @@ pub(crate) fn since_boot() -> Result<u64> {
     u64::try_from(now).at("CLOCK_BOOTTIME", "read")
 }
 
-/// Gives a device its settings back. It may have got another name.
-async fn restore(netlink: &Netlink, port: &Port) -> Result<()> {
+/// What has become of ports that were to be released.
+#[derive(Default)]
+pub(crate) struct Released {
+    /// Those that were, sorted.
+    slots: Vec<u32>,
+    /// Why the first one was not that could not be.
+    pub(crate) failure: Option<Error>,
+}
+
+/// Gives a device its settings back. It may have got another name, and may go at any moment.
+async fn restore(netlink: &Netlink, queueings: &Queueings, port: &Port) -> Result<()> {
     let Some(link) = netlink.link_at(port.ifindex).await? else {
         return Ok(());
     };
+    let restored = restore_link(netlink, queueings, port, &link).await;
+    match restored {
+        Err(_) if netlink.link_at(port.ifindex).await?.is_none() => Ok(()),
+        restored => restored,
+    }
+}
+
+async fn restore_link(netlink: &Netlink, queueings: &Queueings, port: &Port, link: &Link) -> Result<()> {
     if port.has(flag::RESTORE_PROMISCUOUS) {
-        netlink.set_promiscuous(&link, false).await?;
+        netlink.set_promiscuous(link, false).await?;
     }
     // Whoever has chosen another one meanwhile keeps it.
-    if port.has(flag::RESTORE_QUEUE) && netlink.queueing(&link).await? == Queueing::ChosenNone {
-        netlink.reset_queue(&link).await?;
+    if port.has(flag::RESTORE_QUEUE) && queueings.of(port.ifindex) == Queueing::ChosenNone {
+        netlink.reset_queue(link).await?;
     }
     if port.has(flag::RESTORE_IPV6) {
         sysctl::set_ipv6(&link.name, true)?;

@@ -33,8 +33,33 @@ pub(crate) fn sums<T: Pod + Default + AddAssign>(
     let cpus = nr_cpus().map_err(|(_, error)| error)?;
     // `BPF_MAP_LOOKUP_BATCH` writes an element's values CPU by CPU, each padded.
     let padded = size_of::<T>().next_multiple_of(8);
+    let values = lookup_batch(map, first, count, padded * cpus)?;
+    let sum = |element: &[u8]| {
+        let mut sum = T::default();
+        values_in(element, padded).for_each(|value| sum += value);
+        sum
+    };
+    Ok(values.chunks_exact(padded * cpus).map(sum).collect())
+}
+
+/// Elements of an array, from index `first` on: one system call for all of them.
+pub(crate) fn elements<T: Pod>(map: &MapData, first: u32, count: u32) -> io::Result<Vec<T>> {
+    let values = lookup_batch(map, first, count, size_of::<T>())?;
+    Ok(values_in(&values, size_of::<T>()).collect())
+}
+
+/// The values that lie one after the other, each in so many octets.
+fn values_in<T: Pod>(octets: &[u8], each: usize) -> impl Iterator<Item = T> {
+    assert!(each >= size_of::<T>());
+    // SAFETY: any octets are a `T`, and there are enough of them.
+    let value = |octets: &[u8]| unsafe { octets.as_ptr().cast::<T>().read_unaligned() };
+    octets.chunks_exact(each).map(value)
+}
+
+/// The values of an array's elements, from index `first` on, each of so many octets.
+fn lookup_batch(map: &MapData, first: u32, count: u32, each: usize) -> io::Result<Vec<u8>> {
     let wanted = usize::try_from(count).map_err(io::Error::other)?;
-    let mut values = vec![0_u8; padded * cpus * wanted];
+    let mut values = vec![0_u8; each * wanted];
     let mut keys = vec![0_u32; wanted];
     let before = first.checked_sub(1);
     let mut last = 0_u32;
@@ -61,15 +86,7 @@ pub(crate) fn sums<T: Pod + Default + AddAssign>(
             attributes.count
         )));
     }
-    let sum = |element: &[u8]| {
-        let mut sum = T::default();
-        for value in element.chunks_exact(padded) {
-            // SAFETY: any octets are a `T`, and there are enough of them.
-            sum += unsafe { value.as_ptr().cast::<T>().read_unaligned() };
-        }
-        sum
-    };
-    Ok(values.chunks_exact(padded * cpus).map(sum).collect())
+    Ok(values)
 }
 
 /// `MEMBARRIER_CMD_GLOBAL`: waits for an RCU grace period.

@@ -1,13 +1,18 @@
 //! Attaching and detaching: idempotent, all or nothing, and undone without a trace.
 
-use std::{thread, time::Duration};
+use std::{
+    process::{Child, Command, Stdio},
+    sync::mpsc::Receiver,
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
 use crate::support::{
     bpffs,
     frames::{Flow, arp_request, hello},
-    program::{ip, link, run},
+    program::{happens, ip, lines, link, run, wait},
     switch::{Switch, command_in, ipv6, unique},
     wire::{assert_receives, assert_silent, drain, send},
 };
@@ -24,7 +29,14 @@ crate::tests![
     a_detach_of_several_is_all_or_nothing,
     counters_begin_anew_with_every_attach,
     the_host_receives_nothing_from_a_port_and_sends_nothing_on_it,
+    an_alternative_name_will_do_wherever_a_device_is_named,
+    xdp_that_a_device_can_not_have_is_said,
+    nothing_is_touched_before_all_is_checked,
+    a_device_that_goes_away_meanwhile_is_named,
 ];
+
+/// How long a program may take.
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn program(tap: &str) -> Value {
     link(tap).expect("a tap")["xdp"]["prog"]["id"].clone()
@@ -250,4 +262,166 @@ fn the_host_receives_nothing_from_a_port_and_sends_nothing_on_it() {
     vm1.up().expect("vm1 up");
     thread::sleep(Duration::from_millis(300));
     assert_silent(&[vm1, vm2]);
+}
+
+fn an_alternative_name_will_do_wherever_a_device_is_named() {
+    let switch = Switch::detached(2);
+    // As long as the kernel allows.
+    let long = format!("en{}", "x".repeat(125));
+    ip("link property add dev vm1 altname first");
+    ip(&format!("link property add dev vm1 altname {long}"));
+    let attached = switch.json(&format!("attach {long} vm2 vm1"));
+    assert_eq!(attached["ports"].as_array().map(Vec::len), Some(2), "{attached}");
+    assert_eq!(attached["ports"][0]["ifname"], "vm1");
+    switch.ok(&format!("fdb add 52:54:00:00:00:09 --dev {long}"));
+    assert_eq!(switch.json("fdb show")[0]["ifname"], "vm1");
+    let flushed = switch.json("fdb flush --static --dev first");
+    assert_eq!(flushed["flushed"], 1);
+    assert_eq!(switch.ok("detach first"), "vm1: detached (tapbridge)\n");
+    let complaint = switch.fails(&format!("detach {long}"));
+    assert!(
+        complaint.contains(&format!("{long}: not attached")),
+        "{complaint}"
+    );
+}
+
+fn xdp_that_a_device_can_not_have_is_said() {
+    let switch = Switch::detached(1);
+    ip("link add port0 up type veth peer name host0");
+    for again in [false, true] {
+        let attached = switch.json("attach port0 vm1 --hook xdp");
+        let [port0, vm1] = [&attached["ports"][0], &attached["ports"][1]];
+        assert_eq!(port0["hooks"], json!(["tcx"]), "{attached}");
+        assert_eq!(port0["note"], "no XDP, which runs on taps only");
+        assert_eq!(
+            (&vm1["hooks"], &vm1["note"]),
+            (&json!(["xdp", "tcx"]), &Value::Null)
+        );
+        assert_eq!(port0["changed"], !again);
+    }
+    assert_eq!(
+        switch.ok("attach port0 --hook xdp"),
+        "port0: was attached already to tapbridge (tcx); no XDP, which runs on taps only\n"
+    );
+    // Nothing is amiss where XDP was not asked for.
+    for hook in ["auto", "tcx"] {
+        let attached = switch.json(&format!("attach port0 --hook {hook}"));
+        assert_eq!(attached["ports"][0]["note"], Value::Null, "{hook}");
+    }
+}
+
+/// Queueing disciplines that change, in the calling thread's network namespace.
+struct Changes {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Changes {
+    /// All that come from now on.
+    fn watch() -> Self {
+        let mut monitor = Command::new("tc");
+        monitor.arg("monitor").stdout(Stdio::piped());
+        let mut child = monitor.spawn().expect("start tc");
+        let changes = Self {
+            lines: lines(child.stdout.take()),
+            child,
+        };
+        ip("link add marker type veth peer name marked");
+        // It begins at some time.
+        let listens = happens(LIMIT, || {
+            mark("begin");
+            thread::sleep(Duration::from_millis(10));
+            changes.lines.try_recv().is_ok()
+        });
+        assert!(listens, "tc monitor says nothing in {LIMIT:?}");
+        changes
+    }
+
+    /// Those so far.
+    #[track_caller]
+    fn so_far(&self) -> Vec<String> {
+        mark("end");
+        let mut all = Vec::new();
+        loop {
+            let line = self.lines.recv_timeout(LIMIT).expect("the last change");
+            if line.contains("dev marker") {
+                if line.contains(" 4: ") {
+                    return all;
+                }
+            } else {
+                all.push(line);
+            }
+        }
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A change of no device that matters, which can be told from another one.
+fn mark(what: &str) {
+    let handle = if what == "end" { 4 } else { 3 };
+    let mut tc = Command::new("tc");
+    tc.args(["qdisc", "replace", "dev", "marker", "root", "handle"]);
+    tc.args([&format!("{handle}:"), "pfifo"]);
+    run(tc).success();
+}
+
+fn nothing_is_touched_before_all_is_checked() {
+    let switch = Switch::detached(4);
+    ip("link add br0 type bridge");
+    ip("link set dev vm4 master br0");
+    let changes = Changes::watch();
+    for (words, reason) in [
+        (
+            "attach vm1 vm2 vm3 --max-ports 2",
+            "bridge tapbridge: all 2 slots are taken and none is left for vm3; make a larger bridge",
+        ),
+        (
+            "attach vm1 vm2 vm4",
+            "vm4: can't be a port: already a port of br0",
+        ),
+        ("attach vm1 vm2 vm9", "vm9: no such network device"),
+    ] {
+        let complaint = switch.fails(words);
+        assert!(complaint.contains(reason), "{complaint}");
+        assert!(!switch.state().exists(), "{words}");
+    }
+    assert_eq!(changes.so_far(), [""; 0]);
+    // It would have seen them.
+    switch.ok("attach vm1 vm2 --max-ports 3");
+    let seen = changes.so_far();
+    for device in ["dev vm1", "dev vm2"] {
+        assert!(seen.iter().any(|line| line.contains(device)), "{seen:?}");
+    }
+    for words in ["attach vm3 vm4", "attach vm3 vm4 --hook tcx", "attach vm3 vm9"] {
+        switch.fails(words);
+    }
+    assert_eq!(changes.so_far(), [""; 0]);
+}
+
+fn a_device_that_goes_away_meanwhile_is_named() {
+    const TAPS: usize = 40;
+    let mut switch = Switch::detached(TAPS);
+    let last = switch.take(&format!("vm{TAPS}"));
+    let names: Vec<String> = (1..=TAPS).map(|number| format!("vm{number}")).collect();
+    let mut command = switch.command(&format!("attach {}", names.join(" ")));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("start tapbridge");
+    let complaints = lines(child.stderr.take());
+    let first = switch.state().join("tapbridge/link_0_tcx");
+    assert!(happens(LIMIT, || first.exists()), "a port within {LIMIT:?}");
+    drop(last);
+    let status = wait(&mut child, LIMIT).expect("attach ends");
+    assert_eq!(status.code(), Some(1), "{status}");
+    assert_eq!(
+        complaints.recv_timeout(LIMIT).expect("a complaint"),
+        format!("tapbridge: vm{TAPS}: went away while it was being attached; attach the others without it")
+    );
+    assert!(!switch.state().exists(), "all or nothing");
+    assert!(program("vm1").is_null());
 }

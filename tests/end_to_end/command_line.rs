@@ -14,10 +14,13 @@ use serde_json::Value;
 
 use crate::support::{
     frames::{Flow, hello, payload},
-    program::run,
+    program::{Terminal, happens, run, signal, wait},
     switch::{Switch, TAPBRIDGE, unique},
     wire::{drain, send},
 };
+
+/// How long a command may take.
+const LIMIT: Duration = Duration::from_mins(1);
 
 crate::tests![
     wrong_usage_ends_with_two,
@@ -29,6 +32,7 @@ crate::tests![
     the_state_folder_can_come_from_the_environment,
     tables_name_what_the_json_names,
     statistics_are_printed_again_and_again,
+    on_a_terminal_a_long_command_says_how_far_it_has_come,
 ];
 
 fn wrong_usage_ends_with_two() {
@@ -250,4 +254,48 @@ fn statistics_are_printed_again_and_again() {
     drop(receiver);
     let _ = reader.join().expect("the reader ends");
     drain(&[vm2]);
+}
+
+/// What a command says on a terminal that is stopped for more than a second when its first port has come or gone.
+fn held_up(switch: &Switch, words: &str) -> String {
+    let terminal = Terminal::new(80);
+    let mut command = switch.command(words);
+    command.stdout(Stdio::null()).stderr(terminal.end());
+    let first = switch.state().join("tapbridge/link_0_tcx");
+    let before = first.exists();
+    let mut child = command.spawn().expect("start tapbridge");
+    drop(command);
+    assert!(
+        happens(LIMIT, || first.exists() != before),
+        "{words}: no port within {LIMIT:?}"
+    );
+    signal(&child, "STOP");
+    thread::sleep(Duration::from_millis(1200));
+    signal(&child, "CONT");
+    let status = wait(&mut child, LIMIT);
+    assert!(
+        status.is_some_and(|status| status.success()),
+        "{words}: {status:?}"
+    );
+    terminal.said()
+}
+
+fn on_a_terminal_a_long_command_says_how_far_it_has_come() {
+    const TAPS: usize = 20;
+    let switch = Switch::detached(TAPS);
+    let names: Vec<String> = (1..=TAPS).map(|number| format!("vm{number}")).collect();
+    let attach = format!("attach {}", names.join(" "));
+    let told = held_up(&switch, &attach);
+    assert!(
+        told.contains("attached ") && told.contains(&format!(" of {TAPS}")),
+        "{told:?}"
+    );
+    let told = held_up(&switch, "detach --all");
+    assert!(
+        told.contains("detached ") && told.contains(&format!(" of {TAPS}")),
+        "{told:?}"
+    );
+    // Not where its output is for programs.
+    let told = held_up(&switch, &format!("{attach} -j"));
+    assert_eq!(told, "");
 }

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    frames::hello,
+    frames::{Flow, hello},
     program::{self, ip, link, wait},
     random::Random,
     switch::{Switch, ipv6},
@@ -20,6 +20,7 @@ crate::tests![
     a_killed_attach_to_a_bridge_is_undone_by_the_next_command,
     a_killed_attach_to_a_new_bridge_is_undone_by_the_next_command,
     a_killed_detach_is_finished_by_the_next_command,
+    a_killed_detach_of_some_ports_leaves_the_others_counters_right,
     a_signal_waits_until_attach_is_done,
 ];
 
@@ -174,6 +175,31 @@ fn a_killed_detach_is_finished_by_the_next_command() {
             ipv6("vm2") && !ipv6("vm3"),
             "round {round}, killed after {time:?}"
         );
+    }
+}
+
+fn a_killed_detach_of_some_ports_leaves_the_others_counters_right() {
+    let switch = Switch::of(6);
+    let taps: [_; 6] = switch.taps();
+    let mut random = Random::new(4);
+    for round in 0..9 {
+        switch.introduce();
+        for (from, to) in [(1, 2), (2, 5), (5, 1), (6, 3), (4, 6), (5, 6), (6, 5)] {
+            let frame = Flow::udp(from, to).frame(b"counted");
+            send(taps[usize::from(from) - 1], &frame);
+            assert_receives(taps[usize::from(to) - 1], &frame);
+        }
+        let time = Duration::from_micros(random.next() % 80_000);
+        switch.kill_after("detach vm4 vm2 vm1 vm3", time);
+        if round % 2 == 0 {
+            // Finishes what was begun before it begins itself.
+            switch.tapbridge("detach vm2");
+        }
+        switch.ok("attach vm1 vm2 vm3 vm4 --hook xdp");
+        // In which every frame is in exactly one place.
+        let ports = switch.stats().ports.len();
+        assert_eq!(ports, 6, "round {round}, killed after {time:?}");
+        assert_works(&switch, &taps, 6);
     }
 }
 

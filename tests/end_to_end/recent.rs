@@ -79,7 +79,7 @@ fn an_address_that_has_just_been_put_elsewhere_is_sent_to_there() {
 fn an_address_that_has_just_been_flushed_is_flooded_to() {
     check(
         |_| {},
-        |bridge| assert_ne!(bridge.flush(Some(1), false).expect("flush"), 0),
+        |bridge| assert_ne!(bridge.flush(Some(&[1]), false).expect("flush"), 0),
         &[1, 2],
     );
 }
@@ -87,7 +87,7 @@ fn an_address_that_has_just_been_flushed_is_flooded_to() {
 fn a_static_address_that_has_just_been_taken_away_is_flooded_to() {
     check(
         |bridge| bridge.add_static(Mac(mac(2)), UNTAGGED, 1).expect("add"),
-        |bridge| assert_ne!(bridge.flush(Some(1), true).expect("flush"), 0),
+        |bridge| assert_ne!(bridge.flush(Some(&[1]), true).expect("flush"), 0),
         &[1, 2],
     );
 }

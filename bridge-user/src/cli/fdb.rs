@@ -129,7 +129,7 @@ pub async fn run(state: &State, command: Fdb, json: bool) -> Result<()> {
                         name: dev,
                         bridge: only,
                     })?;
-                    bridges[index].flush(Some(slot), statics)?
+                    bridges[index].flush(Some(&[slot]), statics)?
                 }
             };
             output::flushed(flushed, json)

@@ -2,13 +2,16 @@
 
 use std::{
     fmt,
+    fs::File,
     io::{BufRead as _, BufReader, Read},
+    os::fd::OwnedFd,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
 };
 
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use serde_json::Value;
 
 /// Longer than a command waits for another one's lock.
@@ -158,4 +161,45 @@ pub fn link(device: &str) -> Option<Value> {
     command.args(["-j", "-d", "link", "show", "dev", device]);
     let output = run(command);
     output.status.success().then(|| output.json()[0].take())
+}
+
+/// A terminal for programs to write to.
+pub struct Terminal {
+    screen: OwnedFd,
+    end: OwnedFd,
+}
+
+impl Terminal {
+    /// Of so many columns.
+    pub fn new(columns: u16) -> Self {
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let OpenptyResult { master, slave } = openpty(&size, None).expect("a terminal");
+        Self {
+            screen: master,
+            end: slave,
+        }
+    }
+
+    /// For a program's standard output or error.
+    pub fn end(&self) -> OwnedFd {
+        self.end.try_clone().expect("another descriptor")
+    }
+
+    /// What programs wrote that have all ended: no more than a terminal keeps, some 4 KB.
+    pub fn said(self) -> String {
+        drop(self.end);
+        let mut screen = File::from(self.screen);
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        // Behind the last of it is an error.
+        while let Ok(count @ 1..) = screen.read(&mut part) {
+            text.extend_from_slice(&part[..count]);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
 }
