@@ -3,7 +3,11 @@
 mod fdb;
 mod syscalls;
 
-use std::{path::PathBuf, pin::pin, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -25,7 +29,10 @@ use tapbridge::{
     state::{DEFAULT_STATE, Locked, State},
     stats::{self, Statistics},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
+};
 
 use self::{fdb::Fdb, syscalls::Syscalls};
 use crate::output::{self, progress::Progress};
@@ -44,7 +51,7 @@ pub struct CommandLine {
 
     /// Print JSON
     #[arg(short, long, global = true)]
-    json: bool,
+    pub json: bool,
 
     /// Folder in a bpffs that holds the bridges
     #[arg(long, global = true, value_name = "FOLDER", default_value = DEFAULT_STATE, env = "TAPBRIDGE_STATE")]
@@ -154,9 +161,9 @@ struct Stats {
     #[command(flatten)]
     which: Which,
 
-    /// Print again every so many seconds, with rates, until Ctrl-C
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    watch: Option<u64>,
+    /// Print again every so many seconds, with rates, until Ctrl-C: 0.1 to 86400
+    #[arg(long, value_name = "SECONDS", value_parser = |text: &str| seconds(text, 0.1, 86_400.0))]
+    watch: Option<Duration>,
 }
 
 #[derive(Args)]
@@ -233,7 +240,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         Command::Fdb { command } => fdb::run(&state, command, json).await,
         Command::Stats(Stats { which, watch }) => match watch {
             None => output::statistics(&statistics(&state, which.bridge.as_deref()).await?, None, json),
-            Some(seconds) => watch_statistics(&state, which.bridge.as_deref(), seconds, json).await,
+            Some(period) => watch_statistics(&state, which.bridge.as_deref(), period, json).await,
         },
         Command::Monitor(Monitor { bridge }) => {
             let locked = read(&state, Some(&bridge))?;
@@ -328,18 +335,30 @@ async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
     })
 }
 
-async fn watch_statistics(state: &State, only: Option<&str>, seconds: u64, json: bool) -> Result<()> {
-    let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
-    let mut before = None;
+async fn watch_statistics(state: &State, only: Option<&str>, period: Duration, json: bool) -> Result<()> {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before: Option<(Statistics, Instant)> = None;
     let mut end = pin!(asked_to_end());
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = &mut end => return Ok(()),
         }
-        let now = statistics(state, only).await?;
-        output::statistics(&now, before.as_ref().map(|before| (before, seconds)), json)?;
-        before = Some(now);
+        let (now, at) = (statistics(state, only).await?, Instant::now());
+        let earlier = before
+            .as_ref()
+            .map(|(before, then)| (before, at.duration_since(*then)));
+        output::statistics(&now, earlier, json)?;
+        before = Some((now, at));
+    }
+}
+
+/// A number of seconds within these bounds; fractions are fine.
+fn seconds(text: &str, least: f64, most: f64) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (least..=most).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("must be a number from {least} to {most}")),
     }
 }
 

@@ -14,6 +14,15 @@ pub enum Error {
         /// Names of the missing capabilities.
         missing: String,
     },
+    /// The process has its capabilities in a user namespace of its own.
+    #[error(
+        "not permitted: this is a user namespace, as rootless containers have one, and bpf(2) asks for {missing} in the \
+         initial one; run tapbridge as root outside of it"
+    )]
+    UserNamespace {
+        /// Names of the capabilities.
+        missing: String,
+    },
     /// The kernel is too old.
     #[error("this kernel is Linux {release}, which has no tcx; tapbridge needs Linux 6.6 or later")]
     KernelTooOld {

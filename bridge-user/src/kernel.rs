@@ -11,6 +11,7 @@ use nix::{
 use crate::{
     btf::{Btf, BtfError},
     error::{Error, Result},
+    namespace,
 };
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -24,6 +25,12 @@ const OLDEST: (u32, u32) = (6, 6);
 
 /// Checks that the process may do what a command needs: opening what root has pinned.
 pub fn check_permission() -> Result<()> {
+    // What a process may do there is of no use: bpf(2) asks for capabilities in the initial one (`bpf_capable`).
+    if namespace::has_other_users() {
+        return Err(Error::UserNamespace {
+            missing: CAPABILITIES.map(|(_, name)| name).join(", "),
+        });
+    }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = effective_capabilities(&status);
     let has = |bit: u32| effective & (1 << bit) != 0;

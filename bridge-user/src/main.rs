@@ -7,9 +7,16 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// What clap answers wrong usage with.
+const WRONG_USAGE: u8 = 2;
+
 /// Broken pipes end the process quietly, as every tool does whose output is piped into `head`.
 fn main() -> ExitCode {
-    let command_line = cli::CommandLine::parse();
+    let command_line = match cli::CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => return usage(&error, output::is_json_wanted()),
+    };
+    let json = command_line.json;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(cli::run(command_line)),
@@ -19,8 +26,27 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tapbridge: {error:#}");
+            if let Some(error) = error.downcast_ref::<clap::Error>() {
+                return usage(error, json);
+            }
+            output::error(&format!("{error:#}"), json);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help that was asked for, or what is wrong with the words.
+fn usage(error: &clap::Error, json: bool) -> ExitCode {
+    if !error.use_stderr() {
+        // Help is no error, and that nobody reads it is none either.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if json {
+        let complaint = output::first_paragraph(&error.to_string());
+        output::error(&format!("{complaint}; try '--help'"), json);
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(WRONG_USAGE)
 }

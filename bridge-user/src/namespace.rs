@@ -10,6 +10,14 @@ use crate::error::{Context as _, Result};
 /// Inode of the initial namespace of process ids (`PROC_PID_INIT_INO`).
 const INITIAL_PID_INODE: u64 = 0xefff_fffc;
 
+/// Inode of the initial user namespace (`PROC_USER_INIT_INO`).
+const INITIAL_USER_INODE: u64 = 0xefff_fffd;
+
+/// Whether the process is in a user namespace other than the initial one, as far as can be told.
+pub fn has_other_users() -> bool {
+    fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() != INITIAL_USER_INODE)
+}
+
 /// Inode of the calling thread's network namespace.
 pub fn current() -> u64 {
     // A thread may have entered a namespace of its own.

@@ -23,6 +23,9 @@ use tapbridge::{
 
 pub use self::syscalls::syscalls;
 
+/// Between columns of a table.
+const GAP: &str = "  ";
+
 /// Whether an error only says that nobody reads any more.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io_error = error.downcast_ref::<io::Error>();
@@ -35,7 +38,43 @@ fn json(value: &impl Serialize) -> Result<()> {
     Ok(writeln!(io::stdout(), "{text}")?)
 }
 
-/// Rows in columns as wide as their widest cell. Columns are left-aligned up to `left`, then right-aligned.
+/// Whether words that can't be understood ask for JSON nevertheless.
+pub fn is_json_wanted() -> bool {
+    std::env::args_os().any(|word| word == "-j" || word == "--json")
+}
+
+/// Says why a command failed, on standard error: what goes to standard output stays what the command has to tell.
+pub fn error(message: &str, as_json: bool) {
+    if as_json {
+        let error = serde_json::json!({ "schema": 1, "error": { "message": message } });
+        eprintln!("{error}");
+    } else {
+        eprintln!("tapbridge: {message}");
+    }
+}
+
+/// What clap complains of, in one line and without its advice.
+pub fn first_paragraph(complaint: &str) -> String {
+    let complaint = complaint.strip_prefix("error: ").unwrap_or(complaint);
+    let lines = complaint.lines().take_while(|line| !line.is_empty());
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// Such as "1 frame" and "2 frames".
+fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
+    match count.into() {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    }
+}
+
+/// Columns of the terminal that standard output is, if it is one.
+fn terminal_columns() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(columns, _)| columns.0.into())
+}
+
+/// Rows in columns as wide as their widest cell. Columns are left-aligned up to `left`, then right-aligned. On a terminal
+/// that has not so many columns, each row has a line for every cell.
 struct Table {
     rows: Vec<Vec<String>>,
     left: usize,
@@ -63,6 +102,10 @@ impl Table {
                 .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
+        let all = widths.iter().sum::<usize>() + GAP.len() * (columns - 1);
+        if terminal_columns().is_some_and(|columns| columns < all) {
+            return self.print_upright();
+        }
         for row in &self.rows {
             let cells = row
                 .iter()
@@ -75,8 +118,23 @@ impl Table {
                         format!("{cell:>width$}")
                     }
                 });
-            let line = cells.collect::<Vec<_>>().join("  ");
+            let line = cells.collect::<Vec<_>>().join(GAP);
             writeln!(io::stdout(), "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn print_upright(&self) -> Result<()> {
+        let (heads, rows) = self.rows.split_first().expect("a row of heads");
+        let width = heads.iter().map(|head| head.trim().chars().count()).max();
+        let width = width.unwrap_or(0);
+        for (index, row) in rows.iter().enumerate() {
+            if index != 0 {
+                writeln!(io::stdout())?;
+            }
+            for (head, cell) in heads.iter().zip(row) {
+                writeln!(io::stdout(), "{GAP}{:<width$}{GAP}{}", head.trim(), cell.trim())?;
+            }
         }
         Ok(())
     }
@@ -145,7 +203,7 @@ pub fn event(event: &Event, as_json: bool) -> Result<()> {
 pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
     match notice {
         Notice::Ready => eprintln!("watching the ports of '--hook auto'; Ctrl-C ends"),
-        Notice::Failed(error) => eprintln!("tapbridge: {error}; trying again"),
+        Notice::Failed(failure) => error(&format!("{failure}; trying again"), as_json),
         Notice::Changed(change) if as_json => json(change)?,
         Notice::Changed(change) => {
             let milliseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3;
@@ -167,9 +225,10 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
             }
             writeln!(
                 io::stdout(),
-                "{master}: {ifname} has {} now: in {interval_ms} ms, of {frames} frames {bulk_frames} in bulk, XDP \
-                 saves {:.1} ms and costs {:.1} ms",
+                "{master}: {ifname} has {} now: in {interval_ms} ms, of {} {bulk_frames} in bulk, XDP saves {:.1} \
+                 ms and costs {:.1} ms",
                 change.hooks.join(" + "),
+                counted(*frames, "frame", "frames"),
                 milliseconds(change.xdp_saves_ns),
                 milliseconds(change.xdp_costs_ns)
             )?;
@@ -182,7 +241,11 @@ pub fn flushed(count: usize, as_json: bool) -> Result<()> {
     if as_json {
         return json(&serde_json::json!({ "schema": 1, "flushed": count }));
     }
-    Ok(writeln!(io::stdout(), "{count} addresses removed")?)
+    Ok(writeln!(
+        io::stdout(),
+        "{} removed",
+        counted(count as u64, "address", "addresses")
+    )?)
 }
 
 pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
@@ -289,8 +352,8 @@ pub fn fdb(entries: &[Entry], as_json: bool) -> Result<()> {
     table.print()
 }
 
-/// Prints statistics; with those of `seconds` ago, rates too.
-pub fn statistics(now: &Statistics, before: Option<(&Statistics, u64)>, as_json: bool) -> Result<()> {
+/// Prints statistics; with those of some time ago, rates too.
+pub fn statistics(now: &Statistics, before: Option<(&Statistics, Duration)>, as_json: bool) -> Result<()> {
     if as_json {
         return json(now);
     }
@@ -304,19 +367,19 @@ pub fn statistics(now: &Statistics, before: Option<(&Statistics, u64)>, as_json:
         if index != 0 {
             writeln!(io::stdout())?;
         }
-        let earlier = before.and_then(|(statistics, seconds)| {
+        let earlier = before.and_then(|(statistics, ago)| {
             let bridge = statistics
                 .bridges
                 .iter()
                 .find(|earlier| earlier.bridge == bridge.bridge)?;
-            Some((bridge, seconds))
+            Some((bridge, ago))
         });
         bridge_statistics(bridge, earlier)?;
     }
     Ok(())
 }
 
-fn bridge_statistics(now: &BridgeStatistics, before: Option<(&BridgeStatistics, u64)>) -> Result<()> {
+fn bridge_statistics(now: &BridgeStatistics, before: Option<(&BridgeStatistics, Duration)>) -> Result<()> {
     writeln!(io::stdout(), "{}", now.bridge)?;
     let heads = [
         "  PORT",
@@ -348,7 +411,13 @@ fn bridge_statistics(now: &BridgeStatistics, before: Option<(&BridgeStatistics, 
     drops(&now.ports)
 }
 
-fn paths(now: &BridgeStatistics, before: Option<(&BridgeStatistics, u64)>) -> Result<()> {
+/// Exact up to 2^53.
+#[expect(clippy::cast_precision_loss)]
+fn per_second(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+fn paths(now: &BridgeStatistics, before: Option<(&BridgeStatistics, Duration)>) -> Result<()> {
     if now.paths.is_empty() {
         return Ok(());
     }
@@ -365,7 +434,7 @@ fn paths(now: &BridgeStatistics, before: Option<(&BridgeStatistics, u64)>) -> Re
             path.frames.to_string(),
             path.bytes.to_string(),
         ];
-        if let Some((before, seconds)) = before {
+        if let Some((before, ago)) = before {
             let same = |other: &&tapbridge::stats::PathStatistics| {
                 (&other.from, &other.to, other.via) == (&path.from, &path.to, path.via)
             };
@@ -375,8 +444,10 @@ fn paths(now: &BridgeStatistics, before: Option<(&BridgeStatistics, u64)>) -> Re
                 bytes: path.bytes,
             });
             // A port that was attached anew counts from zero.
-            row.push((path.frames.saturating_sub(earlier.frames) / seconds).to_string());
-            row.push((path.bytes.saturating_sub(earlier.bytes) * 8 / 1_000_000 / seconds).to_string());
+            let frames = per_second(path.frames.saturating_sub(earlier.frames), ago);
+            let bytes = per_second(path.bytes.saturating_sub(earlier.bytes), ago);
+            row.push(format!("{frames:.0}"));
+            row.push(format!("{:.2}", bytes * 8.0 / 1e6));
         }
         table.row(row);
     }

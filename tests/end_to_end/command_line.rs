@@ -7,14 +7,14 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 use crate::support::{
     frames::{Flow, hello, payload},
-    program::{Terminal, happens, run, signal, wait},
+    program::{Terminal, happens, lines, run, signal, wait},
     switch::{Switch, TAPBRIDGE, unique},
     wire::{drain, send},
 };
@@ -33,6 +33,11 @@ crate::tests![
     tables_name_what_the_json_names,
     statistics_are_printed_again_and_again,
     on_a_terminal_a_long_command_says_how_far_it_has_come,
+    errors_are_json_where_json_is_asked_for,
+    in_a_user_namespace_it_says_what_is_missing,
+    numbers_agree_with_their_nouns,
+    rates_of_fractions_of_a_second_have_decimals,
+    on_a_narrow_terminal_a_row_has_a_line_for_each_cell,
 ];
 
 fn wrong_usage_ends_with_two() {
@@ -49,6 +54,10 @@ fn wrong_usage_ends_with_two() {
         "set --ageing-time 0",
         "set --ageing-time 1000001",
         "stats --watch 0",
+        "stats --watch 0.09",
+        "stats --watch 86401",
+        "stats --watch 1e300",
+        "stats --watch nan",
         "fdb",
         "fdb add 52:54:00:00:00:01",
         "fdb add 52:54:00:00:00 --dev vm1",
@@ -298,4 +307,119 @@ fn on_a_terminal_a_long_command_says_how_far_it_has_come() {
     // Not where its output is for programs.
     let told = held_up(&switch, &format!("{attach} -j"));
     assert_eq!(told, "");
+}
+
+fn errors_are_json_where_json_is_asked_for() {
+    let switch = Switch::detached(1);
+    for (words, code, message) in [
+        ("-j attach vm9", 1, "vm9: no such network device"),
+        ("detach vm1 --json", 1, "vm1: not attached"),
+        (
+            "fdb del 52:54:00:00:00:01 --bridge nope -j",
+            1,
+            "no bridge has the name 'nope'",
+        ),
+        (
+            "-j attach",
+            2,
+            "the following required arguments were not provided: <IFACE>...",
+        ),
+        (
+            "stats --watch x --json",
+            2,
+            "invalid value 'x' for '--watch <SECONDS>': must be a number from 0.1 to 86400",
+        ),
+        ("-j nonsense", 2, "unrecognized subcommand 'nonsense'"),
+        (
+            "-j syscalls --pid 1 --bpftrace",
+            2,
+            "the argument '--bpftrace' cannot be used with '--json'",
+        ),
+    ] {
+        let complaint = switch.tapbridge(words).failure(code);
+        let error: Value =
+            serde_json::from_str(&complaint).unwrap_or_else(|error| panic!("{words}: {error}: {complaint}"));
+        let said = error["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            error["schema"] == 1 && said.contains(message),
+            "{words}: {complaint}"
+        );
+    }
+    // Help is none.
+    assert!(switch.ok("attach --help -j").contains("--max-ports"));
+}
+
+fn in_a_user_namespace_it_says_what_is_missing() {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", TAPBRIDGE, "show"]);
+    let complaint = run(command).failure(1);
+    let expected = "tapbridge: not permitted: this is a user namespace, as rootless containers have one, and bpf(2) asks \
+                    for CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF in the initial one; run tapbridge as root outside of it\n";
+    assert_eq!(complaint, expected);
+}
+
+fn numbers_agree_with_their_nouns() {
+    let switch = Switch::of(2);
+    for (addresses, said) in [
+        (0, "0 addresses removed\n"),
+        (1, "1 address removed\n"),
+        (2, "2 addresses removed\n"),
+    ] {
+        for number in 0..addresses {
+            switch.ok(&format!("fdb add 52:54:00:00:00:0{number} --dev vm1"));
+        }
+        assert_eq!(switch.ok("fdb flush --static"), said);
+    }
+}
+
+fn rates_of_fractions_of_a_second_have_decimals() {
+    let switch = Switch::of(2);
+    switch.introduce();
+    let [vm1, vm2] = switch.taps();
+    let mut command = switch.command("stats --watch 0.2");
+    let mut watch = command.stdout(Stdio::piped()).spawn().expect("start tapbridge");
+    let printed = lines(watch.stdout.take());
+    let mut rate = None;
+    let deadline = Instant::now() + LIMIT;
+    while rate.is_none() && Instant::now() < deadline {
+        send(vm1, &Flow::udp(1, 2).frame(b"slowly"));
+        drain(&[vm2]);
+        let line = printed.recv_timeout(LIMIT).expect("a line");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // FROM TO VIA FRAMES BYTES FRAMES/S MBIT/S
+        if let ["vm1", "vm2", _, _, _, frames, megabits] = words[..]
+            && frames != "0"
+        {
+            rate = Some(megabits.to_owned());
+        }
+    }
+    watch.kill().expect("kill tapbridge");
+    watch.wait().expect("wait for tapbridge");
+    let rate = rate.unwrap_or_else(|| panic!("no rate within {LIMIT:?}"));
+    assert!(rate.starts_with("0.") && rate.len() == 4, "{rate}");
+}
+
+fn on_a_narrow_terminal_a_row_has_a_line_for_each_cell() {
+    let switch = Switch::of(2);
+    let on_terminal = |columns: u16, words: &str| {
+        let terminal = Terminal::new(columns);
+        let mut command = switch.command(words);
+        command.stdout(terminal.end());
+        let mut child = command.spawn().expect("start tapbridge");
+        drop(command);
+        let status = wait(&mut child, LIMIT);
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "{words}: {status:?}"
+        );
+        terminal.said()
+    };
+    let narrow = on_terminal(40, "stats");
+    let lines: Vec<&str> = narrow.lines().collect();
+    assert!(lines.iter().all(|line| line.chars().count() <= 40), "{narrow}");
+    for line in ["  PORT       vm1", "  RX FRAMES  0", "  PORT       vm2"] {
+        assert!(lines.contains(&line), "no line '{line}' in\n{narrow}");
+    }
+    let wide = on_terminal(200, "stats").replace("\r\n", "\n");
+    assert_eq!(wide, switch.ok("stats"), "as where there is no terminal");
 }

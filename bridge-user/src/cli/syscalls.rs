@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory as _, error::ErrorKind};
 use tapbridge::syscalls::{Selection, count, is_any_running};
 
-use super::{CommandLine, asked_to_end};
+use super::{CommandLine, asked_to_end, seconds};
 use crate::output;
 
 #[derive(Args)]
@@ -29,21 +29,13 @@ pub struct Syscalls {
     #[command(flatten)]
     whose: Whose,
 
-    /// End after so many seconds; fractions are fine
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    /// End after so many seconds: 0.001 to 1000000000
+    #[arg(long, value_name = "SECONDS", value_parser = |text: &str| seconds(text, 0.001, 1e9))]
     time: Option<Duration>,
 
     /// Print what bpftrace prints of a map @total[comm, probe]: a line per name and tracepoint, smallest count first
     #[arg(long)]
     bpftrace: bool,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err("must be more than 0".to_owned()),
-    }
 }
 
 /// Counts and prints.
@@ -56,9 +48,9 @@ pub async fn run(arguments: Syscalls, json: bool) -> Result<()> {
     // An option of all commands can come before this one's name, where clap does not see the conflict.
     if json && bpftrace {
         let message = "the argument '--bpftrace' cannot be used with '--json'";
-        CommandLine::command()
+        return Err(CommandLine::command()
             .error(ErrorKind::ArgumentConflict, message)
-            .exit();
+            .into());
     }
     let selection = if whose.pid.is_empty() {
         Selection::Names(whose.comm)

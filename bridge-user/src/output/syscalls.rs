@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use tapbridge::syscalls::{Counts, ProcessCounts};
 
-use super::{Table, json};
+use super::{Table, counted, json};
 
 pub fn syscalls(counts: &Counts, as_json: bool, as_bpftrace: bool) -> Result<()> {
     if as_json {
@@ -33,7 +33,8 @@ fn tables(counts: &Counts) -> Result<()> {
         let total: u64 = calls.values().sum();
         writeln!(
             stdout,
-            "{comm} ({pid}): {total} system calls in {:.3} s",
+            "{comm} ({pid}): {} in {:.3} s",
+            counted(total, "system call", "system calls"),
             counts.seconds
         )?;
         if total == 0 {
