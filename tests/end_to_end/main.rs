@@ -28,6 +28,7 @@ mod syscalls_output;
 mod tcp;
 mod tunnels;
 mod veth;
+mod vhost_net;
 mod vlan;
 
 use std::{fs, process::Command, process::ExitCode, thread};
@@ -65,6 +66,10 @@ fn main() -> ExitCode {
             .is_ok_and(|cpus| cpus.get() < 2)
             .then(|| "needs two CPUs".into())
     });
+    let vhost = lacking.map(str::to_owned).or_else(|| {
+        let device = support::vhost_net::DEVICE;
+        fs::metadata(device).is_err().then(|| format!("needs {device}"))
+    });
     let trials = [
         trials("attach", attach::TESTS, lacking),
         trials("checksum", checksum::TESTS, lacking),
@@ -94,6 +99,7 @@ fn main() -> ExitCode {
         trials("tcp", tcp::TESTS, lacking),
         trials("tunnels", tunnels::TESTS, lacking),
         trials("veth", veth::TESTS, lacking),
+        trials("vhost_net", vhost_net::TESTS, vhost.as_deref()),
         trials("vlan", vlan::TESTS, lacking),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());

@@ -1,5 +1,8 @@
 //! That the fast path is native XDP, as the kernel's tracepoints have it.
 
+use std::os::fd::AsRawFd as _;
+
+use io_uring::{IoUring, opcode::Write, squeue, types::Fd};
 use lab::{Tap, VnetHeader, vnet::GSO_NONE};
 
 use crate::support::{
@@ -14,6 +17,7 @@ crate::tests![
     what_tcx_forwards_makes_no_redirect_in_xdp,
     without_the_xdp_hook_nothing_is_redirected_in_xdp,
     no_redirect_is_refused_after_it_was_counted,
+    what_a_worker_of_io_uring_writes_leaves_by_a_native_redirect,
 ];
 
 fn transmission(from: &Tap, to: &Tap) -> Transmission {
@@ -140,4 +144,31 @@ fn no_redirect_is_refused_after_it_was_counted() {
         stats.path("vm1", "vm2", "xdp").frames,
         "{stats:#?}"
     );
+}
+
+/// A worker is a thread of the kernel's, as one of vhost-net is, but what it writes is no part of a batch.
+fn what_a_worker_of_io_uring_writes_leaves_by_a_native_redirect() {
+    let switch = Switch::of(2);
+    let [vm1, vm2] = switch.taps();
+    switch.introduce();
+    let (header, frame) = partial(&Flow::tcp(1, 2).frame(&payload(100)));
+    let bytes = [&header.to_bytes()[..], &frame].concat();
+    let mut ring = IoUring::new(2).expect("make an io_uring");
+    let length = u32::try_from(bytes.len()).expect("short");
+    // By a worker, not by the calling thread.
+    let write = Write::new(Fd(vm1.as_raw_fd()), bytes.as_ptr(), length)
+        .build()
+        .flags(squeue::Flags::ASYNC);
+    // SAFETY: the bytes outlive the call that waits for the end of the operation.
+    unsafe { ring.submission().push(&write) }.expect("room for an operation");
+    ring.submit_and_wait(1).expect("write");
+    let written = ring
+        .completion()
+        .next()
+        .expect("an operation that has ended")
+        .result();
+    assert_eq!(written, i32::try_from(bytes.len()).expect("short"));
+    receive(vm2);
+    let stats = switch.stats();
+    assert_eq!(stats.frames("vm1", "vm2"), (1, 0), "{stats:#?}");
 }

@@ -11,4 +11,5 @@ pub mod running;
 pub mod statistics;
 pub mod switch;
 pub mod trace;
+pub mod vhost_net;
 pub mod wire;
