@@ -10,7 +10,7 @@ use bridge_common::{
 use serde::Serialize;
 
 use crate::{
-    bridge::{Bridge, remove_folder},
+    bridge::{Bridge, Report, remove_folder},
     error::{Context as _, Error, Result},
     link::refuse_other_xdp,
     netlink::{Kind, Link, Netlink, Queueings},
@@ -62,11 +62,12 @@ pub async fn attach(
     interfaces: &[String],
     options: &Options,
     progress: impl FnMut(usize, usize),
-) -> Result<Vec<Attached>> {
+) -> Result<Report<Attached>> {
     check_bridge_name(&options.bridge)?;
     let netlink = Netlink::connect()?;
     // First undo what a killed command has left: it changes what the devices look like.
-    for bridge in &mut Bridge::open_all(state)? {
+    let mut opened = Bridge::open_all(state)?;
+    for bridge in &mut opened.bridges {
         bridge.tidy(&netlink).await?;
     }
     let devices = Devices {
@@ -75,8 +76,8 @@ pub async fn attach(
         queueings: netlink.queueings().await?,
     };
     let wanted = devices.find(interfaces)?;
-    for bridge in Bridge::open_all(state)? {
-        refuse_ports_of(&bridge, &wanted, &options.bridge)?;
+    for bridge in &opened.bridges {
+        refuse_ports_of(bridge, &wanted, &options.bridge)?;
     }
     let existing = existing(state, options)?;
     let plans = plan(existing.as_ref(), &devices, wanted, options)?;
@@ -89,7 +90,10 @@ pub async fn attach(
     if new && result.is_err() {
         remove_folder(&bridge.folder, &bridge.name)?;
     }
-    result
+    Ok(Report {
+        ports: result?,
+        unreadable: opened.unreadable_but(&options.bridge),
+    })
 }
 
 /// What there was before the first change.
@@ -115,7 +119,7 @@ impl Devices {
 }
 
 /// The bridge, if there is one to be used.
-fn existing(state: &Locked, options: &Options) -> Result<Option<Bridge>> {
+fn existing<'lock>(state: &'lock Locked, options: &Options) -> Result<Option<Bridge<'lock>>> {
     match Bridge::open(state, &options.bridge) {
         Ok(bridge) => match options.max_ports {
             Some(wanted) if wanted != bridge.meta.max_ports => Err(Error::MaxPortsFixed {
@@ -133,7 +137,7 @@ fn slots_of_new(options: &Options) -> u32 {
     options.max_ports.unwrap_or(DEFAULT_MAX_PORTS)
 }
 
-fn create(state: &Locked, options: &Options) -> Result<Bridge> {
+fn create<'lock>(state: &'lock Locked, options: &Options) -> Result<Bridge<'lock>> {
     let folder = state.bridge_folder(&options.bridge);
     if folder.exists() {
         // A killed attach left it; it has no ports, so nothing is lost.
@@ -144,7 +148,7 @@ fn create(state: &Locked, options: &Options) -> Result<Bridge> {
 
 /// Checks every device, and that there are slots for all.
 fn plan<'links>(
-    bridge: Option<&Bridge>,
+    bridge: Option<&Bridge<'_>>,
     devices: &Devices,
     wanted: Vec<&'links Link>,
     options: &Options,
@@ -178,7 +182,7 @@ fn plan<'links>(
 }
 
 async fn carry_out(
-    bridge: &mut Bridge,
+    bridge: &mut Bridge<'_>,
     netlink: &Netlink,
     devices: &Devices,
     plans: &[Plan<'_>],
@@ -216,7 +220,7 @@ async fn carry_out(
 }
 
 async fn attach_one(
-    bridge: &mut Bridge,
+    bridge: &mut Bridge<'_>,
     netlink: &Netlink,
     devices: &Devices,
     &Plan { link, slot, port }: &Plan<'_>,
@@ -236,7 +240,7 @@ async fn attach_one(
 }
 
 /// Makes devices what they were before these plans were carried out.
-async fn undo(bridge: &mut Bridge, netlink: &Netlink, plans: &[Plan<'_>]) -> Result<()> {
+async fn undo(bridge: &mut Bridge<'_>, netlink: &Netlink, plans: &[Plan<'_>]) -> Result<()> {
     let mut new = Vec::new();
     for &Plan { link, slot, port } in plans {
         match port {
@@ -251,7 +255,7 @@ async fn undo(bridge: &mut Bridge, netlink: &Netlink, plans: &[Plan<'_>]) -> Res
 }
 
 /// Refuses devices that are ports of another bridge of ours.
-fn refuse_ports_of(bridge: &Bridge, wanted: &[&Link], own: &str) -> Result<()> {
+fn refuse_ports_of(bridge: &Bridge<'_>, wanted: &[&Link], own: &str) -> Result<()> {
     if bridge.name == own {
         return Ok(());
     }

@@ -2,6 +2,8 @@
 
 use std::{
     fs, io,
+    marker::PhantomData,
+    ops::Deref,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
@@ -19,12 +21,14 @@ use bridge_common::{
     layout::{self, Config, map, program},
     port::{Ingress, Port},
 };
+use serde::Serialize;
 
 use crate::{
     OBJECT,
     error::{Context as _, Error, Result},
-    kernel, namespace,
-    state::Locked,
+    kernel, link, namespace,
+    netlink::Link,
+    state::{Folder, Locked},
     sys::elements,
 };
 
@@ -52,8 +56,8 @@ const BPF_PSEUDO_KFUNC_CALL: u8 = 2;
 /// out others while it has these.
 const LRU_FREE_PER_CPU: u32 = 128;
 
-/// A bridge whose maps are open.
-pub struct Bridge {
+/// A bridge whose maps are open. It is changed by whoever has it mutable, and has locked the state for as long.
+pub struct Bridge<'lock> {
     /// Its name.
     pub name: String,
     /// Where it is pinned.
@@ -75,6 +79,53 @@ pub struct Bridge {
     pub(crate) detached: Array<MapData, DetachedPaths>,
     /// The map of paths, to be read by [`sums`](crate::sys::sums).
     pub(crate) path_data: MapData,
+    lock: PhantomData<&'lock Locked>,
+}
+
+/// A bridge to be read only, while a command may be changing it.
+pub struct Reading(Bridge<'static>);
+
+impl Deref for Reading {
+    type Target = Bridge<'static>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// Bridges of a state folder, and what is in their place.
+pub struct Opened<B> {
+    /// Those that could be opened, sorted by name.
+    pub bridges: Vec<B>,
+    /// The rest, sorted by name.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl<B> Opened<B> {
+    /// What could not be opened, without the bridge of this name.
+    pub(crate) fn unreadable_but(self, name: &str) -> Vec<Unreadable> {
+        let mut unreadable = self.unreadable;
+        unreadable.retain(|entry| entry.bridge != name);
+        unreadable
+    }
+}
+
+/// What a command has done to ports, and what it has left alone since it can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report<T> {
+    /// The ports.
+    pub ports: Vec<T>,
+    /// Sorted by name.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// Something in the state folder that can't be used as a bridge: half made, of another version, or nothing of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Its name.
+    pub bridge: String,
+    /// Why, and what to do.
+    pub error: String,
 }
 
 /// The programs and maps as a bridge of this size needs them, loaded by nothing yet.
@@ -117,26 +168,81 @@ fn linked(object: &[u8], kernel: &layout::Kernel) -> Vec<u8> {
     object
 }
 
-impl Bridge {
-    /// Opens the bridge of this name, in the calling thread's network namespace.
-    pub fn open(state: &Locked, name: &str) -> Result<Self> {
-        let bridge = Self::open_anywhere(state, name)?;
-        if bridge.is_here() {
-            return Ok(bridge);
+/// Opens everything that there is, but for bridges of other network namespaces. One bad entry is one bad entry.
+fn open_all<B>(folder: &Folder, open: impl Fn(&str) -> Result<B>) -> Result<Opened<B>> {
+    let mut opened = Opened {
+        bridges: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    for name in folder.bridges()? {
+        match open(&name) {
+            Ok(bridge) => opened.bridges.push(bridge),
+            Err(Error::OtherNamespace { .. }) => {}
+            // Gone since the folder was listed.
+            Err(_) if !folder.bridge_folder(&name).exists() => {}
+            Err(error) => opened.unreadable.push(Unreadable {
+                bridge: name,
+                error: error.to_string(),
+            }),
         }
-        let next = namespace::enter_command(bridge.meta.network_namespace);
-        Err(Error::OtherNamespace {
-            name: name.to_owned(),
-            next,
-        })
+    }
+    Ok(opened)
+}
+
+impl Reading {
+    /// Opens the bridge of this name, in the calling thread's network namespace.
+    pub fn open(folder: &Folder, name: &str) -> Result<Self> {
+        let reading = Self::open_anywhere(folder, name)?;
+        reading.0.must_be_here()?;
+        Ok(reading)
     }
 
     /// Opens the bridge of this name, whichever network namespace its ports are in.
-    pub fn open_anywhere(state: &Locked, name: &str) -> Result<Self> {
+    pub fn open_anywhere(folder: &Folder, name: &str) -> Result<Self> {
+        match Bridge::open_unlocked(folder, name) {
+            Err(Error::Unfinished { name }) if folder.is_being_changed() => Err(Error::BeingChanged { name }),
+            bridge => bridge.map(Self),
+        }
+    }
+
+    /// Opens all bridges of the calling thread's network namespace.
+    pub fn open_all(folder: &Folder) -> Result<Opened<Self>> {
+        open_all(folder, |name| Self::open(folder, name))
+    }
+}
+
+impl<'lock> Bridge<'lock> {
+    /// Opens the bridge of this name, in the calling thread's network namespace.
+    pub fn open(state: &'lock Locked, name: &str) -> Result<Self> {
+        let bridge = Self::open_unlocked(state, name)?;
+        bridge.must_be_here()?;
+        Ok(bridge)
+    }
+
+    /// Opens all bridges of the calling thread's network namespace.
+    pub fn open_all(state: &'lock Locked) -> Result<Opened<Self>> {
+        open_all(state, |name| Self::open(state, name))
+    }
+
+    fn must_be_here(&self) -> Result<()> {
+        if self.is_here() {
+            return Ok(());
+        }
+        Err(Error::OtherNamespace {
+            name: self.name.clone(),
+            next: namespace::enter_command(self.meta.network_namespace),
+        })
+    }
+
+    fn open_unlocked(state: &Folder, name: &str) -> Result<Self> {
         let folder = state.bridge_folder(name);
         if !folder.is_dir() {
-            return Err(Error::NoBridge {
-                name: name.to_owned(),
+            return Err(if folder.exists() {
+                Error::Foreign { path: folder }
+            } else {
+                Error::NoBridge {
+                    name: name.to_owned(),
+                }
             });
         }
         let record: Array<_, layout::Bridge> = pinned(&folder, map::BRIDGE).map_err(|error| match error {
@@ -144,7 +250,7 @@ impl Bridge {
             OpenError::Missing => Error::Unfinished {
                 name: name.to_owned(),
             },
-            OpenError::Other(error) => error,
+            OpenError::Other(cause) => damaged(name, &cause),
         })?;
         let meta = record.get(&0, 0).at(name, "read its record")?;
         match meta.version {
@@ -166,7 +272,7 @@ impl Bridge {
             OpenError::Missing => Error::Unfinished {
                 name: name.to_owned(),
             },
-            OpenError::Other(error) => error,
+            OpenError::Other(cause) => damaged(name, &cause),
         };
         Ok(Self {
             name: name.to_owned(),
@@ -187,25 +293,12 @@ impl Bridge {
             detached: pinned(&folder, map::DETACHED).map_err(unfinished)?,
             path_data: pinned_data(&folder, map::PATHS).map_err(unfinished)?,
             folder,
+            lock: PhantomData,
         })
     }
 
-    /// All bridges of the calling thread's network namespace, but for those that can't be read: half-made ones and
-    /// ones of another version. They must not keep the others from being used; `show` tells of them.
-    pub fn open_all(state: &Locked) -> Result<Vec<Self>> {
-        let mut bridges = Vec::new();
-        for name in state.bridges()? {
-            match Self::open(state, &name) {
-                Ok(bridge) => bridges.push(bridge),
-                Err(Error::OtherNamespace { .. } | Error::Unfinished { .. } | Error::OtherLayout { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(bridges)
-    }
-
     /// Makes a bridge with room for this many ports. On failure nothing of it stays.
-    pub fn create(state: &Locked, name: &str, max_ports: u32) -> Result<Self> {
+    pub fn create(state: &'lock Locked, name: &str, max_ports: u32) -> Result<Self> {
         let folder = state.bridge_folder(name);
         fs::DirBuilder::new()
             .mode(0o700)
@@ -333,6 +426,66 @@ impl Bridge {
     }
 }
 
+/// What can still be told of a bridge that can't be opened.
+pub(crate) struct Remains {
+    /// Its ports, if they are recorded as they are today.
+    ports: Vec<Port>,
+    /// Indices of the devices that its programs are attached to, by link.
+    links: Vec<(PathBuf, u32)>,
+}
+
+/// The first version whose ports are recorded as today ([`Port`]).
+const PORTS_SINCE: u32 = 3;
+
+impl Remains {
+    /// Of the bridge of this name, if it is the calling thread's network namespace's.
+    pub fn of(state: &Folder, name: &str) -> Result<Self> {
+        let folder = state.bridge_folder(name);
+        let record: Option<layout::Bridge> = pinned::<Array<_, _>>(&folder, map::BRIDGE)
+            .ok()
+            .and_then(|record| record.get(&0, 0).ok());
+        if let Some(record) = record
+            && record.network_namespace != namespace::current()
+        {
+            return Err(Error::OtherNamespace {
+                name: name.to_owned(),
+                next: namespace::enter_command(record.network_namespace),
+            });
+        }
+        let known = record.is_some_and(|record| (PORTS_SINCE..=layout::VERSION).contains(&record.version));
+        let ports: Option<Array<_, Port>> = pinned(&folder, map::PORTS).ok().filter(|_| known);
+        let ports = ports.iter().flat_map(Array::iter).flatten();
+        let ports = ports.filter(|port| port.ifindex != 0).collect();
+        let pins = fs::read_dir(&folder).at(folder.display(), "list what is pinned")?;
+        let pins = pins.flatten().map(|entry| entry.path());
+        Ok(Self {
+            ports,
+            links: pins
+                .filter_map(|pin| Some((pin.clone(), link::device_of(&pin)?)))
+                .collect(),
+        })
+    }
+
+    /// The devices that are still there, each with its record.
+    pub fn ports<'a>(&self, links: &'a [Link]) -> Vec<(Option<Port>, &'a Link)> {
+        let attached = |link: &&Link| self.links.iter().any(|(_, ifindex)| *ifindex == link.ifindex);
+        let record = |link: &Link| self.ports.iter().find(|port| port.ifindex == link.ifindex);
+        links
+            .iter()
+            .filter(attached)
+            .map(|link| (record(link).copied(), link))
+            .collect()
+    }
+
+    /// Detaches its programs at once: unpinning alone does so later.
+    pub fn detach_links(&self) -> Result<()> {
+        for (pin, _) in &self.links {
+            link::detach(pin).at(pin.display(), "detach the program")?;
+        }
+        Ok(())
+    }
+}
+
 /// Removes what is pinned in a bridge's folder, whatever it is.
 pub(crate) fn remove_folder(folder: &Path, name: &str) -> Result<()> {
     // The record first: what is left if this is interrupted is known to be unfinished.
@@ -367,6 +520,13 @@ pub(crate) fn load_error(object: &str, error: ProgramError) -> Error {
         object: object.to_owned(),
         action: "load",
         cause,
+    }
+}
+
+fn damaged(name: &str, cause: &Error) -> Error {
+    Error::Damaged {
+        name: name.to_owned(),
+        cause: cause.to_string(),
     }
 }
 

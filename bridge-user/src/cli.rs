@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tapbridge::{
     Error,
     attach::{self, attach},
-    bridge::Bridge,
+    bridge::{Bridge, Opened, Reading, Report, Unreadable},
     common::{
         fdb::DEFAULT_AGEING_SECONDS,
         layout::{DEFAULT_MAX_PORTS, MAX_PORTS_LIMIT},
@@ -204,6 +204,8 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
             });
             let attached = uninterrupted(work).await?;
             drop(progress);
+            // Nobody shall wait for whoever reads what is printed.
+            drop(locked);
             output::attached(&attached, &options.bridge, json)
         }
         Command::Run => {
@@ -227,26 +229,34 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
                     }
                     .into());
                 }
-                (None, None) if targets.all => Vec::new(),
+                (None, None) if targets.all => Report {
+                    ports: Vec::new(),
+                    unreadable: Vec::new(),
+                },
                 (None, None) => return Err(not_attached(&targets.interfaces[0]).into()),
             };
             drop(progress);
-            output::detached(&detached, json)
+            output::detached(&detached, json)?;
+            if detached.unreadable.is_empty() || !targets.all {
+                return Ok(());
+            }
+            // It was to be everything.
+            bail!(
+                "{} of the bridges could not be detached, see above",
+                detached.unreadable.len()
+            )
         }
-        Command::Show(Which { bridge }) => {
-            let locked = read(&state, bridge.as_deref())?;
-            output::overview(&show(&state, locked.as_ref(), bridge.as_deref()).await?, json)
-        }
+        Command::Show(Which { bridge }) => output::overview(&show(&state, bridge.as_deref()).await?, json),
         Command::Fdb { command } => fdb::run(&state, command, json).await,
         Command::Stats(Stats { which, watch }) => match watch {
             None => output::statistics(&statistics(&state, which.bridge.as_deref()).await?, None, json),
             Some(period) => watch_statistics(&state, which.bridge.as_deref(), period, json).await,
         },
         Command::Monitor(Monitor { bridge }) => {
-            let locked = read(&state, Some(&bridge))?;
-            let bridge = open(locked.as_ref(), Some(&bridge))?.remove(0);
-            drop(locked);
-            monitor(bridge, asked_to_end(), |event| output::event(&event, json)).await
+            monitor(&state, &bridge, asked_to_end(), |event| {
+                output::event(&event, json)
+            })
+            .await
         }
         Command::Set(Set { bridge, ageing_time }) => {
             let locked = change(&state, &bridge)?;
@@ -295,15 +305,24 @@ fn not_attached(name: &str) -> Error {
     }
 }
 
-/// Locks for reading. Without any state there is nothing to read, and no bridge of a given name.
-fn read(state: &State, bridge: Option<&str>) -> Result<Option<Locked>> {
-    match (state.read()?, bridge) {
-        (None, Some(name)) => Err(Error::NoBridge {
-            name: name.to_owned(),
+/// Opens bridges for reading. Without any state there is nothing to read, and no bridge of a given name.
+fn read(state: &State, only: Option<&str>) -> Result<Opened<Reading>> {
+    let mut opened = Opened {
+        bridges: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    match (state.read(), only) {
+        (None, Some(name)) => {
+            return Err(Error::NoBridge {
+                name: name.to_owned(),
+            }
+            .into());
         }
-        .into()),
-        (locked, _) => Ok(locked),
+        (None, None) => {}
+        (Some(folder), Some(name)) => opened.bridges.push(Reading::open(&folder, name)?),
+        (Some(folder), None) => opened = Reading::open_all(&folder)?,
     }
+    Ok(opened)
 }
 
 /// Locks for changing a bridge that there must be.
@@ -313,25 +332,27 @@ fn change(state: &State, bridge: &str) -> Result<Locked> {
     })?)
 }
 
-fn open(locked: Option<&Locked>, only: Option<&str>) -> Result<Vec<Bridge>> {
-    match (locked, only) {
-        (None, _) => Ok(Vec::new()),
-        (Some(locked), Some(name)) => Ok(vec![Bridge::open(locked, name)?]),
-        (Some(locked), None) => Ok(Bridge::open_all(locked)?),
-    }
-}
-
 async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
-    let locked = read(state, only)?;
-    let bridges = open(locked.as_ref(), only)?;
+    let Opened {
+        bridges,
+        mut unreadable,
+    } = read(state, only)?;
     let links = Netlink::connect()?.links().await?;
-    let bridges = bridges
-        .iter()
-        .map(|bridge| bridge.statistics(&links))
-        .collect::<tapbridge::Result<_>>()?;
+    let mut statistics = Vec::new();
+    for bridge in bridges {
+        match bridge.statistics(&links) {
+            Ok(read) => statistics.push(read),
+            Err(error) if only.is_some() => return Err(error.into()),
+            Err(error) => unreadable.push(Unreadable {
+                bridge: bridge.name.clone(),
+                error: error.to_string(),
+            }),
+        }
+    }
     Ok(Statistics {
         schema: stats::SCHEMA,
-        bridges,
+        bridges: statistics,
+        unreadable,
     })
 }
 

@@ -4,10 +4,10 @@ use bridge_common::port::Port;
 use serde::Serialize;
 
 use crate::{
-    bridge::{Bridge, remove_folder},
+    bridge::{Bridge, Opened, Remains, Report, Unreadable, remove_folder},
     error::{Error, Result},
     netlink::{Link, Netlink},
-    port::recorded_name,
+    port::{recorded_name, restore},
     state::Locked,
 };
 
@@ -20,6 +20,9 @@ pub struct Detached {
     pub bridge: String,
     /// Whether the device itself was gone already.
     pub gone: bool,
+    /// Whether the device has its settings back that attach had changed. Not where the bridge's record of them can't be
+    /// read: it may be left with `disable_ipv6` 1, promiscuous, and without a queueing discipline.
+    pub restored: bool,
 }
 
 /// Detaches devices by name: those of one bridge, or of any in this network namespace. Either all are found or none
@@ -29,15 +32,21 @@ pub async fn detach(
     interfaces: &[String],
     only: Option<&str>,
     mut progress: impl FnMut(usize, usize),
-) -> Result<Vec<Detached>> {
+) -> Result<Report<Detached>> {
     let not_attached = |name: &String| Error::NotAttached {
         name: name.clone(),
         bridge: only.map(str::to_owned),
     };
     let netlink = Netlink::connect()?;
     let links = netlink.links().await?;
-    let mut bridges = match only {
-        Some(name) => vec![Bridge::open(state, name)?],
+    let Opened {
+        mut bridges,
+        unreadable,
+    } = match only {
+        Some(name) => Opened {
+            bridges: vec![Bridge::open(state, name)?],
+            unreadable: Vec::new(),
+        },
         None => Bridge::open_all(state)?,
     };
     let mut found = Vec::new();
@@ -47,10 +56,10 @@ pub async fn detach(
             found.push(place);
         }
     }
-    let report = found
+    let ports = found
         .iter()
         .map(|&(index, slot)| report(&bridges[index], &links, slot));
-    let report = report.collect::<Result<Vec<_>>>()?;
+    let ports = ports.collect::<Result<Vec<_>>>()?;
     // What a killed command has left comes first: counters are settled in the order in which ports were detached.
     for bridge in &mut bridges {
         bridge.tidy(&netlink).await?;
@@ -67,16 +76,17 @@ pub async fn detach(
         }
         before += slots.len();
     }
-    Ok(report)
+    Ok(Report { ports, unreadable })
 }
 
-/// Detaches every port of one bridge, or of all in this network namespace, and removes the bridges. `progress` hears
-/// how many of how many ports have been detached.
+/// Detaches every port of one bridge, or of all in this network namespace, and removes the bridges. What can't be read
+/// is cleared away only if it is named: its devices might have to be given back by hand. `progress` hears how many of how
+/// many ports have been detached.
 pub async fn detach_all(
     state: &Locked,
     only: Option<&str>,
     mut progress: impl FnMut(usize, usize),
-) -> Result<Vec<Detached>> {
+) -> Result<Report<Detached>> {
     let names = match only {
         Some(name) => vec![name.to_owned()],
         None => state.bridges()?,
@@ -84,6 +94,7 @@ pub async fn detach_all(
     let netlink = Netlink::connect()?;
     let links = netlink.links().await?;
     let mut reports = Vec::new();
+    let mut unreadable = Vec::new();
     for name in names {
         match Bridge::open(state, &name) {
             Ok(bridge) => {
@@ -95,22 +106,50 @@ pub async fn detach_all(
                 let done = |count: usize| progress(before + count, reports.len());
                 remove_bridge(bridge, &netlink, &slots, done).await?;
             }
-            // What can't be read any more can still be cleared away: the links go with their pins.
-            Err(Error::Unfinished { .. } | Error::OtherLayout { .. }) => clear_away(state, &name)?,
+            // Nothing was attached yet, or is any more.
+            Err(Error::Unfinished { .. }) => remove_folder(&state.bridge_folder(&name), &name)?,
             Err(Error::OtherNamespace { .. }) if only.is_none() => {}
+            Err(Error::OtherLayout { .. } | Error::Damaged { .. }) if only.is_some() => {
+                reports.extend(clear_away(state, &netlink, &links, &name).await?);
+            }
+            Err(error) if only.is_none() => unreadable.push(Unreadable {
+                bridge: name,
+                error: error.to_string(),
+            }),
             Err(error) => return Err(error),
         }
     }
-    Ok(reports)
+    Ok(Report {
+        ports: reports,
+        unreadable,
+    })
 }
 
-fn clear_away(state: &Locked, name: &str) -> Result<()> {
-    remove_folder(&state.bridge_folder(name), name)
+/// Removes a bridge that can't be opened, and gives devices back as far as can be told how they were.
+async fn clear_away(state: &Locked, netlink: &Netlink, links: &[Link], name: &str) -> Result<Vec<Detached>> {
+    let remains = Remains::of(state, name)?;
+    let queueings = netlink.queueings().await?;
+    let mut ports = Vec::new();
+    for (port, link) in remains.ports(links) {
+        let restored = match port {
+            Some(port) => restore(netlink, &queueings, &port).await.is_ok(),
+            None => false,
+        };
+        ports.push(Detached {
+            ifname: link.name.clone(),
+            bridge: name.to_owned(),
+            gone: false,
+            restored,
+        });
+    }
+    remains.detach_links()?;
+    remove_folder(&state.bridge_folder(name), name)?;
+    Ok(ports)
 }
 
 /// Removes a bridge with the last of its ports, whose counters nobody will read.
 async fn remove_bridge(
-    mut bridge: Bridge,
+    mut bridge: Bridge<'_>,
     netlink: &Netlink,
     slots: &[u32],
     done: impl FnMut(usize),
@@ -122,13 +161,14 @@ async fn remove_bridge(
     }
 }
 
-fn report(bridge: &Bridge, links: &[Link], slot: u32) -> Result<Detached> {
+fn report(bridge: &Bridge<'_>, links: &[Link], slot: u32) -> Result<Detached> {
     let port = bridge.port(slot)?;
     let gone = !bridge.has_device(slot)?;
     Ok(Detached {
         ifname: name_of(&port, links, gone),
         bridge: bridge.name.clone(),
         gone,
+        restored: !gone,
     })
 }
 
@@ -139,7 +179,7 @@ pub fn name_of(port: &Port, links: &[Link], gone: bool) -> String {
 }
 
 /// The bridge (by index) and slot of a port, by any of its names. A device that is there goes before one of its name that is gone.
-pub fn find(bridges: &[Bridge], links: &[Link], name: &str) -> Result<Option<(usize, u32)>> {
+pub fn find(bridges: &[Bridge<'_>], links: &[Link], name: &str) -> Result<Option<(usize, u32)>> {
     let mut vanished = None;
     for (index, bridge) in bridges.iter().enumerate() {
         for (slot, port) in bridge.occupied()? {

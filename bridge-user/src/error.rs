@@ -85,6 +85,29 @@ pub enum Error {
         /// The bridge.
         name: String,
     },
+    /// A command is making the bridge, or removing it.
+    #[error("bridge {name}: another command is making or removing it at this moment; try again")]
+    BeingChanged {
+        /// The bridge.
+        name: String,
+    },
+    /// Something of the bridge is not what it should be.
+    #[error(
+        "bridge {name}: can't be used: {cause}; clear it away with 'tapbridge detach --all --bridge {name}' and attach \
+         anew"
+    )]
+    Damaged {
+        /// The bridge.
+        name: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// Somebody else's file.
+    #[error("{path}: is nothing of tapbridge's; remove it with 'rm {path}'")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// The bridge was pinned by another version.
     #[error(
         "bridge {name}: was made by a tapbridge with layout version {found}, and this one has version {expected}; \

@@ -51,7 +51,7 @@ fn now() -> u64 {
     })
 }
 
-impl Bridge {
+impl Bridge<'_> {
     /// All entries that frames are forwarded by, sorted by VLAN and address.
     pub fn fdb(&self, links: &[Link]) -> Result<Vec<Entry>> {
         let (now, ageing) = (now(), self.config()?.ageing);

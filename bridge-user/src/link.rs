@@ -23,9 +23,12 @@ use crate::{
     sys::bpf,
 };
 
-impl Bridge {
+/// What the names of pinned links begin with.
+const PREFIX: &str = "link_";
+
+impl Bridge<'_> {
     fn link_path(&self, slot: u32, hook: Hook) -> PathBuf {
-        self.folder.join(format!("link_{slot}_{}", hook.name()))
+        self.folder.join(format!("{PREFIX}{slot}_{}", hook.name()))
     }
 
     /// Attaches a program to a device, for as long as the link stays pinned.
@@ -74,9 +77,13 @@ impl Bridge {
     }
 }
 
-/// `BPF_OBJ_GET` and `BPF_LINK_DETACH` of `enum bpf_cmd`; aya has neither for a link that it has not made.
+/// Of `enum bpf_cmd`; aya has none of them for a link that it has not made.
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_DETACH: libc::c_long = 34;
+/// Of `enum bpf_link_type`.
+const BPF_LINK_TYPE_XDP: u32 = 6;
+const BPF_LINK_TYPE_TCX: u32 = 11;
 
 #[repr(C)]
 struct ObjectAttributes {
@@ -86,12 +93,52 @@ struct ObjectAttributes {
 }
 
 #[repr(C)]
+struct InfoAttributes {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info` of a link to a device.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    ifindex: u32,
+    attach_type: u32,
+}
+
+#[repr(C)]
 struct DetachAttributes {
     fd: u32,
 }
 
-/// Detaches the link pinned here; says whether it was attached. It is no error if the device is gone.
-fn detach(path: &Path) -> io::Result<bool> {
+/// The index of the device that the program of the link pinned here is attached to; none if this is no such link, or if
+/// its device is gone.
+pub(crate) fn device_of(path: &Path) -> Option<u32> {
+    // Programs and maps answer to the same question with something else.
+    let is_link = path.file_name()?.to_str()?.starts_with(PREFIX);
+    let link = open(path).ok().filter(|_| is_link)?;
+    let mut info = LinkInfo::default();
+    let mut attributes = InfoAttributes {
+        fd: link.as_raw_fd().cast_unsigned(),
+        length: u32::try_from(size_of::<LinkInfo>()).ok()?,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the attributes are of the form that the command reads; it writes no more of the information than its length.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }.ok()?;
+    let device = match info.kind {
+        BPF_LINK_TYPE_XDP | BPF_LINK_TYPE_TCX => info.ifindex,
+        _ => 0,
+    };
+    (device != 0).then_some(device)
+}
+
+/// Opens what is pinned here.
+fn open(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut get = ObjectAttributes {
         path: path.as_ptr() as u64,
@@ -101,11 +148,16 @@ fn detach(path: &Path) -> io::Result<bool> {
     // SAFETY: the attributes are of the form that the command reads, and the path outlives the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut get)? };
     // SAFETY: the kernel has just opened this descriptor for us.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Detaches the link pinned here; says whether it was attached. It is no error if the device is gone.
+pub(crate) fn detach(path: &Path) -> io::Result<bool> {
+    let link = open(path)?;
     let mut detach = DetachAttributes {
         fd: link.as_raw_fd().cast_unsigned(),
     };
-    // SAFETY: as above.
+    // SAFETY: the attributes are of the form that the command reads.
     match unsafe { bpf(BPF_LINK_DETACH, &mut detach) } {
         // The link died with its device (`bpf_xdp_link_detach` does nothing then, `tcx_link_detach` answers this).
         Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),

@@ -16,10 +16,11 @@ use serde::Serialize;
 use tokio::io::unix::AsyncFd;
 
 use crate::{
-    bridge::Bridge,
+    bridge::{Bridge, Reading},
     detach::name_of,
     error::{Context as _, Error, Result},
     netlink::Netlink,
+    state::State,
 };
 
 /// How often the monitor looks whether its bridge is still there.
@@ -96,20 +97,26 @@ impl log::Log for Records {
 
 /// Calls `report` for every change in the bridge until `report` fails, `end` is done or the bridge is gone.
 pub async fn monitor<E: From<Error>>(
-    mut bridge: Bridge,
+    state: &State,
+    name: &str,
     end: impl Future<Output = ()>,
     mut report: impl FnMut(Event) -> Result<(), E>,
 ) -> Result<(), E> {
+    let no_bridge = || Error::NoBridge {
+        name: name.to_owned(),
+    };
+    let bridge = Reading::open(&state.read().ok_or_else(no_bridge)?, name)?;
     let _only = only_reader(&bridge)?;
-    let result = read(&mut bridge, end, &mut report).await;
-    if bridge.folder.exists() {
-        set_log(&mut bridge, false)?;
+    let result = read(state, &bridge, end, &mut report).await;
+    match set_log(state, name, false) {
+        Err(Error::NoBridge { .. }) => {}
+        off => off?,
     }
     result
 }
 
 /// A ring buffer has one reader: two would get half of the records each.
-fn only_reader(bridge: &Bridge) -> Result<File> {
+fn only_reader(bridge: &Reading) -> Result<File> {
     let folder = File::open(&bridge.folder).at(bridge.folder.display(), "open the bridge's folder")?;
     match folder.try_lock() {
         Ok(()) => Ok(folder),
@@ -121,7 +128,8 @@ fn only_reader(bridge: &Bridge) -> Result<File> {
 }
 
 async fn read<E: From<Error>>(
-    bridge: &mut Bridge,
+    state: &State,
+    bridge: &Reading,
     end: impl Future<Output = ()>,
     report: &mut impl FnMut(Event) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -139,7 +147,7 @@ async fn read<E: From<Error>>(
     let mut logger = logger
         .map_err(|error| error.into_parts().1)
         .at(&bridge.name, "wait for the log")?;
-    set_log(bridge, true)?;
+    set_log(state, &bridge.name, true)?;
     let mut end = std::pin::pin!(end);
     let mut check = tokio::time::interval(BRIDGE_CHECK);
     loop {
@@ -176,7 +184,12 @@ async fn read<E: From<Error>>(
     }
 }
 
-fn set_log(bridge: &mut Bridge, on: bool) -> Result<()> {
+/// Lets the programs write to the log, or not.
+fn set_log(state: &State, name: &str, on: bool) -> Result<()> {
+    let locked = state.lock_existing()?.ok_or_else(|| Error::NoBridge {
+        name: name.to_owned(),
+    })?;
+    let mut bridge = Bridge::open(&locked, name)?;
     let mut config = bridge.config()?;
     config.log = u32::from(on);
     bridge.set_config(config)

@@ -12,6 +12,7 @@ use anyhow::Result;
 use serde::Serialize;
 use tapbridge::{
     attach::Attached,
+    bridge::{Report, Unreadable},
     common::counters::PassReason,
     detach::Detached,
     fdb::Entry,
@@ -140,11 +141,23 @@ impl Table {
     }
 }
 
-pub fn attached(attached: &[Attached], bridge: &str, as_json: bool) -> Result<()> {
-    if as_json {
-        return json(&serde_json::json!({ "schema": 1, "bridge": bridge, "ports": attached }));
+/// What can't be used as a bridge, told beside what a command prints.
+pub fn unreadable(entries: &[Unreadable], as_json: bool) {
+    for entry in entries {
+        error(&entry.error, as_json);
     }
-    for port in attached {
+}
+
+pub fn attached(report: &Report<Attached>, bridge: &str, as_json: bool) -> Result<()> {
+    let Report { ports, unreadable } = report;
+    if as_json {
+        let document = serde_json::json!(
+            { "schema": 1, "bridge": bridge, "ports": ports, "unreadable": unreadable }
+        );
+        return json(&document);
+    }
+    self::unreadable(unreadable, false);
+    for port in ports {
         let what = if port.changed {
             "attached"
         } else {
@@ -162,15 +175,20 @@ pub fn attached(attached: &[Attached], bridge: &str, as_json: bool) -> Result<()
     Ok(())
 }
 
-pub fn detached(detached: &[Detached], as_json: bool) -> Result<()> {
+pub fn detached(report: &Report<Detached>, as_json: bool) -> Result<()> {
+    let Report { ports, unreadable } = report;
     if as_json {
-        return json(&serde_json::json!({ "schema": 1, "ports": detached }));
+        return json(&serde_json::json!({ "schema": 1, "ports": ports, "unreadable": unreadable }));
     }
-    for port in detached {
+    self::unreadable(unreadable, false);
+    for port in ports {
         let what = if port.gone {
             "was gone; its place is cleared"
-        } else {
+        } else if port.restored {
             "detached"
+        } else {
+            "detached, but how it was before can't be read: look at its disable_ipv6, its queueing discipline and \
+             whether it is promiscuous"
         };
         writeln!(io::stdout(), "{}: {what} ({})", port.ifname, port.bridge)?;
     }
@@ -204,6 +222,7 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
     match notice {
         Notice::Ready => eprintln!("watching the ports of '--hook auto'; Ctrl-C ends"),
         Notice::Failed(failure) => error(&format!("{failure}; trying again"), as_json),
+        Notice::LeftAlone(entry) => error(&entry.error, as_json),
         Notice::Changed(change) if as_json => json(change)?,
         Notice::Changed(change) => {
             let milliseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3;
@@ -356,6 +375,9 @@ pub fn fdb(entries: &[Entry], as_json: bool) -> Result<()> {
 pub fn statistics(now: &Statistics, before: Option<(&Statistics, Duration)>, as_json: bool) -> Result<()> {
     if as_json {
         return json(now);
+    }
+    if before.is_none() {
+        unreadable(&now.unreadable, false);
     }
     if now.bridges.is_empty() {
         return Ok(writeln!(

@@ -37,7 +37,7 @@ pub fn hooks(port: &Port) -> Vec<&'static str> {
         .collect()
 }
 
-impl Bridge {
+impl Bridge<'_> {
     /// Makes a device the port in a free slot, with the hooks of this mode if it is a tap. On failure the device is as
     /// it was.
     pub(crate) async fn add_port(
@@ -353,7 +353,7 @@ pub(crate) struct Released {
 }
 
 /// Gives a device its settings back. It may have got another name, and may go at any moment.
-async fn restore(netlink: &Netlink, queueings: &Queueings, port: &Port) -> Result<()> {
+pub(crate) async fn restore(netlink: &Netlink, queueings: &Queueings, port: &Port) -> Result<()> {
     let Some(link) = netlink.link_at(port.ifindex).await? else {
         return Ok(());
     };

@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::keeper::Keeper;
 use crate::{
-    bridge::Bridge,
+    bridge::{Bridge, Unreadable},
     error::{Context as _, Error, Result},
     netlink::Netlink,
     state::State,
@@ -34,6 +34,8 @@ pub enum Notice {
     Changed(Change),
     /// It could not do so, or not read a bridge; it goes on.
     Failed(Error),
+    /// It does not look after something that is no bridge that it can use.
+    LeftAlone(Unreadable),
 }
 
 /// Hooks that have changed, and the traffic that they fit better.
@@ -78,7 +80,7 @@ pub async fn run<E: From<Error>>(
     let netlink = Netlink::connect()?;
     // What a killed one has left. Without any bridge there is nothing.
     if let Some(locked) = state.lock_existing()? {
-        for bridge in &mut Bridge::open_all(&locked)? {
+        for bridge in &mut Bridge::open_all(&locked)?.bridges {
             bridge.tidy(&netlink).await?;
         }
     }

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use bridge_common::{
     counters::{PassReason, PortCounters},
-    port::{HookMode, Port},
+    port::{HookMode, Port, flag},
 };
 use serde::Serialize;
 
 use crate::{
-    bridge::Bridge,
+    bridge::{Reading, Unreadable},
     detach::name_of,
     error::{Context as _, Error, Result},
     netlink::{Kind, Link, Netlink},
     port::{hooks, since_boot},
     run::is_running,
-    state::{Locked, State},
+    state::State,
     sysfs::Sysfs,
 };
 
@@ -33,15 +33,6 @@ pub struct Overview {
     pub bridges: Vec<BridgeOverview>,
     /// Bridges that can't be read, sorted by name.
     pub unreadable: Vec<Unreadable>,
-}
-
-/// A bridge that is half made, or that another version made.
-#[derive(Clone, Debug, Serialize)]
-pub struct Unreadable {
-    /// Its name.
-    pub bridge: String,
-    /// Why, and what to do.
-    pub error: String,
 }
 
 /// A bridge.
@@ -81,7 +72,8 @@ pub struct PortOverview {
     pub hook_changes: u32,
     /// How many seconds ago it did so last; none if never.
     pub hook_changed: Option<u64>,
-    /// "up", "down", "no carrier", "gone", or "unknown" in another network namespace.
+    /// "up", "down", "no carrier", "gone", "unknown" in another network namespace, or "unfinished": a command is at work
+    /// on the port, or was killed; the next one clears it away.
     pub state: &'static str,
     /// Octets of payload; none if the device is out of sight.
     pub mtu: Option<u32>,
@@ -99,25 +91,30 @@ pub struct Obstacle {
 }
 
 /// Looks at all bridges, or one.
-pub async fn show(state: &State, locked: Option<&Locked>, only: Option<&str>) -> Result<Overview> {
+pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
     let mut bridges = Vec::new();
     let mut unreadable = Vec::new();
-    if let Some(locked) = locked {
+    if let Some(folder) = state.read() {
         let links = Netlink::connect()?.links().await?;
         let sysfs = Sysfs::open().at("sysfs", "mount")?;
-        let names = only.map_or_else(|| locked.bridges(), |name| Ok(vec![name.to_owned()]))?;
+        let names = only.map_or_else(|| folder.bridges(), |name| Ok(vec![name.to_owned()]))?;
         for name in names {
-            match Bridge::open_anywhere(locked, &name) {
-                Ok(bridge) => bridges.push(overview(&bridge, &links, &sysfs)?),
-                Err(error @ (Error::Unfinished { .. } | Error::OtherLayout { .. })) if only.is_none() => {
-                    unreadable.push(Unreadable {
-                        bridge: name,
-                        error: error.to_string(),
-                    });
-                }
-                Err(error) => return Err(error),
+            let bridge = Reading::open_anywhere(&folder, &name);
+            match bridge.and_then(|bridge| overview(&bridge, &links, &sysfs)) {
+                Ok(bridge) => bridges.push(bridge),
+                Err(error) if only.is_some() => return Err(error),
+                // Gone since the folder was listed.
+                Err(_) if !folder.bridge_folder(&name).exists() => {}
+                Err(error) => unreadable.push(Unreadable {
+                    bridge: name,
+                    error: error.to_string(),
+                }),
             }
         }
+    } else if let Some(name) = only {
+        return Err(Error::NoBridge {
+            name: name.to_owned(),
+        });
     }
     Ok(Overview {
         schema: SCHEMA,
@@ -127,7 +124,7 @@ pub async fn show(state: &State, locked: Option<&Locked>, only: Option<&str>) ->
     })
 }
 
-fn overview(bridge: &Bridge, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOverview> {
+fn overview(bridge: &Reading, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOverview> {
     let here = bridge.is_here();
     let mut ports = Vec::new();
     for (slot, port) in bridge.occupied()? {
@@ -145,6 +142,7 @@ fn overview(bridge: &Bridge, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOver
             hook_changed: hook_changed(&port)?,
             hooks: hooks(&port),
             state: match link {
+                _ if port.has(flag::UNFINISHED) => "unfinished",
                 None if gone => "gone",
                 None => "unknown",
                 Some(link) if !link.up => "down",

@@ -1,12 +1,14 @@
 //! Where the pinned state lies, and the lock that serialises commands.
 //!
-//! A state folder in bpffs holds one folder per bridge. Whoever changes something holds the state folder's lock
-//! exclusively, whoever reads holds it shared.
+//! A state folder in bpffs holds one folder per bridge. Whoever changes something holds the state folder's lock. Whoever
+//! reads does not: nobody waits for a reader, and a reader not for a command that takes seconds. It meets bridges that are
+//! half made, and ports that are, which say so.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
     io,
+    ops::Deref,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -37,12 +39,25 @@ pub struct State {
     root: PathBuf,
 }
 
-/// The state folder, locked.
-pub struct Locked {
+/// The state folder, as it is to be read.
+#[derive(Clone, Debug)]
+pub struct Folder {
     root: PathBuf,
-    exclusive: bool,
+}
+
+/// The state folder, locked: what is in it changes through this value alone.
+pub struct Locked {
+    folder: Folder,
     /// Unlocked when it is closed.
-    _folder: File,
+    _lock: File,
+}
+
+impl Deref for Locked {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
 }
 
 impl State {
@@ -65,18 +80,17 @@ impl State {
                 }
                 _ => {}
             }
-            if let Some(locked) = self.try_lock(true, LOCK_PATIENCE)? {
+            if let Some(locked) = self.try_lock(LOCK_PATIENCE)? {
                 return Ok(locked);
             }
         }
     }
 
-    /// Locks for reading; `None` if there is no state.
-    pub fn read(&self) -> Result<Option<Locked>> {
-        if !self.root.is_dir() {
-            return Ok(None);
-        }
-        self.try_lock(false, LOCK_PATIENCE)
+    /// The folder, to be read without a lock; `None` if there is no state.
+    pub fn read(&self) -> Option<Folder> {
+        self.root.is_dir().then(|| Folder {
+            root: self.root.clone(),
+        })
     }
 
     /// Locks for changing; `None` if there is no state to change.
@@ -84,7 +98,7 @@ impl State {
         if !self.root.is_dir() {
             return Ok(None);
         }
-        self.try_lock(true, LOCK_PATIENCE)
+        self.try_lock(LOCK_PATIENCE)
     }
 
     /// Locks for changing at once or not at all; `None` if there is no state to change or a command is at work.
@@ -92,7 +106,7 @@ impl State {
         if !self.root.is_dir() {
             return Ok(None);
         }
-        match self.try_lock(true, Duration::ZERO) {
+        match self.try_lock(Duration::ZERO) {
             Err(Error::Locked { .. }) => Ok(None),
             result => result,
         }
@@ -118,7 +132,7 @@ impl State {
     }
 
     /// `None` if the folder was removed meanwhile, by the command that held the lock.
-    fn try_lock(&self, exclusive: bool, patience: Duration) -> Result<Option<Locked>> {
+    fn try_lock(&self, patience: Duration) -> Result<Option<Locked>> {
         let object = self.root.display();
         let folder = match File::open(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -126,11 +140,7 @@ impl State {
         };
         let deadline = Instant::now() + patience;
         loop {
-            match if exclusive {
-                folder.try_lock()
-            } else {
-                folder.try_lock_shared()
-            } {
+            match folder.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
                 Err(TryLockError::WouldBlock) => {
@@ -145,9 +155,10 @@ impl State {
         let inode = folder.metadata().map(|data| data.ino()).ok();
         let same = fs::metadata(&self.root).is_ok_and(|now| Some(now.ino()) == inode);
         Ok(same.then(|| Locked {
-            root: self.root.clone(),
-            exclusive,
-            _folder: folder,
+            folder: Folder {
+                root: self.root.clone(),
+            },
+            _lock: folder,
         }))
     }
 
@@ -184,13 +195,19 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
 }
 
-impl Locked {
+impl Folder {
     /// The folder of a bridge.
     pub fn bridge_folder(&self, bridge: &str) -> PathBuf {
         self.root.join(bridge)
     }
 
-    /// Names of all bridges, sorted.
+    /// Whether a command is changing something at this moment.
+    pub fn is_being_changed(&self) -> bool {
+        let lock = File::open(&self.root);
+        lock.is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Names of all that is there, sorted: bridges, unless somebody else has put something there.
     pub fn bridges(&self) -> Result<Vec<String>> {
         let entries = fs::read_dir(&self.root).at(self.root.display(), "list the bridges")?;
         let mut names: Vec<String> = entries
@@ -204,10 +221,8 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        if self.exclusive {
-            // Nothing stays behind when the last bridge is gone; fails while there is one.
-            let _ = fs::remove_dir(&self.root);
-        }
+        // Nothing stays behind when the last bridge is gone; fails while there is one.
+        let _ = fs::remove_dir(&self.folder.root);
     }
 }
 

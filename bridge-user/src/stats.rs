@@ -10,7 +10,7 @@ use bridge_common::{
 use serde::Serialize;
 
 use crate::{
-    bridge::Bridge,
+    bridge::{Bridge, Unreadable},
     detach::name_of,
     error::{Context as _, Result},
     netlink::Link,
@@ -31,6 +31,8 @@ pub struct Statistics {
     pub schema: u32,
     /// Sorted by name.
     pub bridges: Vec<BridgeStatistics>,
+    /// What can't be read, sorted by name.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// Statistics of a bridge, since each of its ports was attached.
@@ -133,7 +135,7 @@ pub struct PathStatistics {
     pub bytes: u64,
 }
 
-impl Bridge {
+impl Bridge<'_> {
     /// Sums the counters of all CPUs.
     pub fn statistics(&self, links: &[Link]) -> Result<BridgeStatistics> {
         let mut names = Vec::new();

@@ -21,6 +21,7 @@ mod refusals;
 mod ring;
 mod run;
 mod several;
+mod state;
 mod statistics;
 mod support;
 mod syscalls;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         trials("ring", ring::TESTS, lacking),
         trials("run", run::TESTS, lacking),
         trials("several", several::TESTS, lacking),
+        trials("state", state::TESTS, lacking),
         trials("statistics", statistics::TESTS, lacking),
         trials("syscalls", syscalls::TESTS, lacking),
         trials("syscalls_output", syscalls_output::TESTS, lacking),

@@ -70,7 +70,7 @@ fn a_vanished_tap_can_be_detached_by_its_name() {
     let detached = switch.json("detach vm2");
     assert_eq!(
         detached["ports"],
-        serde_json::json!([{ "ifname": "vm2", "bridge": "tapbridge", "gone": true }])
+        serde_json::json!([{ "ifname": "vm2", "bridge": "tapbridge", "gone": true, "restored": false }])
     );
     switch.fails("detach vm2");
     assert_eq!(

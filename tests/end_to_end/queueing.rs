@@ -1,12 +1,10 @@
 //! Taps have no queue before their ring while they are attached, unless an administrator wants one.
 
-use std::process::Command;
-
 use lab::Tap;
 
 use crate::support::{
     frames::Flow,
-    program::{link, run},
+    program::{link, tc},
     switch::Switch,
     wire::{assert_receives, send},
 };
@@ -18,12 +16,6 @@ crate::tests![
     a_queue_that_was_chosen_while_attached_stays,
     a_tap_that_was_to_have_none_still_has_none_after_detach,
 ];
-
-fn tc(words: &str) {
-    let mut command = Command::new("tc");
-    command.args(words.split_whitespace());
-    run(command).success();
-}
 
 fn queue(tap: &Tap) -> String {
     let link = link(tap.name()).expect("a tap");

@@ -11,7 +11,7 @@ use tapbridge::{
     state::{Locked, State},
 };
 
-use super::{DEFAULT_BRIDGE, Which, change, not_attached, open, read};
+use super::{DEFAULT_BRIDGE, Which, change, not_attached, read};
 use crate::output;
 
 #[derive(Args)]
@@ -78,16 +78,17 @@ pub async fn run(state: &State, command: Fdb, json: bool) -> Result<()> {
     let links = Netlink::connect()?.links().await?;
     match command {
         Fdb::Show(Which { bridge }) => {
-            let locked = read(state, bridge.as_deref())?;
+            let opened = read(state, bridge.as_deref())?;
+            output::unreadable(&opened.unreadable, json);
             let mut entries = Vec::new();
-            for bridge in open(locked.as_ref(), bridge.as_deref())? {
+            for bridge in opened.bridges {
                 entries.extend(bridge.fdb(&links)?);
             }
             output::fdb(&entries, json)
         }
         Fdb::Add { address, dev } => {
             let locked = state.lock_existing()?.ok_or_else(|| not_attached(&dev))?;
-            let mut bridges = open(Some(&locked), None)?;
+            let mut bridges = Bridge::open_all(&locked)?.bridges;
             let (index, slot) = find(&bridges, &links, &dev)?.ok_or_else(|| not_attached(&dev))?;
             Ok(bridges[index].add_static(address.mac, address.vlan(), slot)?)
         }
@@ -117,7 +118,11 @@ pub async fn run(state: &State, command: Fdb, json: bool) -> Result<()> {
             statics,
         } => {
             let locked = read_or_change(state, only.as_deref())?;
-            let mut bridges = open(locked.as_ref(), only.as_deref())?;
+            let mut bridges = match (&locked, &only) {
+                (None, _) => Vec::new(),
+                (Some(locked), Some(name)) => vec![Bridge::open(locked, name)?],
+                (Some(locked), None) => Bridge::open_all(locked)?.bridges,
+            };
             let flushed = match dev {
                 None => bridges
                     .iter_mut()
@@ -132,6 +137,8 @@ pub async fn run(state: &State, command: Fdb, json: bool) -> Result<()> {
                     bridges[index].flush(Some(&[slot]), statics)?
                 }
             };
+            drop(bridges);
+            drop(locked);
             output::flushed(flushed, json)
         }
     }

@@ -13,7 +13,7 @@ use bridge_common::{
 
 use super::{Change, Notice};
 use crate::{
-    bridge::Bridge,
+    bridge::{Bridge, Reading, Unreadable},
     error::{Error, Result},
     link::refuse_other_xdp,
     netlink::Netlink,
@@ -38,7 +38,7 @@ pub(super) struct Keeper<'state> {
 
 /// A bridge, and its ports of `--hook auto`.
 struct Kept {
-    bridge: Bridge,
+    bridge: Reading,
     /// Tells the bridge from a later one of its name.
     inode: u64,
     /// [`bridge_common::layout::Config::changes`] when the ports were looked up.
@@ -84,8 +84,12 @@ impl<'state> Keeper<'state> {
     pub(super) async fn look(&mut self) -> Vec<Notice> {
         let now = self.start.elapsed();
         let interval = now.saturating_sub(std::mem::replace(&mut self.last, now));
-        let mut failures = Vec::from_iter(self.find_bridges().err());
+        let mut failures = Vec::new();
         let mut notices = Vec::new();
+        match self.find_bridges() {
+            Ok(unreadable) => notices.extend(unreadable.into_iter().map(Notice::LeftAlone)),
+            Err(error) => failures.push(error),
+        }
         let mut wanted = Vec::new();
         for (name, kept) in &mut self.bridges {
             match kept.observe(now) {
@@ -130,19 +134,23 @@ impl<'state> Keeper<'state> {
             .then_some(Notice::Failed(error))
     }
 
-    /// Opens bridges that are new, and forgets those that have gone.
-    fn find_bridges(&mut self) -> Result<()> {
+    /// Opens bridges that are new, and forgets those that have gone. Answers with what is new and can't be opened.
+    fn find_bridges(&mut self) -> Result<Vec<Unreadable>> {
         let inodes = self.state.bridge_inodes()?;
         if inodes == self.seen {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.bridges
             .retain(|name, kept| inodes.get(name) == Some(&kept.inode));
         // A new bridge is not whole before its command has ended.
         let Some(locked) = self.state.lock_if_free()? else {
-            return Ok(());
+            return Ok(Vec::new());
         };
-        for bridge in Bridge::open_all(&locked)? {
+        let mut opened = Reading::open_all(&locked)?;
+        opened
+            .unreadable
+            .retain(|entry| self.seen.get(&entry.bridge) != inodes.get(&entry.bridge));
+        for bridge in opened.bridges {
             if let Some(&inode) = inodes.get(&bridge.name) {
                 self.bridges
                     .entry(bridge.name.clone())
@@ -150,7 +158,7 @@ impl<'state> Keeper<'state> {
             }
         }
         self.seen = inodes;
-        Ok(())
+        Ok(opened.unreadable)
     }
 
     /// Makes a change, if the port is still what it was.
@@ -205,7 +213,7 @@ impl<'state> Keeper<'state> {
 }
 
 impl Kept {
-    fn new(bridge: Bridge, inode: u64) -> Self {
+    fn new(bridge: Reading, inode: u64) -> Self {
         Self {
             bridge,
             inode,

@@ -147,6 +147,13 @@ pub fn signal(child: &Child, name: &str) {
     run(kill).success();
 }
 
+/// Runs `tc` with these words, which must succeed.
+pub fn tc(words: &str) {
+    let mut command = Command::new("tc");
+    command.args(words.split_whitespace());
+    run(command).success();
+}
+
 /// Runs `ip` with these words, which must succeed; answers with what it printed.
 #[track_caller]
 pub fn ip(words: &str) -> String {

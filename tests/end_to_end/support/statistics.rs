@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, ops::Add};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statistics {
     pub schema: u32,
     pub bridges: Vec<Bridge>,
+    pub unreadable: Vec<Value>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

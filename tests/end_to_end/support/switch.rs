@@ -189,6 +189,7 @@ impl Switch {
         let statistics: Statistics = serde_json::from_value(json).expect("the documented statistics");
         assert_eq!(statistics.schema, 1);
         statistics.bridges.iter().for_each(Bridge::assert_conservation);
+        assert_eq!(statistics.unreadable, Vec::<Value>::new());
         statistics.bridges
     }
 
