@@ -16,6 +16,7 @@ use tapbridge::common::{
 
 use crate::{
     packet::{DESTINATION, SOURCE, Tag, VLAN},
+    shared::Shared,
     switch::{Frames, SECOND, Switch, now},
 };
 
@@ -54,7 +55,7 @@ pub const fn generation(slot: u32) -> u32 {
 
 /// A switch, its taps, and the network namespace that they are in, which is the calling thread's meanwhile.
 pub struct Bench {
-    pub switch: Switch,
+    pub switch: Shared,
     /// By slot; `None` where the VMM has exited or the device is gone.
     taps: Vec<Option<Tap>>,
     idle: Vec<IdleTap>,
@@ -65,9 +66,18 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(frames: Frames) -> Self {
+        Self::with(Shared::take(frames))
+    }
+
+    /// A bench whose switch no test has before or after.
+    pub fn unshared(frames: Frames) -> Self {
+        Self::with(Shared::unshared(frames))
+    }
+
+    fn with(switch: Shared) -> Self {
         let private = netns::enter_private().expect("a private namespace");
         let mut bench = Self {
-            switch: Switch::load(frames),
+            switch,
             taps: Vec::new(),
             idle: Vec::new(),
             changed: true,
@@ -92,8 +102,8 @@ impl Bench {
     }
 
     /// Another switch over the same taps, filled in the same way.
-    pub fn another_switch(&self) -> Switch {
-        let mut switch = Switch::load(Frames::Generic);
+    pub fn another_switch(&self) -> Shared {
+        let mut switch = Shared::take(Frames::Generic);
         let ifindexes: Vec<u32> = self.taps().map(|(_, tap)| tap.ifindex()).collect();
         fill(&mut switch, &ifindexes);
         switch
@@ -205,10 +215,12 @@ fn fill(switch: &mut Switch, ifindexes: &[u32]) {
 
 /// An entry of the port in a slot, seen this long ago.
 pub fn entry(slot: u16, age: u64) -> FdbEntry {
+    // A machine that has just been started waits until it can have seen it.
+    while now() <= age {
+        thread::sleep(Duration::from_millis(100));
+    }
     FdbEntry {
-        last_seen: now()
-            .checked_sub(age)
-            .expect("a machine that has run for long enough"),
+        last_seen: now() - age,
         generation: generation(slot.into()),
         slot,
         reserved: 0,

@@ -120,7 +120,7 @@ fn change_state(bench: &mut Bench, alone: &mut Switch, random: &mut Random, down
                 generation: port.generation,
                 slot,
             };
-            for switch in [&mut bench.switch, alone] {
+            for switch in [&mut *bench.switch, alone] {
                 switch.ports.set(slot, port, 0).expect("write PORTS");
                 switch.enter(port.ifindex, ingress);
             }

@@ -75,7 +75,7 @@ fn flooded() -> Vec<Case> {
 }
 
 fn full() {
-    let bench = Bench::new(Frames::Generic);
+    let bench = Bench::unshared(Frames::Generic);
     let cpus = sched_getaffinity(Pid::from_raw(0)).expect("the thread's CPUs");
     let mut usable = (0..CpuSet::count())
         .filter(|&cpu| cpus.is_set(cpu) == Ok(true))

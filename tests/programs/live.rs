@@ -83,7 +83,7 @@ fn arrives(bench: &Bench, frame: &Frame) {
 
 /// A test run leaves the tag in the data; the kernel moves it to the metadata before tcx.
 fn tag_in_the_metadata() {
-    let mut bench = Bench::new(Frames::Generic);
+    let mut bench = Bench::unshared(Frames::Generic);
     let device = bench.tap(INGRESS).name().to_owned();
     bench.switch.attach_tcx(&device);
     for (tag, longest) in [(Tag::None, 1518), (Tag::Customer, 1522), (Tag::Service, 1522)] {

@@ -17,6 +17,7 @@ mod nowhere;
 #[path = "../../bridge-common/tests/logic/packet.rs"]
 mod packet;
 mod recent;
+mod shared;
 mod strangers;
 mod switch;
 

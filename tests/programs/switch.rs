@@ -29,7 +29,7 @@ use crate::context;
 pub const SLOTS: u32 = 5;
 
 pub const SECOND: u64 = 1_000_000_000;
-/// Long enough for a test on a busy machine, and shorter than any machine's uptime.
+/// Long enough for a test on a busy machine.
 pub const AGEING: u64 = 20 * SECOND;
 
 /// What the XDP program takes a test run's frames for.
