@@ -26,6 +26,7 @@ mod spin_command;
 mod steady;
 mod sweep;
 mod vm_image;
+mod vm_run_command;
 mod wait;
 mod workload;
 
@@ -37,6 +38,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     bench::BenchArguments, check::CheckArguments, interrupt::Interrupted, pump_command::PumpArguments,
     report_command::ReportArguments, settings::Settings, spin_command::SpinArguments,
+    vm_run_command::VmRunArguments,
 };
 
 /// Guests on this machine's taps, and measurements between them
@@ -56,6 +58,8 @@ enum Command {
     Pump(PumpArguments),
     #[command(hide = true)]
     Spin(SpinArguments),
+    #[command(hide = true)]
+    VmRun(VmRunArguments),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => arguments.run(),
         Command::Pump(arguments) => arguments.run(),
         Command::Spin(arguments) => arguments.run(),
+        Command::VmRun(arguments) => arguments.run(),
     };
     exit_code(result)
 }

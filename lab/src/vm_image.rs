@@ -1,7 +1,9 @@
-//! What a virtual machine boots: a kernel, and an initramfs with the measuring programs, made from unpacked Debian
-//! packages. Nothing of it comes from the host's own /boot or libraries.
+//! What a virtual machine boots: a kernel, and an initramfs, made from unpacked Debian packages. A guest's has the
+//! measuring programs, and nothing of it comes from the host's own /boot or libraries. That of tests gets programs of
+//! the host.
 
 mod cpio;
+mod host;
 mod kernel;
 mod libraries;
 mod packages;
@@ -19,12 +21,12 @@ use anyhow::{Context, Result, bail};
 
 use self::{cpio::Archive, libraries::Needs, packages::BUSYBOX};
 
-pub use packages::Packages;
+pub use {host::environment, packages::Packages};
 
 const INIT: &str = include_str!("vm_image/init.sh");
 
-/// Raised when what is written changes and neither [`INIT`] nor [`MODULES`] does.
-const FORM: u32 = 3;
+/// Raised when what is written changes and neither [`INIT`] nor a list of modules does.
+const FORM: u32 = 4;
 
 /// What drives a virtio network card and a virtio port on PCI, each module after those it needs.
 const MODULES: [&str; 9] = [
@@ -37,6 +39,24 @@ const MODULES: [&str; 9] = [
     "net/core/failover",
     "drivers/net/net_failover",
     "drivers/net/virtio_net",
+];
+
+/// What tests use of the kernel beside those, each module after those it needs.
+const TESTED_MODULES: [&str; 14] = [
+    "drivers/net/tun",
+    "drivers/net/tap",
+    "drivers/net/veth",
+    "drivers/vhost/vhost_iotlb",
+    "drivers/vhost/vhost",
+    "drivers/vhost/vhost_net",
+    "net/llc/llc",
+    "net/802/stp",
+    "net/bridge/bridge",
+    "net/bridge/br_netfilter",
+    "net/802/garp",
+    "net/802/mrp",
+    "net/8021q/8021q",
+    "net/sched/sch_htb",
 ];
 
 const PROGRAMS: [&str; 4] = [
@@ -57,33 +77,80 @@ pub struct Image {
     pub initramfs: PathBuf,
     /// The kernel's release.
     pub release: String,
+    /// The memory that it takes to hold the initramfs and to run what is in it, as QEMU is told.
+    pub memory: &'static str,
+}
+
+/// What an image is made of, beside busybox and [`INIT`].
+#[derive(Hash)]
+struct Recipe {
+    /// The packages' root that has the kernel.
+    kernel: PathBuf,
+    modules: Vec<&'static str>,
+    /// Programs of the guest's packages.
+    programs: &'static [&'static str],
 }
 
 impl Image {
-    /// The image of these packages, which is made when there is none yet.
-    pub fn of(packages: &Packages) -> Result<Self> {
-        let root = packages.guest();
-        let (vmlinuz, release) = find_kernel(&root)?;
+    /// The image of a guest, which is made when there is none yet.
+    pub fn of_guest(packages: &Packages) -> Result<Self> {
+        let recipe = Recipe {
+            kernel: packages.guest(),
+            modules: MODULES.to_vec(),
+            programs: &PROGRAMS,
+        };
+        Self::obtain(packages, &recipe, "256M")
+    }
+
+    /// The image that tests run in, which is made when there is none yet. It has no programs; see
+    /// [`with_files`](Self::with_files).
+    pub fn of_tests(packages: &Packages) -> Result<Self> {
+        let recipe = Recipe {
+            kernel: packages.tested(),
+            modules: [&MODULES[..], &TESTED_MODULES[..]].concat(),
+            programs: &[],
+        };
+        Self::obtain(packages, &recipe, "1G")
+    }
+
+    fn obtain(packages: &Packages, recipe: &Recipe, memory: &'static str) -> Result<Self> {
+        let (vmlinuz, release) = find_kernel(&recipe.kernel)?;
         let folder = packages
             .folder()
-            .join(format!("image-{:016x}", digest(packages)?));
+            .join(format!("image-{:016x}", digest(packages, recipe)?));
         if !folder.is_dir() {
-            eprintln!("making the guests' kernel and initramfs in {}", folder.display());
-            make(&root, &vmlinuz, &release, &folder).context("making the guests' image")?;
+            eprintln!("making Linux {release} and an initramfs in {}", folder.display());
+            make(packages, recipe, &vmlinuz, &release, &folder)
+                .with_context(|| format!("making the image of Linux {release}"))?;
         }
         let elf = folder.join("vmlinux");
         Ok(Self {
             kernel: if elf.exists() { elf } else { vmlinuz },
             initramfs: folder.join("initramfs.cpio"),
             release,
+            memory,
+        })
+    }
+
+    /// The image with files of the host, at the same paths, and the libraries that they need. It lies in a folder of
+    /// the caller's.
+    pub fn with_files(&self, files: &[PathBuf], folder: &Path) -> Result<Self> {
+        let initramfs = folder.join("initramfs.cpio");
+        // The kernel unpacks one archive after the other.
+        let mut archives = read(&self.initramfs)?;
+        archives.extend(host::archive(files)?);
+        fs::write(&initramfs, archives).with_context(|| format!("writing {}", initramfs.display()))?;
+        Ok(Self {
+            initramfs,
+            ..self.clone()
         })
     }
 }
 
 /// Of all that decides what is in the image.
-fn digest(packages: &Packages) -> Result<u64> {
+fn digest(packages: &Packages, recipe: &Recipe) -> Result<u64> {
     let mut digest = DefaultHasher::new();
-    (FORM, INIT, MODULES, packages.list()?).hash(&mut digest);
+    (FORM, INIT, recipe, packages.list()?).hash(&mut digest);
     Ok(digest.finish())
 }
 
@@ -99,13 +166,15 @@ fn find_kernel(root: &Path) -> Result<(PathBuf, String)> {
 }
 
 /// Fills a folder of another name, so that the image appears complete or not at all.
-fn make(root: &Path, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()> {
+fn make(packages: &Packages, recipe: &Recipe, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()> {
     let partial = folder.with_extension(format!("{}.partial", process::id()));
     fs::create_dir(&partial).with_context(|| format!("creating {}", partial.display()))?;
-    let made = fill(root, vmlinuz, release, &partial).and_then(|()| match fs::rename(&partial, folder) {
-        // Another lab was faster.
-        Err(_) if folder.is_dir() => Ok(fs::remove_dir_all(&partial)?),
-        result => Ok(result?),
+    let made = fill(packages, recipe, vmlinuz, release, &partial).and_then(|()| {
+        match fs::rename(&partial, folder) {
+            // Another lab was faster.
+            Err(_) if folder.is_dir() => Ok(fs::remove_dir_all(&partial)?),
+            result => Ok(result?),
+        }
     });
     if made.is_err() {
         let _ = fs::remove_dir_all(&partial);
@@ -113,7 +182,7 @@ fn make(root: &Path, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()>
     made
 }
 
-fn fill(root: &Path, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()> {
+fn fill(packages: &Packages, recipe: &Recipe, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()> {
     match fs::read(vmlinuz)
         .map_err(Into::into)
         .and_then(|file| kernel::vmlinux(&file))
@@ -124,9 +193,12 @@ fn fill(root: &Path, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()>
             vmlinuz.display()
         ),
     }
-    fs::write(folder.join("initramfs.cpio"), initramfs(root, release)?)?;
+    fs::write(
+        folder.join("initramfs.cpio"),
+        initramfs(packages, recipe, release)?,
+    )?;
     // The cache is the user's, this process root's: the user must be able to throw the image away.
-    let owner = fs::metadata(root)?;
+    let owner = fs::metadata(packages.folder())?;
     for path in [folder.to_owned()]
         .into_iter()
         .chain(fs::read_dir(folder)?.flatten().map(|entry| entry.path()))
@@ -137,8 +209,12 @@ fn fill(root: &Path, vmlinuz: &Path, release: &str, folder: &Path) -> Result<()>
     Ok(())
 }
 
-fn initramfs(root: &Path, release: &str) -> Result<Vec<u8>> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn initramfs(packages: &Packages, recipe: &Recipe, release: &str) -> Result<Vec<u8>> {
+    let root = &packages.guest();
     let mut archive = Archive::default();
     for folder in [
         "answers",
@@ -169,9 +245,9 @@ fn initramfs(root: &Path, release: &str) -> Result<Vec<u8>> {
     archive.file("usr/share/misc/magic", b"");
 
     let mut needs = Vec::new();
-    for program in PROGRAMS {
+    for program in recipe.programs {
         let file = read(&root.join(program))?;
-        needs.push(Needs::of(&file).with_context(|| program.to_owned())?);
+        needs.push(Needs::of(&file).with_context(|| (*program).to_owned())?);
         archive.file(program, &file);
     }
     if let Some(linker) = needs.iter().find_map(|needs| needs.linker.as_deref()) {
@@ -185,16 +261,16 @@ fn initramfs(root: &Path, release: &str) -> Result<Vec<u8>> {
         archive.file(&format!("{}/{name}", libraries::FOLDERS[0]), &read(&path)?);
     }
 
-    let modules = root.join("lib/modules").join(release);
+    let modules = recipe.kernel.join("lib/modules").join(release);
     let builtin = fs::read_to_string(modules.join("modules.builtin")).unwrap_or_default();
     let mut order = String::new();
-    for module in MODULES {
+    for module in &recipe.modules {
         let file = format!("kernel/{module}.ko");
         if builtin.lines().any(|line| line == file) {
             continue;
         }
         let name = format!("{}.ko", module.rsplit('/').next().unwrap_or(module));
-        archive.file(&format!("modules/{name}"), &read(&modules.join(file))?);
+        archive.file(&format!("modules/{name}"), &packages.module(&modules.join(file))?);
         order.push_str(&name);
         order.push('\n');
     }

@@ -69,9 +69,13 @@ impl PrivateApt {
         command::run(&mut self.ours("apt-get", "update"), LIMIT)
     }
 
-    /// The package that a metapackage stands for: its first dependency.
-    pub fn dependency(&self, package: &str) -> Result<String> {
-        let listed = command::output(self.ours("apt-cache", "depends").arg(package))?;
+    /// The package that a suite's metapackage stands for: its first dependency.
+    pub fn dependency(&self, suite: &str, package: &str) -> Result<String> {
+        let mut depends = self.ours("apt-cache", "depends");
+        depends
+            .arg(format!("-oAPT::Default-Release={suite}"))
+            .arg(package);
+        let listed = command::output(&mut depends)?;
         let first = listed
             .lines()
             .find_map(|line| line.trim().strip_prefix("Depends: "));

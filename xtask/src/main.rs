@@ -10,6 +10,7 @@ mod setup;
 mod test;
 mod totals;
 mod vm;
+mod vm_test;
 
 use std::{
     env,
@@ -55,6 +56,14 @@ enum Task {
     Test {
         /// Passed to the test binaries, for example a part of a test's name.
         #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run the tests on the kernel that is tested beside the host's own, in a virtual machine.
+    ///
+    /// They are a part of `test`: the tests of the programs, and rounds over taps. The machine is QEMU's, with KVM where
+    /// it works; no root is needed.
+    VmTest {
+        /// Passed to the test binaries instead of what chooses among their tests, for example a part of a test's name.
         arguments: Vec<OsString>,
     },
     /// Build tapbridge and the lab, then run the lab as root, after setting up what is missing for it.
@@ -115,6 +124,7 @@ fn run(task: Task) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Test { arguments } => Ok(test::run(&arguments)),
+        Task::VmTest { arguments } => Ok(vm_test::run_alone(&arguments)),
         Task::Lab { arguments } => lab::run(&arguments),
         Task::Bench { arguments } => lab::bench(&arguments),
         Task::RunTest { program, arguments } => Err(test::run_binary(&program, &arguments)),

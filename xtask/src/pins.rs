@@ -18,6 +18,7 @@ pub struct Pins {
 
 /// Debian packages of a virtual machine: of one release, newest versions.
 #[derive(Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct VmPackages {
     /// The release.
     pub suite: String,
@@ -27,6 +28,8 @@ pub struct VmPackages {
     pub guest: Vec<String>,
     /// The metapackage of the guest's kernel.
     pub kernel: String,
+    /// The metapackage of the kernel that the programs are tested on, from the backports.
+    pub tested_kernel: String,
     /// QEMU, from the backports.
     pub qemu: String,
 }
@@ -122,6 +125,7 @@ mod tests {
             backports = "b"
             guest = ["g"]
             kernel = "k"
+            tested-kernel = "t"
             qemu = "q"
         "#;
         let pins = Pins::parse(cargo, "[toolchain]\nchannel = \"1.0.0\"\n").expect("the pins are complete");

@@ -57,7 +57,7 @@ pub fn virtual_machines() -> Result<PathBuf> {
     if !folder.is_dir() {
         let _lock = cache.lock()?;
         if !folder.is_dir() {
-            let how = "fetching packages from Debian (some 150 MB) and unpacking them";
+            let how = "fetching packages from Debian (some 180 MB) and unpacking them";
             timed("virtual machines", how, || vm::install(&cache, &pins))?;
         }
     }

@@ -20,7 +20,7 @@ use xtask::{
     workspace,
 };
 
-use crate::{CARGO_LIMIT, cargo, packages, root, setup, totals::Totals};
+use crate::{CARGO_LIMIT, cargo, packages, root, setup, totals::Totals, vm_test};
 
 /// The test binaries that load programs into the kernel or make network namespaces: package and name. Run by an
 /// ordinary user, they mark their tests as ignored.
@@ -65,8 +65,13 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
             );
             result
         });
+        vm_test::step(&mut failures, &mut totals, arguments, machines.as_deref());
     }
+    conclude(&failures, totals)
+}
 
+/// Prints what failed, and the totals in the last line.
+pub fn conclude(failures: &Failures, totals: Totals) -> ExitCode {
     failures.print();
     println!("{totals}");
     let passed = failures.0.is_empty() && totals.failed == 0;
@@ -89,11 +94,13 @@ pub fn run_binary(program: &Path, arguments: &[OsString]) -> Error {
     anyhow!("`{}` could not be started: {error}", command::line(&test))
 }
 
+/// The parts that failed, and why.
 #[derive(Default)]
-struct Failures(Vec<String>);
+pub struct Failures(Vec<String>);
 
 impl Failures {
-    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> bool {
+    /// Does a part of the work under a heading; a failure is printed at once, and remembered.
+    pub fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> bool {
         println!("\n==> {name}");
         let result = work();
         if let Err(error) = &result {
@@ -149,9 +156,9 @@ fn cargo_test(arguments: &[OsString], machines: Option<&Path>, root: bool) -> Re
 }
 
 /// Runs a command and adds up the totals in its output.
-fn count(test: &mut Command, totals: &mut Totals) -> Result<()> {
+pub fn count(test: &mut Command, totals: &mut Totals) -> Result<()> {
     let mut child = command::spawn(test.stdin(Stdio::null()).stdout(Stdio::piped()))?;
-    let output = child.stdout.take().context("the pipe from cargo test")?;
+    let output = child.stdout.take().context("the pipe from the tests")?;
     let (sender, summaries) = channel();
     thread::spawn(move || pass_on(output, stdout(), &sender));
     let status = command::wait(&mut child, CARGO_LIMIT);

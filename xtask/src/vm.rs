@@ -1,4 +1,4 @@
-//! What the lab's virtual machines are made from: Debian packages, unpacked into the cache. The system's own packages,
+//! What virtual machines are made from, those of the lab and the one that tests run in: Debian packages, unpacked into the cache. The system's own packages,
 //! kernel and /boot are not touched.
 
 use std::{
@@ -22,8 +22,8 @@ use crate::apt::PrivateApt;
 const QEMU: &str = "qemu-system-x86_64";
 const OLDEST_QEMU: u32 = 8;
 
-/// The folder with the packages, if the set-up has made it: `guest` and perhaps `qemu` are roots that packages were
-/// unpacked into, and `packages` lists the guest's, a line each with name and version.
+/// The folder with the packages, if the set-up has made it: `guest`, `tested` and perhaps `qemu` are roots that packages
+/// were unpacked into, and `packages` lists those of the first two, a line each with name and version.
 pub fn folder(cache: &Cache, pins: &Pins) -> PathBuf {
     cache.entry(&entry_name(&pins.vm))
 }
@@ -52,13 +52,16 @@ pub fn install(cache: &Cache, pins: &Pins) -> Result<()> {
             backports,
             guest,
             kernel,
+            tested_kernel,
             qemu,
         } = &pins.vm;
         apt.use_suites(&[suite, backports])?;
-        let kernel = apt.dependency(kernel)?;
+        let kernel = apt.dependency(suite, kernel)?;
+        let tested_kernel = apt.dependency(backports, tested_kernel)?;
         let root = folder.join("guest");
         let mut packages = apt.unpack_with_dependencies(suite, guest, &root)?;
         packages.push(apt.unpack_alone(&kernel, &root)?);
+        packages.push(apt.unpack_alone(&tested_kernel, &folder.join("tested"))?);
         fs::write(folder.join("packages"), packages.concat())?;
         if !has_own_qemu() {
             apt.unpack_with_dependencies(backports, std::slice::from_ref(qemu), &folder.join("qemu"))?;

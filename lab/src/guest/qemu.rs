@@ -2,6 +2,7 @@
 
 mod channel;
 mod machine;
+mod tests_machine;
 mod transcript;
 
 use std::{
@@ -28,7 +29,7 @@ use crate::{
     wait::OnSignal,
 };
 
-pub use machine::Accelerator;
+pub use {machine::Accelerator, tests_machine::TestsMachine};
 
 /// For a command of a moment, in a busy guest without KVM.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -44,7 +45,7 @@ impl QemuMaker {
     pub fn new(packages: &Packages, vhost: bool, placement: Placement) -> Result<Self> {
         machine::check_vhost(vhost)?;
         let qemu = Qemu::find(packages)?;
-        let model = Model::new(qemu, Image::of(packages)?, vhost, placement)?;
+        let model = Model::new(qemu, Image::of_guest(packages)?, vhost, placement)?;
         let facts = Facts {
             kind: Kind::Qemu,
             vmm: Some(format!("QEMU {}", model.qemu.version)),

@@ -68,6 +68,12 @@ output() {
     { cat "/jobs/$1/$2"; echo; } | sed "s/^/@tb data $number /" | tell
 }
 
+# follow COMMAND: runs a shell's command, and passes on what it prints as it comes.
+follow() {
+    set -o pipefail
+    sh -c "$1" 2>&1 </dev/null | while IFS= read -r line; do echo "@tb data $number $line"; done
+}
+
 # stop JOB: asks a program to end.
 stop() {
     kill "$(cat "/jobs/$1/pid")"

@@ -3,9 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Busybox's place in a root.
 pub const BUSYBOX: &str = "bin/busybox";
@@ -39,6 +40,31 @@ impl Packages {
     /// The root that the guest's packages were unpacked into.
     pub fn guest(&self) -> PathBuf {
         self.folder.join("guest")
+    }
+
+    /// The root that the kernel for tests was unpacked into.
+    pub fn tested(&self) -> PathBuf {
+        self.folder.join("tested")
+    }
+
+    /// A kernel's module; where it is compressed, unpacked.
+    pub fn module(&self, path: &Path) -> Result<Vec<u8>> {
+        let compressed = path.with_added_extension("xz");
+        if !compressed.exists() {
+            return fs::read(path).with_context(|| format!("reading {}", path.display()));
+        }
+        let unpacked = Command::new(self.busybox())
+            .args(["unxz", "-c"])
+            .arg(&compressed)
+            .output()
+            .with_context(|| format!("starting {}", self.busybox().display()))?;
+        ensure!(
+            unpacked.status.success(),
+            "unpacking {}: {}",
+            compressed.display(),
+            String::from_utf8_lossy(&unpacked.stderr).trim()
+        );
+        Ok(unpacked.stdout)
     }
 
     /// The root that QEMU's packages were unpacked into, if they were.

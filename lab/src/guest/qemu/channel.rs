@@ -65,6 +65,19 @@ impl Channel {
         })
     }
 
+    /// Has the guest's shell run a command whose output is wanted as it comes, line by line; returns its status.
+    pub fn follow(&self, command: &str, limit: Duration, mut said: impl FnMut(&str)) -> Result<u8> {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.send(&format!("follow {}", quoted(command)))?;
+        let what = format!("{} to finish '{command}'", inner.machine.name());
+        wait::until(&what, limit, OnSignal::Stop, || {
+            let listened = inner.listen();
+            said(&inner.transcript.so_far());
+            listened?;
+            Ok(inner.transcript.answer().map(|(status, _)| status))
+        })
+    }
+
     /// Starts a program in the guest.
     pub fn start(self: &Rc<Self>, name: String, words: &[&str]) -> Result<ChannelJob> {
         let id = {

@@ -163,10 +163,15 @@ impl Model {
             .write(true)
             .open("/dev/kvm")
             .context("/dev/kvm")?;
+        let channel = Channel::new(self.start_alone("QEMU with KVM")?);
+        channel.wait_until_ready(TRIAL_LIMIT)
+    }
+
+    /// Starts a machine that has no network card.
+    pub fn start_alone(&self, name: &str) -> Result<Process> {
         let mut command = self.qemu.command(None)?;
         self.describe(&mut command, "");
-        let channel = Channel::new(Process::start_with_input("QEMU with KVM", command)?);
-        channel.wait_until_ready(TRIAL_LIMIT)
+        Process::start_with_input(name, command)
     }
 
     /// Starts the machine of a seat, whose tap is there, unless it is to use an open macvtap.
@@ -206,7 +211,7 @@ impl Model {
             // more than it gains.
             Accelerator::Tcg => command
                 .args(["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"])
-                .args(["-smp", "1", "-m", "256"]),
+                .args(["-smp", "1", "-m", self.image.memory]),
         };
         // Requests and answers have a virtio port of their own: a serial port under TCG loses an interrupt now and
         // then, and its output with it until the next input. There the kernel's last words go.

@@ -87,6 +87,11 @@ impl Transcript {
         }
     }
 
+    /// What the answer has said since this was asked last.
+    pub fn so_far(&mut self) -> String {
+        std::mem::take(&mut self.answer)
+    }
+
     /// The status and the text of the answer, once it is complete.
     pub fn answer(&mut self) -> Option<(u8, String)> {
         Some((self.status?, std::mem::take(&mut self.answer)))
@@ -120,6 +125,15 @@ mod tests {
         assert_eq!(transcript.answer(), None);
         transcript.feed(b"@tb done 2 7\n");
         assert_eq!(transcript.answer(), Some((7, "one\n  two \n\n".into())));
+    }
+
+    #[test]
+    fn an_answer_can_be_followed() {
+        let mut transcript = said("@tb data 2 one\n");
+        assert_eq!(transcript.so_far(), "one\n");
+        transcript.feed(b"@tb data 2 two\n@tb done 2 0\n");
+        assert_eq!(transcript.so_far(), "two\n");
+        assert_eq!(transcript.answer(), Some((0, String::new())));
     }
 
     #[test]
