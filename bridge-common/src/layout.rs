@@ -36,12 +36,12 @@ pub struct Bridge {
     pub version: u32,
     /// Slots for ports.
     pub max_ports: u32,
-    /// Inode of the network namespace whose ifindexes the maps hold.
+    /// Inode of the network namespace whose ifindexes the maps hold, to find it by; a later one can have the same.
     pub network_namespace: u64,
     /// The next port's generation.
     pub next_generation: u32,
-    /// Keeps the struct free of padding.
-    pub reserved: u32,
+    /// The lower half of that namespace's cookie (`SO_NETNS_COOKIE`, a count of namespaces); 0 in a bridge of version 3.
+    pub network_cookie: u32,
 }
 
 /// What the running kernel's BTF says of its structures: the global `KERNEL`, set when the programs are loaded. Offsets

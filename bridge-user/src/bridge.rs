@@ -26,7 +26,8 @@ use serde::Serialize;
 use crate::{
     OBJECT,
     error::{Context as _, Error, Result},
-    kernel, link, namespace,
+    kernel, link,
+    namespace::{self, Network},
     netlink::Link,
     state::{Folder, Locked},
     sys::elements,
@@ -225,8 +226,14 @@ impl<'lock> Bridge<'lock> {
     }
 
     fn must_be_here(&self) -> Result<()> {
-        if self.is_here() {
+        if self.is_here()? {
             return Ok(());
+        }
+        if self.is_abandoned()? {
+            return Err(Error::NamespaceGone {
+                name: self.name.clone(),
+                inode: self.meta.network_namespace,
+            });
         }
         Err(Error::OtherNamespace {
             name: self.name.clone(),
@@ -352,12 +359,13 @@ impl<'lock> Bridge<'lock> {
         tcx.pin(folder.join(program::TCX))
             .at(name, "pin the tcx program")?;
 
+        let here = Network::current()?;
         let meta = layout::Bridge {
             version: layout::VERSION,
             max_ports,
-            network_namespace: namespace::current(),
+            network_namespace: here.inode,
             next_generation: 1,
-            reserved: 0,
+            network_cookie: here.cookie,
         };
         let mut record: Array<_, layout::Bridge> = object
             .map_mut(map::BRIDGE)
@@ -368,8 +376,23 @@ impl<'lock> Bridge<'lock> {
     }
 
     /// Whether the bridge is in the calling thread's network namespace.
-    pub fn is_here(&self) -> bool {
-        self.meta.network_namespace == namespace::current()
+    pub fn is_here(&self) -> Result<bool> {
+        network(&self.meta).is_here()
+    }
+
+    /// Whether the bridge's network namespace is gone, so that nobody can use the bridge any more. It forwards nothing:
+    /// no port has its device. One of a namespace that is still there may well be in this state too, until its VMs are
+    /// started again; so something must keep the namespace.
+    pub fn is_abandoned(&self) -> Result<bool> {
+        if self.is_here()? {
+            return Ok(false);
+        }
+        for (slot, _) in self.occupied()? {
+            if self.has_device(slot)? {
+                return Ok(false);
+            }
+        }
+        Ok(!network(&self.meta).is_kept())
     }
 
     /// The port in a slot; its `ifindex` is 0 if the slot is empty.
@@ -426,6 +449,14 @@ impl<'lock> Bridge<'lock> {
     }
 }
 
+/// The network namespace that a bridge's ports are in.
+fn network(record: &layout::Bridge) -> Network {
+    Network {
+        inode: record.network_namespace,
+        cookie: record.network_cookie,
+    }
+}
+
 /// What can still be told of a bridge that can't be opened.
 pub(crate) struct Remains {
     /// Its ports, if they are recorded as they are today.
@@ -444,8 +475,16 @@ impl Remains {
         let record: Option<layout::Bridge> = pinned::<Array<_, _>>(&folder, map::BRIDGE)
             .ok()
             .and_then(|record| record.get(&0, 0).ok());
+        let pins = fs::read_dir(&folder).at(folder.display(), "list what is pinned")?;
+        let links: Vec<_> = pins
+            .flatten()
+            .map(|entry| entry.path())
+            .filter_map(|pin| Some((pin.clone(), link::device_of(&pin)?)))
+            .collect();
         if let Some(record) = record
-            && record.network_namespace != namespace::current()
+            && !network(&record).is_here()?
+            // As for a bridge that can be opened: see `is_abandoned`.
+            && (!links.is_empty() || network(&record).is_kept())
         {
             return Err(Error::OtherNamespace {
                 name: name.to_owned(),
@@ -456,14 +495,7 @@ impl Remains {
         let ports: Option<Array<_, Port>> = pinned(&folder, map::PORTS).ok().filter(|_| known);
         let ports = ports.iter().flat_map(Array::iter).flatten();
         let ports = ports.filter(|port| port.ifindex != 0).collect();
-        let pins = fs::read_dir(&folder).at(folder.display(), "list what is pinned")?;
-        let pins = pins.flatten().map(|entry| entry.path());
-        Ok(Self {
-            ports,
-            links: pins
-                .filter_map(|pin| Some((pin.clone(), link::device_of(&pin)?)))
-                .collect(),
-        })
+        Ok(Self { ports, links })
     }
 
     /// The devices that are still there, each with its record.

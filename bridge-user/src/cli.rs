@@ -20,7 +20,7 @@ use tapbridge::{
         layout::{DEFAULT_MAX_PORTS, MAX_PORTS_LIMIT},
         port::HookMode,
     },
-    detach::{detach, detach_all},
+    detach::{clear_abandoned, detach, detach_all},
     kernel,
     monitor::monitor,
     netlink::Netlink,
@@ -198,6 +198,8 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
                 max_ports: arguments.max_ports,
             };
             let locked = state.lock()?;
+            let cleared = clear_abandoned(&locked, None)?;
+            output::cleared(&cleared, json);
             let mut progress = Progress::new("attached", json);
             let work = attach(&locked, &arguments.interfaces, &options, |done, all| {
                 progress.tell(done, all);
@@ -206,7 +208,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
             drop(progress);
             // Nobody shall wait for whoever reads what is printed.
             drop(locked);
-            output::attached(&attached, &options.bridge, json)
+            output::attached(&attached, &cleared, &options.bridge, json)
         }
         Command::Run => {
             kernel::check_version()?;
@@ -216,9 +218,19 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
             let bridge = bridge.as_deref();
             let mut progress = Progress::new("detached", json);
             let tell = |done, all| progress.tell(done, all);
+            let mut cleared = Vec::new();
             let detached = match (state.lock_existing()?, bridge) {
                 (Some(locked), _) if targets.all => {
-                    uninterrupted(Box::pin(detach_all(&locked, bridge, tell))).await?
+                    cleared = clear_abandoned(&locked, bridge)?;
+                    output::cleared(&cleared, json);
+                    if bridge.is_some() && !cleared.is_empty() {
+                        Report {
+                            ports: Vec::new(),
+                            unreadable: Vec::new(),
+                        }
+                    } else {
+                        uninterrupted(Box::pin(detach_all(&locked, bridge, tell))).await?
+                    }
                 }
                 (Some(locked), _) => {
                     uninterrupted(Box::pin(detach(&locked, &targets.interfaces, bridge, tell))).await?
@@ -236,7 +248,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
                 (None, None) => return Err(not_attached(&targets.interfaces[0]).into()),
             };
             drop(progress);
-            output::detached(&detached, json)?;
+            output::detached(&detached, &cleared, json)?;
             if detached.unreadable.is_empty() || !targets.all {
                 return Ok(());
             }

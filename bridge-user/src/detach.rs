@@ -25,6 +25,34 @@ pub struct Detached {
     pub restored: bool,
 }
 
+/// A bridge that nobody could use any more, and that has been removed therefore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cleared {
+    /// The bridge.
+    pub bridge: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Removes bridges whose network namespace is gone: all, or one.
+pub fn clear_abandoned(state: &Locked, only: Option<&str>) -> Result<Vec<Cleared>> {
+    let mut cleared = Vec::new();
+    for name in state.bridges()? {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        // What else is wrong with a bridge, whoever needs it hears.
+        if let Err(Error::NamespaceGone { inode, .. }) = Bridge::open(state, &name) {
+            remove_folder(&state.bridge_folder(&name), &name)?;
+            cleared.push(Cleared {
+                bridge: name,
+                reason: format!("its network namespace (net:[{inode}]) is gone"),
+            });
+        }
+    }
+    Ok(cleared)
+}
+
 /// Detaches devices by name: those of one bridge, or of any in this network namespace. Either all are found or none
 /// is detached. `progress` hears how many of how many have been.
 pub async fn detach(

@@ -129,6 +129,17 @@ pub enum Error {
         /// The command that goes there.
         next: String,
     },
+    /// The bridge's network namespace is no more.
+    #[error(
+        "bridge {name}: its network namespace (net:[{inode}]) is gone, and its ports with it; the next \
+         'tapbridge attach' or 'tapbridge detach --all' clears it away"
+    )]
+    NamespaceGone {
+        /// The bridge.
+        name: String,
+        /// The namespace's inode.
+        inode: u64,
+    },
     /// No such device.
     #[error("{name}: no such network device in this network namespace; 'ip link' lists those there are")]
     NoDevice {

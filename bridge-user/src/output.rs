@@ -14,7 +14,7 @@ use tapbridge::{
     attach::Attached,
     bridge::{Report, Unreadable},
     common::counters::PassReason,
-    detach::Detached,
+    detach::{Cleared, Detached},
     fdb::Entry,
     monitor::Event,
     run::{Change, Notice},
@@ -148,11 +148,11 @@ pub fn unreadable(entries: &[Unreadable], as_json: bool) {
     }
 }
 
-pub fn attached(report: &Report<Attached>, bridge: &str, as_json: bool) -> Result<()> {
+pub fn attached(report: &Report<Attached>, cleared: &[Cleared], bridge: &str, as_json: bool) -> Result<()> {
     let Report { ports, unreadable } = report;
     if as_json {
         let document = serde_json::json!(
-            { "schema": 1, "bridge": bridge, "ports": ports, "unreadable": unreadable }
+            { "schema": 1, "bridge": bridge, "ports": ports, "unreadable": unreadable, "cleared": cleared }
         );
         return json(&document);
     }
@@ -175,10 +175,13 @@ pub fn attached(report: &Report<Attached>, bridge: &str, as_json: bool) -> Resul
     Ok(())
 }
 
-pub fn detached(report: &Report<Detached>, as_json: bool) -> Result<()> {
+pub fn detached(report: &Report<Detached>, cleared: &[Cleared], as_json: bool) -> Result<()> {
     let Report { ports, unreadable } = report;
     if as_json {
-        return json(&serde_json::json!({ "schema": 1, "ports": ports, "unreadable": unreadable }));
+        let document = serde_json::json!(
+            { "schema": 1, "ports": ports, "unreadable": unreadable, "cleared": cleared }
+        );
+        return json(&document);
     }
     self::unreadable(unreadable, false);
     for port in ports {
@@ -193,6 +196,13 @@ pub fn detached(report: &Report<Detached>, as_json: bool) -> Result<()> {
         writeln!(io::stdout(), "{}: {what} ({})", port.ifname, port.bridge)?;
     }
     Ok(())
+}
+
+/// Said at once: it has been done, whatever becomes of the command that it was done for.
+pub fn cleared(cleared: &[Cleared], as_json: bool) {
+    for Cleared { bridge, reason } in cleared.iter().filter(|_| !as_json) {
+        eprintln!("bridge {bridge}: cleared away: {reason}");
+    }
 }
 
 pub fn event(event: &Event, as_json: bool) -> Result<()> {
@@ -299,6 +309,12 @@ pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
 fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
     let place = if bridge.here {
         String::new()
+    } else if bridge.namespace_gone {
+        format!(
+            ", its network namespace (net:[{}]) is gone: the next 'tapbridge attach' or 'tapbridge detach --all' clears \
+             it away",
+            bridge.network_namespace
+        )
     } else {
         format!(
             ", in another network namespace (net:[{}])",

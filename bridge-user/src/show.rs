@@ -45,6 +45,8 @@ pub struct BridgeOverview {
     pub here: bool,
     /// Inode of its network namespace.
     pub network_namespace: u64,
+    /// Whether that namespace is gone: the next attach, or detach of everything, clears the bridge away.
+    pub namespace_gone: bool,
     /// Seconds that a learned address lives without a frame from it.
     pub ageing_time: u64,
     /// Slots.
@@ -125,7 +127,7 @@ pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
 }
 
 fn overview(bridge: &Reading, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOverview> {
-    let here = bridge.is_here();
+    let here = bridge.is_here()?;
     let mut ports = Vec::new();
     for (slot, port) in bridge.occupied()? {
         let gone = !bridge.has_device(slot)?;
@@ -162,6 +164,7 @@ fn overview(bridge: &Reading, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOve
         bridge: bridge.name.clone(),
         here,
         network_namespace: bridge.meta.network_namespace,
+        namespace_gone: bridge.is_abandoned()?,
         ageing_time: Duration::from_nanos(bridge.config()?.ageing).as_secs(),
         max_ports: bridge.meta.max_ports,
         ports,

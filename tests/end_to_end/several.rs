@@ -1,10 +1,14 @@
 //! Several bridges: in one network namespace and in different ones.
 
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+
+use aya::maps::{Array, Map, MapData};
 use lab::{Namespace, Tap};
+use tapbridge::common::layout::{Bridge, map};
 
 use crate::support::{
     frames::{BROADCAST, Flow, hello, payload},
-    program::run,
+    program::{happens, ip, run},
     switch::{Switch, command_in, unique},
     wire::{assert_receives, assert_silent, drain, send},
 };
@@ -14,6 +18,9 @@ crate::tests![
     a_bridge_is_detached_by_itself,
     a_bridge_of_another_network_namespace_is_shown_and_otherwise_refused,
     bridges_of_different_network_namespaces_do_not_disturb_each_other,
+    a_bridge_without_devices_belongs_to_its_namespace_while_something_keeps_that,
+    a_bridge_whose_namespace_is_gone_is_cleared_away,
+    a_namespace_does_not_take_the_bridge_of_one_that_had_its_inode,
 ];
 
 fn bridges_side_by_side_leak_no_frames_into_each_other() {
@@ -182,4 +189,148 @@ fn bridges_of_different_network_namespaces_do_not_disturb_each_other() {
     assert_eq!(switch.stats().ports.len(), 2);
     send(near[0], &Flow::udp(1, 2).frame(b"still here"));
     assert_receives(near[1], &Flow::udp(1, 2).frame(b"still here"));
+}
+
+/// How long the kernel may take to clear a namespace away.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Pins a bridge of one port. The port's device is gone then.
+fn attach_for_a_moment(state: &Path, bridge: &str) {
+    let tap = Tap::open("vm1").expect("open a tap");
+    run(command_in(state, &format!("attach vm1 --bridge {bridge}"))).success();
+    drop(tap);
+}
+
+fn change_record(switch: &Switch, bridge: &str, change: impl FnOnce(&mut Bridge)) {
+    let pinned = MapData::from_pin(switch.state().join(bridge).join(map::BRIDGE)).expect("the record");
+    let mut records: Array<_, Bridge> = Map::Array(pinned).try_into().expect("an array of one");
+    let mut record = records.get(&0, 0).expect("the record");
+    change(&mut record);
+    records.set(0, record, 0).expect("write the record");
+}
+
+fn a_bridge_without_devices_belongs_to_its_namespace_while_something_keeps_that() {
+    let switch = Switch::detached(1);
+    let is_kept = || {
+        let shown = &switch.json("show --bridge far")["bridges"][0];
+        assert_eq!(
+            (
+                &shown["here"],
+                &shown["namespace_gone"],
+                &shown["ports"][0]["state"]
+            ),
+            (&false.into(), &false.into(), &"gone".into()),
+            "{shown}"
+        );
+        for words in ["attach vm1 --bridge far", "detach --all --bridge far"] {
+            let complaint = switch.fails(words);
+            assert!(
+                complaint.contains("far: is in another network namespace"),
+                "{words}: {complaint}"
+            );
+        }
+        assert_eq!(switch.json("detach --all")["cleared"], serde_json::json!([]));
+    };
+    // A name.
+    let named = Namespace::create(&unique("tbtest-")).expect("a namespace");
+    let path = named.path().expect("a named namespace");
+    let state = switch.state();
+    named.run(|| attach_for_a_moment(state, "far"));
+    let open = Namespace::open(&path).expect("open the namespace");
+    is_kept();
+    // A descriptor.
+    drop(named);
+    is_kept();
+    // A process.
+    let mut sleep = open.command("sleep").expect("a command");
+    let mut child = sleep.arg("20").spawn().expect("start sleep");
+    drop((sleep, open));
+    is_kept();
+    child.kill().expect("kill sleep");
+    child.wait().expect("wait for sleep");
+    let cleared = switch.json("detach --all");
+    assert_eq!(cleared["cleared"][0]["bridge"], "far", "{cleared}");
+}
+
+fn a_bridge_whose_namespace_is_gone_is_cleared_away() {
+    let switch = Switch::detached(1);
+    let abandon = || {
+        let namespace = Namespace::create(&unique("tbtest-")).expect("a namespace");
+        let state = switch.state();
+        namespace.run(|| {
+            ip("link add port0 up type veth peer name host0");
+            run(command_in(state, "attach port0 --bridge far")).success();
+        });
+        let path = namespace.path().expect("a named namespace");
+        let inode = fs::metadata(path).expect("the namespace").ino();
+        drop(namespace);
+        assert!(
+            happens(LIMIT, || switch.json("show")["bridges"][0]["namespace_gone"]
+                == true),
+            "{}",
+            switch.ok("show")
+        );
+        format!("its network namespace (net:[{inode}]) is gone")
+    };
+    let reason = abandon();
+    assert!(switch.ok("show").contains(&reason));
+    for words in ["stats", "fdb show", "set --ageing-time 9", "detach port0"] {
+        let complaint = switch.fails(&format!("{words} --bridge far"));
+        assert!(
+            complaint.contains(&format!("bridge far: {reason}")) && complaint.contains("clears it away"),
+            "{words}: {complaint}"
+        );
+    }
+    let cleared = format!("bridge far: cleared away: {reason}\n");
+    let output = switch.tapbridge("attach vm1 --bridge far");
+    assert_eq!(output.stderr, cleared, "{output}");
+    assert_eq!(output.success(), "vm1: attached to far (xdp + tcx, auto)\n");
+    switch.ok("detach --all");
+
+    let reason = abandon();
+    let attached = switch.json("attach vm1 --bridge near");
+    assert_eq!(
+        attached["cleared"],
+        serde_json::json!([{ "bridge": "far", "reason": reason }])
+    );
+    abandon();
+    let cleared = switch.json("detach --all --bridge far");
+    assert_eq!(cleared["cleared"][0]["bridge"], "far", "{cleared}");
+    assert_eq!(switch.stats().bridge, "near");
+    // One of another version is cleared away as others are: if it is named.
+    abandon();
+    change_record(&switch, "far", |record| record.version -= 1);
+    switch.ok("detach --all --bridge far");
+    let reason = abandon();
+    let output = switch.tapbridge("detach --all");
+    assert_eq!(
+        output.stderr,
+        format!("bridge far: cleared away: {reason}\n"),
+        "{output}"
+    );
+    assert_eq!(output.success(), "vm1: detached (near)\n");
+    assert!(!switch.state().exists());
+}
+
+fn a_namespace_does_not_take_the_bridge_of_one_that_had_its_inode() {
+    let mut switch = Switch::detached(2);
+    switch.ok("attach vm1");
+    change_record(&switch, "tapbridge", |record| record.network_cookie ^= 1 << 31);
+    // As long as a port has its device there is no doubt that its namespace is there.
+    let shown = &switch.json("show")["bridges"][0];
+    assert_eq!(
+        (&shown["here"], &shown["namespace_gone"]),
+        (&false.into(), &false.into())
+    );
+    switch.remove("vm1");
+    let shown = &switch.json("show")["bridges"][0];
+    assert_eq!(
+        (&shown["here"], &shown["namespace_gone"]),
+        (&false.into(), &true.into())
+    );
+    let attached = switch.json("attach vm2");
+    assert_eq!(attached["cleared"][0]["bridge"], "tapbridge", "{attached}");
+    let ports = switch.stats().ports;
+    assert_eq!(ports.len(), 1, "{ports:#?}");
+    assert_eq!(ports[0].ifname, "vm2");
 }
