@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, DevMap, HashMap, Map, MapData, MapError, PerCpuArray, xdp::XdpMapError},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{SchedClassifier, Xdp},
     util::nr_cpus,
 };
 use bridge_common::{
@@ -31,6 +31,7 @@ use crate::{
     netlink::Link,
     state::{Folder, Locked},
     sys::elements,
+    verifier::load_error,
 };
 
 /// The maps that are pinned. `BRIDGE` is the last to be filled: a folder where it is empty is half made.
@@ -524,34 +525,6 @@ pub(crate) fn remove_folder(folder: &Path, name: &str) -> Result<()> {
     match fs::remove_file(folder.join(map::BRIDGE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at(name, "remove its record"),
         _ => fs::remove_dir_all(folder).at(name, "remove the bridge's folder"),
-    }
-}
-
-/// What the verifier said last is what it objected to; all it said can be megabytes.
-pub(crate) fn load_error(object: &str, error: ProgramError) -> Error {
-    let cause = match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
-            let log = verifier_log.to_string();
-            let last: Vec<&str> = log
-                .lines()
-                .filter(|line| !line.is_empty())
-                .rev()
-                .take(4)
-                .collect();
-            format!(
-                "{io_error}; the verifier's last words: {}",
-                last.into_iter().rev().collect::<Vec<_>>().join(" / ")
-            )
-        }
-        error => error.to_string(),
-    };
-    Error::System {
-        object: object.to_owned(),
-        action: "load",
-        cause,
     }
 }
 

@@ -56,6 +56,33 @@ pub struct CommandLine {
     /// Folder in a bpffs that holds the bridges
     #[arg(long, global = true, value_name = "FOLDER", default_value = DEFAULT_STATE, env = "TAPBRIDGE_STATE")]
     state: PathBuf,
+
+    /// What is told on standard error besides errors; debug: all that the kernel's verifier says of a program that it
+    /// refuses
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", default_value_t = LogLevel::Warn)]
+    pub log_level: LogLevel,
+}
+
+/// Which messages of the log are printed: these and graver ones.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
+        }
+    }
 }
 
 #[derive(Subcommand)]

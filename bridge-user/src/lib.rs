@@ -25,6 +25,7 @@ mod sys;
 pub mod syscalls;
 pub mod sysctl;
 pub mod sysfs;
+mod verifier;
 
 pub use bridge_common as common;
 pub use error::{Error, Result};

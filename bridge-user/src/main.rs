@@ -3,7 +3,7 @@
 mod cli;
 mod output;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -17,6 +17,13 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error, output::is_json_wanted()),
     };
     let json = command_line.json;
+    env_logger::Builder::new()
+        .filter_level(command_line.log_level.into())
+        .format(|line, record| {
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(line, "tapbridge: {level}: {}", record.args())
+        })
+        .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(cli::run(command_line)),

@@ -1,5 +1,7 @@
 //! Devices that can't be ports: what the command line says, and that nothing happens to them.
 
+use std::{env, fs, process::Command};
+
 use lab::Tap;
 
 use crate::support::{
@@ -18,6 +20,7 @@ crate::tests![
     a_port_of_another_bridge_is_refused,
     a_port_of_a_bridge_in_another_state_folder_is_refused,
     a_device_that_does_not_exist_is_refused,
+    what_the_verifier_refuses_is_reported_with_its_reason_and_in_the_log_with_all_it_said,
 ];
 
 /// Attaching vm1 fails with these words and changes nothing.
@@ -150,4 +153,49 @@ fn a_device_that_does_not_exist_is_refused() {
         "{complaint}"
     );
     assert!(!switch.state().exists());
+}
+
+/// The kernel's description of itself, with the names of two of its functions exchanged: the programs call the wrong
+/// one then, which the verifier does not allow.
+fn what_the_verifier_refuses_is_reported_with_its_reason_and_in_the_log_with_all_it_said() {
+    const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+    let [called, other] = [&b"\0bpf_rdonly_cast\0"[..], &b"\0bpf_dynptr_size\0"[..]];
+    let mut description = fs::read(VMLINUX).expect("the kernel's BTF");
+    let place = |name: &[u8]| description.windows(name.len()).position(|found| found == name);
+    let [called_at, other_at] = [called, other].map(|name| place(name).expect("a function's name"));
+    description[called_at..][..called.len()].copy_from_slice(other);
+    description[other_at..][..other.len()].copy_from_slice(called);
+    let switch = Switch::detached(1);
+    let file = env::temp_dir().join(unique("tbbtf"));
+    fs::write(&file, description).expect("write it");
+    let attach = |words: &str| {
+        let command = switch.command(&format!("attach vm1 {words}"));
+        // In a mount namespace of its own, so that no other test sees the exchange.
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args([
+                "--mount",
+                "sh",
+                "-c",
+                "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"",
+            ])
+            .arg(&file)
+            .arg(VMLINUX)
+            .arg(command.get_program())
+            .args(command.get_args());
+        run(unshare)
+    };
+    let said = ["", "--log-level debug"].map(attach);
+    fs::remove_file(&file).expect("remove it");
+    let [usual, whole] = said.map(|output| output.failure(1));
+    let complaint = "tapbridge: XDP program: load: Invalid argument (os error 22); the verifier: ";
+    assert!(usual.starts_with(complaint), "{usual}");
+    let objection = "expected pointer to";
+    assert!(usual.contains(objection) && usual.lines().count() == 1, "{usual}");
+    assert!(!usual.contains("processed "), "{usual}");
+    let (log, last) = whole.trim_end().rsplit_once('\n').expect("more than a line");
+    assert_eq!(last, usual.trim_end());
+    for words in ["tapbridge: debug: XDP program: all that", "processed ", objection] {
+        assert!(log.contains(words), "'{words}' is not in: {log}");
+    }
 }

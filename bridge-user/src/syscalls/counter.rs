@@ -10,9 +10,9 @@ use bridge_common::syscalls::{COUNTS, Key, NAME, NAMES, PROCESSES, PROGRAM, SETT
 use super::{Selection, kept};
 use crate::{
     SYSCALLS_OBJECT,
-    bridge::load_error,
     error::{Context as _, Error, Result, causes},
     kernel, namespace,
+    verifier::load_error,
 };
 
 /// Ids that are counted.
