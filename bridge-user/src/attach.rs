@@ -1,9 +1,8 @@
 //! `attach`: devices become ports of a bridge, all of them or none.
 
-use std::collections::HashMap;
-
 use aya::programs::{SchedClassifier, TcAttachType};
 use bridge_common::{
+    Hook,
     layout::{DEFAULT_MAX_PORTS, program},
     port::{HookMode, INTERFACE_NAME, Port, flag},
 };
@@ -14,7 +13,8 @@ use crate::{
     error::{Context as _, Error, Result},
     link::refuse_other_xdp,
     netlink::{Kind, Link, Netlink, Queueings},
-    port::hooks,
+    port::{hooks, recorded_name},
+    problem::Devices,
     state::{Locked, check_bridge_name},
 };
 
@@ -51,8 +51,17 @@ pub struct Attached {
 struct Plan<'links> {
     link: &'links Link,
     slot: u32,
-    /// The port that it is already.
-    port: Option<Port>,
+    port: Known,
+}
+
+/// What is known of a device that is wanted.
+enum Known {
+    /// It is no port.
+    New,
+    /// A port of its name is in its slot, whose device is gone.
+    Returns(Port),
+    /// It is this port, with these hooks to be attached again.
+    Attached(Port, Vec<Hook>),
 }
 
 /// Attaches devices. All that can be told beforehand is checked before anything is changed; what fails then is undone.
@@ -65,17 +74,24 @@ pub async fn attach(
 ) -> Result<Report<Attached>> {
     check_bridge_name(&options.bridge)?;
     let netlink = Netlink::connect()?;
+    let links = netlink.links().await?;
+    let names: Vec<&str> = find(&links, interfaces)?
+        .into_iter()
+        .map(|link| &*link.name)
+        .collect();
     // First undo what a killed command has left: it changes what the devices look like.
     let mut opened = Bridge::open_all(state)?;
     for bridge in &mut opened.bridges {
-        bridge.tidy(&netlink).await?;
+        let returning = if bridge.name == options.bridge {
+            &names[..]
+        } else {
+            &[]
+        };
+        bridge.tidy_for(&netlink, returning).await?;
     }
-    let devices = Devices {
-        links: netlink.links().await?,
-        addresses: netlink.host_addresses().await?,
-        queueings: netlink.queueings().await?,
-    };
-    let wanted = devices.find(interfaces)?;
+    let devices = Devices::list(&netlink).await?;
+    let queueings = netlink.queueings().await?;
+    let wanted = find(&devices.links, interfaces)?;
     for bridge in &opened.bridges {
         refuse_ports_of(bridge, &wanted, &options.bridge)?;
     }
@@ -86,7 +102,7 @@ pub async fn attach(
         Some(bridge) => bridge,
         None => create(state, options)?,
     };
-    let result = carry_out(&mut bridge, &netlink, &devices, &plans, options.hook, progress).await;
+    let result = carry_out(&mut bridge, &netlink, &queueings, &plans, options.hook, progress).await;
     if new && result.is_err() {
         remove_folder(&bridge.folder, &bridge.name)?;
     }
@@ -96,26 +112,17 @@ pub async fn attach(
     })
 }
 
-/// What there was before the first change.
-struct Devices {
-    links: Vec<Link>,
-    addresses: HashMap<u32, Vec<String>>,
-    queueings: Queueings,
-}
-
-impl Devices {
-    /// Those of these names, each once: naming a device twice asks for nothing more than naming it once.
-    fn find(&self, names: &[String]) -> Result<Vec<&Link>> {
-        let mut found: Vec<&Link> = Vec::new();
-        for name in names {
-            let link = self.links.iter().find(|link| link.is_called(name));
-            let link = link.ok_or_else(|| Error::NoDevice { name: name.clone() })?;
-            if !found.iter().any(|other| other.ifindex == link.ifindex) {
-                found.push(link);
-            }
+/// The devices of these names, each once: naming a device twice asks for nothing more than naming it once.
+fn find<'links>(links: &'links [Link], names: &[String]) -> Result<Vec<&'links Link>> {
+    let mut found: Vec<&Link> = Vec::new();
+    for name in names {
+        let link = links.iter().find(|link| link.is_called(name));
+        let link = link.ok_or_else(|| Error::NoDevice { name: name.clone() })?;
+        if !found.iter().any(|other| other.ifindex == link.ifindex) {
+            found.push(link);
         }
-        Ok(found)
     }
+    Ok(found)
 }
 
 /// The bridge, if there is one to be used.
@@ -153,27 +160,32 @@ fn plan<'links>(
     wanted: Vec<&'links Link>,
     options: &Options,
 ) -> Result<Vec<Plan<'links>>> {
-    let ports = bridge.map_or_else(|| Ok(Vec::new()), Bridge::occupied)?;
     let slots = bridge.map_or(slots_of_new(options), |bridge| bridge.meta.max_ports);
+    let ports = bridge.map_or_else(|| Ok(Vec::new()), Bridge::occupied)?;
     let mut free = (0..slots).filter(|slot| !ports.iter().any(|(taken, _)| taken == slot));
     let mut plans = Vec::new();
     for link in wanted {
-        let existing = ports.iter().find(|(_, port)| port.ifindex == link.ifindex);
-        let (slot, port) = if let Some(&(slot, port)) = existing {
-            (slot, Some(port))
-        } else {
-            check_device(devices, link)?;
-            let slot = free.next().ok_or_else(|| Error::Full {
-                bridge: options.bridge.clone(),
-                slots,
-                interface: link.name.clone(),
-            })?;
-            (slot, None)
+        check_device(devices, link)?;
+        let known = bridge.map_or(Ok(None), |bridge| known(bridge, &ports, link))?;
+        let next = || free.next().map(|slot| (slot, Known::New));
+        let (slot, port) = known.or_else(next).ok_or_else(|| Error::Full {
+            bridge: options.bridge.clone(),
+            slots,
+            interface: link.name.clone(),
+        })?;
+        if !matches!(port, Known::Attached(..)) {
+            refuse_other_bridges(link)?;
+        }
+        let (gets_xdp, has_xdp) = match &port {
+            Known::Attached(port, broken) => (
+                options
+                    .hook
+                    .map_or(port.has(flag::XDP), |mode| mode != HookMode::Tcx),
+                port.has(flag::XDP) && !broken.contains(&Hook::Xdp),
+            ),
+            new => (mode_of_new(options.hook, new) != HookMode::Tcx, false),
         };
-        // A port keeps its hooks unless others are asked for.
-        let mode = options.hook.or(port.is_none().then_some(HookMode::Auto));
-        let gets_xdp = link.kind == Kind::Tap && mode.is_some_and(|mode| mode != HookMode::Tcx);
-        if gets_xdp && !port.is_some_and(|port| port.has(flag::XDP)) {
+        if link.kind == Kind::Tap && gets_xdp && !has_xdp {
             refuse_other_xdp(link)?;
         }
         plans.push(Plan { link, slot, port });
@@ -181,17 +193,44 @@ fn plan<'links>(
     Ok(plans)
 }
 
+/// The port that a device is, or whose place it takes.
+fn known(bridge: &Bridge<'_>, ports: &[(u32, Port)], link: &Link) -> Result<Option<(u32, Known)>> {
+    let mut place = None;
+    for &(slot, port) in ports {
+        let there = bridge.has_device(slot)?;
+        if there && port.ifindex == link.ifindex {
+            let broken = bridge.broken_hooks(slot, &port)?;
+            let broken = broken.into_iter().map(|(hook, _)| hook).collect();
+            return Ok(Some((slot, Known::Attached(port, broken))));
+        }
+        if !there && recorded_name(&port) == link.name {
+            place = Some((slot, Known::Returns(port)));
+        }
+    }
+    Ok(place)
+}
+
+/// Who chooses the hooks of a device that becomes a port. One that returns keeps what was asked for its name, if it was
+/// a tap, for which there is a choice.
+fn mode_of_new(asked: Option<HookMode>, known: &Known) -> HookMode {
+    let before = match known {
+        Known::Returns(port) if port.has(flag::NATIVE_TARGET) => Some(port.hook_mode()),
+        _ => None,
+    };
+    asked.or(before).unwrap_or(HookMode::Auto)
+}
+
 async fn carry_out(
     bridge: &mut Bridge<'_>,
     netlink: &Netlink,
-    devices: &Devices,
+    queueings: &Queueings,
     plans: &[Plan<'_>],
     hook: Option<HookMode>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Attached>> {
     for (done, plan) in plans.iter().enumerate() {
         progress(done, plans.len());
-        if let Err(error) = attach_one(bridge, netlink, devices, plan, hook).await {
+        if let Err(error) = attach_one(bridge, netlink, queueings, plan, hook).await {
             undo(bridge, netlink, &plans[..done]).await?;
             // What the kernel says of a device that is gone names neither the device nor the reason.
             let gone = netlink.link_at(plan.link.ifindex).await?.is_none();
@@ -204,14 +243,18 @@ async fn carry_out(
             });
         }
     }
-    let report = plans.iter().map(|&Plan { link, slot, port }| {
-        let now = bridge.port(slot)?;
+    let report = plans.iter().map(|Plan { link, slot, port }| {
+        let now = bridge.port(*slot)?;
+        let same = match port {
+            Known::Attached(before, broken) => broken.is_empty() && before.flags == now.flags,
+            Known::New | Known::Returns(_) => false,
+        };
         Ok(Attached {
             ifname: link.name.clone(),
             ifindex: link.ifindex,
             hook: now.hook_mode().name(),
             hooks: hooks(&now),
-            changed: port.is_none_or(|before| before.flags != now.flags),
+            changed: !same,
             note: (hook == Some(HookMode::Xdp) && link.kind != Kind::Tap)
                 .then_some("no XDP, which runs on taps only"),
         })
@@ -222,33 +265,40 @@ async fn carry_out(
 async fn attach_one(
     bridge: &mut Bridge<'_>,
     netlink: &Netlink,
-    devices: &Devices,
-    &Plan { link, slot, port }: &Plan<'_>,
+    queueings: &Queueings,
+    &Plan { link, slot, ref port }: &Plan<'_>,
     hook: Option<HookMode>,
 ) -> Result<()> {
-    let Some(port) = port else {
-        let queueing = devices.queueings.of(link.ifindex);
-        let mode = hook.unwrap_or(HookMode::Auto);
-        return bridge.add_port(netlink, link, queueing, mode, slot).await;
-    };
-    match hook {
-        Some(mode) if mode != port.hook_mode() && link.kind == Kind::Tap => {
-            bridge.set_hooks(slot, link, mode == HookMode::Auto, mode != HookMode::Tcx)
+    let before = match port {
+        Known::New => None,
+        Known::Returns(before) => Some(before),
+        Known::Attached(port, broken) => {
+            // XDP that is not wanted any more need not come back.
+            let mut broken = broken.clone();
+            broken.retain(|&broken| hook != Some(HookMode::Tcx) || broken != Hook::Xdp);
+            bridge.attach_again(slot, link, &broken)?;
+            return match hook {
+                Some(mode) if mode != port.hook_mode() && link.kind == Kind::Tap => {
+                    bridge.set_hooks(slot, link, mode == HookMode::Auto, mode != HookMode::Tcx)
+                }
+                _ => Ok(()),
+            };
         }
-        _ => Ok(()),
-    }
+    };
+    let (mode, queueing) = (mode_of_new(hook, port), queueings.of(link.ifindex));
+    bridge.add_port(netlink, link, queueing, mode, slot, before).await
 }
 
 /// Makes devices what they were before these plans were carried out.
 async fn undo(bridge: &mut Bridge<'_>, netlink: &Netlink, plans: &[Plan<'_>]) -> Result<()> {
     let mut new = Vec::new();
-    for &Plan { link, slot, port } in plans {
+    for &Plan { link, slot, ref port } in plans {
         match port {
-            None => new.push(slot),
-            Some(before) if before.flags != bridge.port(slot)?.flags => {
+            Known::New | Known::Returns(_) => new.push(slot),
+            Known::Attached(before, _) if before.flags != bridge.port(slot)?.flags => {
                 bridge.set_hooks(slot, link, before.has(flag::AUTO), before.has(flag::XDP))?;
             }
-            Some(_) => {}
+            Known::Attached(..) => {}
         }
     }
     bridge.remove_ports(netlink, &new, |_| ()).await
@@ -273,9 +323,8 @@ fn refuse_ports_of(bridge: &Bridge<'_>, wanted: &[&Link], own: &str) -> Result<(
     Ok(())
 }
 
-/// Refuses devices whose frames somebody else waits for: they would get none any more.
+/// Refuses devices that have no Ethernet frames, and those whose frames somebody else waits for.
 fn check_device(devices: &Devices, link: &Link) -> Result<()> {
-    let links = &devices.links;
     let refuse = |reason: String, next: String| {
         Err(Error::NotAPort {
             name: link.name.clone(),
@@ -289,46 +338,26 @@ fn check_device(devices: &Devices, link: &Link) -> Result<()> {
             "use a tap, a veth or another Ethernet device".into(),
         );
     }
-    if let Some(master) = link.master {
-        let name = links.iter().find(|other| other.ifindex == master);
-        let name = name.map_or_else(|| format!("device {master}"), |master| master.name.clone());
-        return refuse(
-            format!("already a port of {name}"),
-            format!(
-                "take it out first with 'ip link set dev {} nomaster' (Open vSwitch: 'ovs-vsctl del-port')",
-                link.name
-            ),
-        );
+    match devices.claim(link) {
+        Some(claim) => refuse(claim.reason, claim.next),
+        None => Ok(()),
     }
-    if let Some(upper) = links.iter().find(|other| other.is_on(link.ifindex)) {
-        return refuse(
-            format!("{} lies on it and would get no more frames", upper.name),
-            format!("remove it first with 'ip link del dev {}'", upper.name),
-        );
-    }
-    if has_our_program(&link.name)? {
-        return refuse(
-            "already a port of a bridge in another state folder, or of one made by another version".into(),
-            "detach it there first; 'tapbridge show' and its option --state find it".into(),
-        );
-    }
-    if let Some(addresses) = devices.addresses.get(&link.ifindex) {
-        return refuse(
-            format!(
-                "the host has the address {} on it and could no longer be reached there",
-                addresses.join(", ")
-            ),
-            "give the address to one end of a veth pair and attach the other end".into(),
-        );
-    }
-    Ok(())
 }
 
-/// Whether a tcx program of ours is attached already, though no bridge at hand knows of it.
-fn has_our_program(interface: &str) -> Result<bool> {
+/// Refuses a device with a tcx program of ours, though no bridge at hand knows of it.
+fn refuse_other_bridges(link: &Link) -> Result<()> {
     let (_, programs) =
-        SchedClassifier::query_tcx(interface, TcAttachType::Ingress).at(interface, "list tcx programs")?;
-    Ok(programs
+        SchedClassifier::query_tcx(&link.name, TcAttachType::Ingress).at(&link.name, "list tcx programs")?;
+    if programs
         .iter()
-        .any(|info| info.name_as_str() == Some(program::TCX)))
+        .all(|info| info.name_as_str() != Some(program::TCX))
+    {
+        return Ok(());
+    }
+    Err(Error::NotAPort {
+        name: link.name.clone(),
+        reason: "already a port of a bridge in another state folder, or of one made by another version"
+            .into(),
+        next: "detach it there first; 'tapbridge show' and its option --state find it".into(),
+    })
 }

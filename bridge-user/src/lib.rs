@@ -17,6 +17,7 @@ pub mod monitor;
 pub mod namespace;
 pub mod netlink;
 pub mod port;
+pub mod problem;
 pub mod run;
 pub mod show;
 pub mod state;

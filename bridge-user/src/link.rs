@@ -26,7 +26,29 @@ use crate::{
 /// What the names of pinned links begin with.
 const PREFIX: &str = "link_";
 
+/// What has become of a pinned link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkState {
+    /// It is attached to the device of this index, in whichever network namespace that is.
+    Attached(u32),
+    /// Its device is gone, or somebody has detached it.
+    Detached,
+    /// Somebody has removed the pin, and with it the link.
+    Unpinned,
+}
+
 impl Bridge<'_> {
+    /// What has become of a slot's link.
+    pub(crate) fn link_state(&self, slot: u32, hook: Hook) -> Result<LinkState> {
+        let path = self.link_path(slot, hook);
+        match device(&path) {
+            Ok(0) => Ok(LinkState::Detached),
+            Ok(ifindex) => Ok(LinkState::Attached(ifindex)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LinkState::Unpinned),
+            Err(error) => Err(error).at(path.display(), "look at the link"),
+        }
+    }
+
     fn link_path(&self, slot: u32, hook: Hook) -> PathBuf {
         self.folder.join(format!("{PREFIX}{slot}_{}", hook.name()))
     }
@@ -116,25 +138,30 @@ struct DetachAttributes {
     fd: u32,
 }
 
-/// The index of the device that the program of the link pinned here is attached to; none if this is no such link, or if
-/// its device is gone.
+/// The index of the device that the program of the link pinned here is attached to, in that device's network namespace;
+/// none if this is no such link, or if its device is gone.
 pub(crate) fn device_of(path: &Path) -> Option<u32> {
     // Programs and maps answer to the same question with something else.
     let is_link = path.file_name()?.to_str()?.starts_with(PREFIX);
-    let link = open(path).ok().filter(|_| is_link)?;
+    let device = device(path).ok().filter(|_| is_link)?;
+    (device != 0).then_some(device)
+}
+
+/// As [`device_of`], of what is a link; 0 if its device is gone.
+fn device(path: &Path) -> io::Result<u32> {
+    let link = open(path)?;
     let mut info = LinkInfo::default();
     let mut attributes = InfoAttributes {
         fd: link.as_raw_fd().cast_unsigned(),
-        length: u32::try_from(size_of::<LinkInfo>()).ok()?,
+        length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
         info: (&raw mut info) as u64,
     };
     // SAFETY: the attributes are of the form that the command reads; it writes no more of the information than its length.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }.ok()?;
-    let device = match info.kind {
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)? };
+    Ok(match info.kind {
         BPF_LINK_TYPE_XDP | BPF_LINK_TYPE_TCX => info.ifindex,
         _ => 0,
-    };
-    (device != 0).then_some(device)
+    })
 }
 
 /// Opens what is pinned here.

@@ -341,6 +341,9 @@ fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
     }
     table.print()?;
     for port in &bridge.ports {
+        for problem in &port.problems {
+            writeln!(io::stdout(), "  {}: {}", port.ifname, problem.text)?;
+        }
         for obstacle in &port.obstacles {
             writeln!(io::stdout(), "  {}: {}", port.ifname, obstacle.text)?;
         }

@@ -38,8 +38,8 @@ pub fn hooks(port: &Port) -> Vec<&'static str> {
 }
 
 impl Bridge<'_> {
-    /// Makes a device the port in a free slot, with the hooks of this mode if it is a tap. On failure the device is as
-    /// it was.
+    /// Makes a device the port in a free slot, with the hooks of this mode if it is a tap, or takes the place of the port
+    /// of its name that was there `before`: what was counted stays. On failure the device is as it was.
     pub(crate) async fn add_port(
         &mut self,
         netlink: &Netlink,
@@ -47,8 +47,9 @@ impl Bridge<'_> {
         queueing: Queueing,
         mode: HookMode,
         slot: u32,
+        before: Option<&Port>,
     ) -> Result<()> {
-        let result = self.fill_slot(netlink, link, queueing, mode, slot).await;
+        let result = self.fill_slot(netlink, link, queueing, mode, slot, before).await;
         if result.is_err() {
             self.remove_ports(netlink, &[slot], |_| ()).await?;
         }
@@ -62,6 +63,7 @@ impl Bridge<'_> {
         queueing: Queueing,
         mode: HookMode,
         slot: u32,
+        before: Option<&Port>,
     ) -> Result<()> {
         let mut name = [0; INTERFACE_NAME];
         name[..link.name.len()].copy_from_slice(link.name.as_bytes());
@@ -70,8 +72,8 @@ impl Bridge<'_> {
             ifindex: link.ifindex,
             generation: self.take_generation()?,
             flags: flag::UNFINISHED,
-            hook_changes: 0,
-            hook_changed_at: 0,
+            hook_changes: before.map_or(0, |before| before.hook_changes),
+            hook_changed_at: before.map_or(0, |before| before.hook_changed_at),
             tx_dropped_at_attach: link.tx_dropped,
             name,
         };
@@ -80,7 +82,10 @@ impl Bridge<'_> {
         if sysctl::ipv6_enabled(&link.name)? {
             port.flags |= flag::RESTORE_IPV6;
         }
-        if !tap && !link.promiscuous {
+        // A device that was in another network namespace meanwhile is still as promiscuous as we have made it.
+        let ours = before
+            .is_some_and(|before| before.ifindex == link.ifindex && before.has(flag::RESTORE_PROMISCUOUS));
+        if !tap && (!link.promiscuous || ours) {
             port.flags |= flag::RESTORE_PROMISCUOUS;
         }
         // A tap has a ring of its own. What an administrator has chosen stays.
@@ -225,24 +230,51 @@ impl Bridge<'_> {
             restore(netlink, queueings, &port).await?;
         }
         self.set_device(slot, 0).at(&self.name, "write the devmap")?;
-        if self
-            .ingress
-            .get(&port.ifindex, 0)
-            .is_ok_and(|ingress| ingress.slot == slot)
-        {
+        self.leave(slot, &port)?;
+        Ok(waited)
+    }
+
+    /// No frame comes in by the port any more.
+    fn leave(&mut self, slot: u32, port: &Port) -> Result<()> {
+        let entry = self.ingress.get(&port.ifindex, 0);
+        if entry.is_ok_and(|ingress| ingress.slot == slot) {
             self.ingress
                 .remove(&port.ifindex)
                 .at(&self.name, "leave the bridge")?;
         }
-        Ok(waited)
+        Ok(())
+    }
+
+    /// Attaches programs that somebody has detached from an attached port.
+    pub(crate) fn attach_again(&mut self, slot: u32, link: &Link, hooks: &[Hook]) -> Result<()> {
+        for &hook in hooks {
+            self.unlink(slot, hook)?;
+            self.link(slot, hook, link.ifindex, &link.name)?;
+        }
+        Ok(())
     }
 
     /// Undoes what a killed command has left, and clears ports whose device is gone.
     pub(crate) async fn tidy(&mut self, netlink: &Netlink) -> Result<()> {
+        self.tidy_for(netlink, &[]).await
+    }
+
+    /// As [`Bridge::tidy`], but keeps what is recorded of ports of these names, since they return.
+    pub(crate) async fn tidy_for(&mut self, netlink: &Netlink, returning: &[&str]) -> Result<()> {
         let mut remains = Vec::new();
         for (slot, port) in self.occupied()? {
-            if port.has(flag::UNFINISHED) || !self.has_device(slot)? {
+            if port.has(flag::UNFINISHED) {
                 remains.push(slot);
+            } else if !self.has_device(slot)? {
+                if !returning.contains(&&*recorded_name(&port)) {
+                    remains.push(slot);
+                    continue;
+                }
+                // The device may be here again, or in another network namespace.
+                self.unlink(slot, Hook::Xdp)?;
+                self.unlink(slot, Hook::Tcx)?;
+                self.leave(slot, &port)?;
+                self.forget_ports(&[slot])?;
             } else if !port.has(flag::XDP) {
                 self.unlink(slot, Hook::Xdp)?;
             }

@@ -14,6 +14,7 @@ use crate::{
     error::{Context as _, Error, Result},
     netlink::{Kind, Link, Netlink},
     port::{hooks, since_boot},
+    problem::{Devices, Problem},
     run::is_running,
     state::State,
     sysfs::Sysfs,
@@ -81,6 +82,8 @@ pub struct PortOverview {
     pub mtu: Option<u32>,
     /// What keeps XDP from redirecting frames of this port or to it.
     pub obstacles: Vec<Obstacle>,
+    /// What has happened to it that no command of ours has done.
+    pub problems: Vec<Problem>,
 }
 
 /// Why frames go by tcx that XDP could carry.
@@ -97,12 +100,12 @@ pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
     let mut bridges = Vec::new();
     let mut unreadable = Vec::new();
     if let Some(folder) = state.read() {
-        let links = Netlink::connect()?.links().await?;
+        let devices = Devices::list(&Netlink::connect()?).await?;
         let sysfs = Sysfs::open().at("sysfs", "mount")?;
         let names = only.map_or_else(|| folder.bridges(), |name| Ok(vec![name.to_owned()]))?;
         for name in names {
             let bridge = Reading::open_anywhere(&folder, &name);
-            match bridge.and_then(|bridge| overview(&bridge, &links, &sysfs)) {
+            match bridge.and_then(|bridge| overview(&bridge, &devices, &sysfs)) {
                 Ok(bridge) => bridges.push(bridge),
                 Err(error) if only.is_some() => return Err(error),
                 // Gone since the folder was listed.
@@ -126,14 +129,20 @@ pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
     })
 }
 
-fn overview(bridge: &Reading, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOverview> {
+fn overview(bridge: &Reading, devices: &Devices, sysfs: &Sysfs) -> Result<BridgeOverview> {
     let here = bridge.is_here()?;
+    let links = &devices.links[..];
     let mut ports = Vec::new();
     for (slot, port) in bridge.occupied()? {
         let gone = !bridge.has_device(slot)?;
         let link = links
             .iter()
             .find(|link| here && !gone && link.ifindex == port.ifindex);
+        let (hooks, problems) = if here {
+            bridge.condition(devices, slot, &port)?
+        } else {
+            (hooks(&port), Vec::new())
+        };
         ports.push(PortOverview {
             ifname: name_of(&port, if here { links } else { &[] }, gone),
             ifindex: port.ifindex,
@@ -142,7 +151,7 @@ fn overview(bridge: &Reading, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOve
             hook: port.hook_mode().name(),
             hook_changes: port.hook_changes,
             hook_changed: hook_changed(&port)?,
-            hooks: hooks(&port),
+            hooks,
             state: match link {
                 _ if port.has(flag::UNFINISHED) => "unfinished",
                 None if gone => "gone",
@@ -158,6 +167,7 @@ fn overview(bridge: &Reading, links: &[Link], sysfs: &Sysfs) -> Result<BridgeOve
                 }
                 _ => Vec::new(),
             },
+            problems,
         });
     }
     Ok(BridgeOverview {

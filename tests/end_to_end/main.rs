@@ -2,6 +2,7 @@
 //! sent and received as a VMM does. Where the machine lacks what a test needs it is ignored, and says so.
 
 mod attach;
+mod behind_our_back;
 mod checksum;
 mod command_line;
 mod conservation;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
     });
     let trials = [
         trials("attach", attach::TESTS, lacking),
+        trials("behind_our_back", behind_our_back::TESTS, lacking),
         trials("checksum", checksum::TESTS, lacking),
         trials("command_line", command_line::TESTS, lacking),
         trials("conservation", conservation::TESTS, lacking),
