@@ -49,7 +49,7 @@ fn attaching_twice_changes_nothing() {
         let ifindex = link(name).expect("a tap")["ifindex"].clone();
         json!({ "ifname": name, "ifindex": ifindex, "hook": "auto", "hooks": ["xdp", "tcx"], "changed": changed })
     };
-    let report = |changed| json!({ "schema": 1, "bridge": "tapbridge", "ports": [port("vm1", changed), port("vm2", changed)], "unreadable": [] });
+    let report = |changed| json!({ "schema": 1, "bridge": "tapbridge", "ports": [port("vm1", changed), port("vm2", changed)], "unreadable": [], "cleared": [] });
     assert_eq!(first, report(true));
     switch.introduce();
     let before = (
