@@ -11,9 +11,10 @@ use serde::Serialize;
 use crate::{
     bridge::{Bridge, Report, remove_folder},
     error::{Context as _, Error, Result},
+    journal::Journal,
     link::refuse_other_xdp,
-    netlink::{Kind, Link, Netlink, Queueings},
-    port::{hooks, recorded_name},
+    netlink::{Kind, Link, Netlink},
+    port::{Originals, hooks, recorded_name},
     problem::Devices,
     state::{Locked, check_bridge_name},
 };
@@ -90,7 +91,10 @@ pub async fn attach(
         bridge.tidy_for(&netlink, returning).await?;
     }
     let devices = Devices::list(&netlink).await?;
-    let queueings = netlink.queueings().await?;
+    let originals = Originals {
+        queueings: netlink.queueings().await?,
+        journal: Journal::open()?,
+    };
     let wanted = find(&devices.links, interfaces)?;
     for bridge in &opened.bridges {
         refuse_ports_of(bridge, &wanted, &options.bridge)?;
@@ -102,7 +106,7 @@ pub async fn attach(
         Some(bridge) => bridge,
         None => create(state, options)?,
     };
-    let result = carry_out(&mut bridge, &netlink, &queueings, &plans, options.hook, progress).await;
+    let result = carry_out(&mut bridge, &netlink, &originals, &plans, options.hook, progress).await;
     if new && result.is_err() {
         remove_folder(&bridge.folder, &bridge.name)?;
     }
@@ -223,14 +227,14 @@ fn mode_of_new(asked: Option<HookMode>, known: &Known) -> HookMode {
 async fn carry_out(
     bridge: &mut Bridge<'_>,
     netlink: &Netlink,
-    queueings: &Queueings,
+    originals: &Originals,
     plans: &[Plan<'_>],
     hook: Option<HookMode>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Attached>> {
     for (done, plan) in plans.iter().enumerate() {
         progress(done, plans.len());
-        if let Err(error) = attach_one(bridge, netlink, queueings, plan, hook).await {
+        if let Err(error) = attach_one(bridge, netlink, originals, plan, hook).await {
             undo(bridge, netlink, &plans[..done]).await?;
             // What the kernel says of a device that is gone names neither the device nor the reason.
             let gone = netlink.link_at(plan.link.ifindex).await?.is_none();
@@ -265,7 +269,7 @@ async fn carry_out(
 async fn attach_one(
     bridge: &mut Bridge<'_>,
     netlink: &Netlink,
-    queueings: &Queueings,
+    originals: &Originals,
     &Plan { link, slot, ref port }: &Plan<'_>,
     hook: Option<HookMode>,
 ) -> Result<()> {
@@ -285,8 +289,10 @@ async fn attach_one(
             };
         }
     };
-    let (mode, queueing) = (mode_of_new(hook, port), queueings.of(link.ifindex));
-    bridge.add_port(netlink, link, queueing, mode, slot, before).await
+    let mode = mode_of_new(hook, port);
+    bridge
+        .add_port(netlink, link, originals, mode, slot, before)
+        .await
 }
 
 /// Makes devices what they were before these plans were carried out.

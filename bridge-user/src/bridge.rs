@@ -233,7 +233,7 @@ impl<'lock> Bridge<'lock> {
         if self.is_abandoned()? {
             return Err(Error::NamespaceGone {
                 name: self.name.clone(),
-                inode: self.meta.network_namespace,
+                network: network(&self.meta),
             });
         }
         Err(Error::OtherNamespace {

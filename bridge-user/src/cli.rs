@@ -350,7 +350,7 @@ fn read(state: &State, only: Option<&str>) -> Result<Opened<Reading>> {
         bridges: Vec::new(),
         unreadable: Vec::new(),
     };
-    match (state.read(), only) {
+    match (state.read()?, only) {
         (None, Some(name)) => {
             return Err(Error::NoBridge {
                 name: name.to_owned(),

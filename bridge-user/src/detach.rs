@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::{
     bridge::{Bridge, Opened, Remains, Report, Unreadable, remove_folder},
     error::{Error, Result},
+    journal,
     netlink::{Link, Netlink},
     port::{recorded_name, restore},
     state::Locked,
@@ -42,11 +43,12 @@ pub fn clear_abandoned(state: &Locked, only: Option<&str>) -> Result<Vec<Cleared
             continue;
         }
         // What else is wrong with a bridge, whoever needs it hears.
-        if let Err(Error::NamespaceGone { inode, .. }) = Bridge::open(state, &name) {
+        if let Err(Error::NamespaceGone { network, .. }) = Bridge::open(state, &name) {
             remove_folder(&state.bridge_folder(&name), &name)?;
+            journal::forget_all(network);
             cleared.push(Cleared {
                 bridge: name,
-                reason: format!("its network namespace (net:[{inode}]) is gone"),
+                reason: format!("its network namespace (net:[{}]) is gone", network.inode),
             });
         }
     }

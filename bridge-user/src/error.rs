@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::namespace::Network;
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -52,6 +54,15 @@ pub enum Error {
          yourself if the namespace stays"
     )]
     PrivateMountNamespace {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Bridges may be where this process does not see them.
+    #[error(
+        "{path}: no bpffs is visible in this mount namespace, so the machine's bridges can't be seen from here; \
+         'ip netns exec' hides /sys: use 'nsenter --net=/run/netns/NAME' instead"
+    )]
+    OutOfSight {
         /// Where it should be.
         path: PathBuf,
     },
@@ -131,14 +142,15 @@ pub enum Error {
     },
     /// The bridge's network namespace is no more.
     #[error(
-        "bridge {name}: its network namespace (net:[{inode}]) is gone, and its ports with it; the next \
-         'tapbridge attach' or 'tapbridge detach --all' clears it away"
+        "bridge {name}: its network namespace (net:[{}]) is gone, and its ports with it; the next \
+         'tapbridge attach' or 'tapbridge detach --all' clears it away",
+        .network.inode
     )]
     NamespaceGone {
         /// The bridge.
         name: String,
-        /// The namespace's inode.
-        inode: u64,
+        /// The namespace.
+        network: Network,
     },
     /// No such device.
     #[error("{name}: no such network device in this network namespace; 'ip link' lists those there are")]

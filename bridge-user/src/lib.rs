@@ -11,6 +11,7 @@ pub mod btf;
 pub mod detach;
 pub mod error;
 pub mod fdb;
+mod journal;
 pub mod kernel;
 mod link;
 pub mod monitor;

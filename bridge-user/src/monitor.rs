@@ -105,7 +105,7 @@ pub async fn monitor<E: From<Error>>(
     let no_bridge = || Error::NoBridge {
         name: name.to_owned(),
     };
-    let bridge = Reading::open(&state.read().ok_or_else(no_bridge)?, name)?;
+    let bridge = Reading::open(&state.read()?.ok_or_else(no_bridge)?, name)?;
     let _only = only_reader(&bridge)?;
     let result = read(state, &bridge, end, &mut report).await;
     match set_log(state, name, false) {

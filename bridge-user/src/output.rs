@@ -17,7 +17,7 @@ use tapbridge::{
     detach::{Cleared, Detached},
     fdb::Entry,
     monitor::Event,
-    run::{Change, Notice},
+    run::{Change, Notice, Vanished},
     show::{BridgeOverview, Overview, PortOverview},
     stats::{BridgeStatistics, Count, PortStatistics, Statistics},
 };
@@ -233,6 +233,16 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
         Notice::Ready => eprintln!("watching the ports of '--hook auto'; Ctrl-C ends"),
         Notice::Failed(failure) => error(&format!("{failure}; trying again"), as_json),
         Notice::LeftAlone(entry) => error(&entry.error, as_json),
+        Notice::Vanished(vanished) if as_json => json(vanished)?,
+        Notice::Vanished(Vanished { master, ports, .. }) => {
+            let text = format!(
+                "bridge {master}: is gone though no command has removed it: its bpffs was unmounted, or its folder \
+                 removed; {0} forward nothing any more: 'tapbridge attach {0}' makes them ports again, and knows how \
+                 they were",
+                ports.join(" ")
+            );
+            error(&text, as_json);
+        }
         Notice::Changed(change) if as_json => json(change)?,
         Notice::Changed(change) => {
             let milliseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3;

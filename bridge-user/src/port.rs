@@ -13,6 +13,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::{
     bridge::Bridge,
     error::{Context as _, Error, Result},
+    journal::{self, Journal},
     netlink::{Kind, Link, Netlink, Queueing, Queueings},
     sys::leave_programs,
     sysctl,
@@ -37,6 +38,14 @@ pub fn hooks(port: &Port) -> Vec<&'static str> {
         .collect()
 }
 
+/// What tells how devices were before they become ports.
+pub(crate) struct Originals {
+    /// Their queueing disciplines.
+    pub queueings: Queueings,
+    /// Of devices that are not given back yet.
+    pub journal: Journal,
+}
+
 impl Bridge<'_> {
     /// Makes a device the port in a free slot, with the hooks of this mode if it is a tap, or takes the place of the port
     /// of its name that was there `before`: what was counted stays. On failure the device is as it was.
@@ -44,12 +53,12 @@ impl Bridge<'_> {
         &mut self,
         netlink: &Netlink,
         link: &Link,
-        queueing: Queueing,
+        originals: &Originals,
         mode: HookMode,
         slot: u32,
         before: Option<&Port>,
     ) -> Result<()> {
-        let result = self.fill_slot(netlink, link, queueing, mode, slot, before).await;
+        let result = self.fill_slot(netlink, link, originals, mode, slot, before).await;
         if result.is_err() {
             self.remove_ports(netlink, &[slot], |_| ()).await?;
         }
@@ -60,7 +69,7 @@ impl Bridge<'_> {
         &mut self,
         netlink: &Netlink,
         link: &Link,
-        queueing: Queueing,
+        originals: &Originals,
         mode: HookMode,
         slot: u32,
         before: Option<&Port>,
@@ -79,20 +88,26 @@ impl Bridge<'_> {
         };
         // What is to be restored is written down before it is changed: if this process is killed, the next command
         // finds an unfinished port and undoes it.
-        if sysctl::ipv6_enabled(&link.name)? {
+        // What a bridge has changed that went with its bpffs is not what the device was like.
+        let noted = originals.journal.flags(link);
+        if sysctl::ipv6_enabled(&link.name)? || noted & flag::RESTORE_IPV6 != 0 {
             port.flags |= flag::RESTORE_IPV6;
         }
         // A device that was in another network namespace meanwhile is still as promiscuous as we have made it.
         let ours = before
             .is_some_and(|before| before.ifindex == link.ifindex && before.has(flag::RESTORE_PROMISCUOUS));
+        let ours = ours || noted & flag::RESTORE_PROMISCUOUS != 0;
         if !tap && (!link.promiscuous || ours) {
             port.flags |= flag::RESTORE_PROMISCUOUS;
         }
         // A tap has a ring of its own. What an administrator has chosen stays.
-        if tap && queueing == Queueing::Default {
+        let queueing = originals.queueings.of(link.ifindex);
+        let chosen_by_us = queueing == Queueing::ChosenNone && noted & flag::RESTORE_QUEUE != 0;
+        if tap && (queueing == Queueing::Default || chosen_by_us) {
             port.flags |= flag::RESTORE_QUEUE;
         }
         self.write_port(slot, port)?;
+        originals.journal.write(link, port.flags);
         self.set_device(slot, link.ifindex)
             .at(&link.name, "enter into the devmap")?;
         if port.has(flag::RESTORE_IPV6) {
@@ -228,6 +243,8 @@ impl Bridge<'_> {
         let waited = self.unlink(slot, Hook::Tcx)?;
         if self.has_device(slot)? {
             restore(netlink, queueings, &port).await?;
+        } else if netlink.link_at(port.ifindex).await?.is_none() {
+            journal::forget(port.ifindex)?;
         }
         self.set_device(slot, 0).at(&self.name, "write the devmap")?;
         self.leave(slot, &port)?;
@@ -386,14 +403,13 @@ pub(crate) struct Released {
 
 /// Gives a device its settings back. It may have got another name, and may go at any moment.
 pub(crate) async fn restore(netlink: &Netlink, queueings: &Queueings, port: &Port) -> Result<()> {
-    let Some(link) = netlink.link_at(port.ifindex).await? else {
-        return Ok(());
-    };
-    let restored = restore_link(netlink, queueings, port, &link).await;
-    match restored {
-        Err(_) if netlink.link_at(port.ifindex).await?.is_none() => Ok(()),
-        restored => restored,
+    if let Some(link) = netlink.link_at(port.ifindex).await? {
+        match restore_link(netlink, queueings, port, &link).await {
+            Err(_) if netlink.link_at(port.ifindex).await?.is_none() => {}
+            restored => restored?,
+        }
     }
+    journal::forget(port.ifindex)
 }
 
 async fn restore_link(netlink: &Netlink, queueings: &Queueings, port: &Port, link: &Link) -> Result<()> {

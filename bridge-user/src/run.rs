@@ -36,6 +36,19 @@ pub enum Notice {
     Failed(Error),
     /// It does not look after something that is no bridge that it can use.
     LeftAlone(Unreadable),
+    /// A bridge is gone, though no command has removed it; it goes on with the others.
+    Vanished(Vanished),
+}
+
+/// A bridge whose pins have been removed, with which its programs have left its ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Vanished {
+    /// "vanished".
+    pub event: &'static str,
+    /// The bridge.
+    pub master: String,
+    /// Its ports, by the names they had when they were attached.
+    pub ports: Vec<String>,
 }
 
 /// Hooks that have changed, and the traffic that they fit better.

@@ -99,7 +99,7 @@ pub struct Obstacle {
 pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
     let mut bridges = Vec::new();
     let mut unreadable = Vec::new();
-    if let Some(folder) = state.read() {
+    if let Some(folder) = state.read()? {
         let devices = Devices::list(&Netlink::connect()?).await?;
         let sysfs = Sysfs::open().at("sysfs", "mount")?;
         let names = only.map_or_else(|| folder.bridges(), |name| Ok(vec![name.to_owned()]))?;

@@ -87,15 +87,15 @@ impl State {
     }
 
     /// The folder, to be read without a lock; `None` if there is no state.
-    pub fn read(&self) -> Option<Folder> {
-        self.root.is_dir().then(|| Folder {
+    pub fn read(&self) -> Result<Option<Folder>> {
+        Ok(self.exists()?.then(|| Folder {
             root: self.root.clone(),
-        })
+        }))
     }
 
     /// Locks for changing; `None` if there is no state to change.
     pub fn lock_existing(&self) -> Result<Option<Locked>> {
-        if !self.root.is_dir() {
+        if !self.exists()? {
             return Ok(None);
         }
         self.try_lock(LOCK_PATIENCE)
@@ -162,14 +162,30 @@ impl State {
         }))
     }
 
+    /// Whether there is any state. Where no bpffs is to be seen there may be some on the machine nevertheless, unless its
+    /// mounts are these.
+    fn exists(&self) -> Result<bool> {
+        if self.root.is_dir() {
+            return Ok(true);
+        }
+        if !self.is_in_bpffs() && namespace::has_private_mounts() {
+            let default = self.root.starts_with(BPFFS);
+            return Err(Error::OutOfSight {
+                path: if default { BPFFS.into() } else { self.root.clone() },
+            });
+        }
+        Ok(false)
+    }
+
+    /// Whether the folder is in a bpffs, or would be.
+    fn is_in_bpffs(&self) -> bool {
+        let existing = self.root.ancestors().find(|path| path.exists());
+        is_bpffs(existing.unwrap_or(Path::new("/")))
+    }
+
     /// Mounts a bpffs where there is none.
     fn mount(&self) -> Result<()> {
-        let existing = self
-            .root
-            .ancestors()
-            .find(|path| path.exists())
-            .unwrap_or(Path::new("/"));
-        if is_bpffs(existing) {
+        if self.is_in_bpffs() {
             return Ok(());
         }
         if !self.root.starts_with(BPFFS) {

@@ -28,6 +28,7 @@ crate::tests![
     without_any_bridge_reading_succeeds_and_naming_one_fails,
     without_the_capabilities_it_says_which_are_missing,
     a_bpffs_that_would_vanish_is_not_mounted,
+    where_no_bpffs_is_in_sight_it_says_so,
     a_state_folder_outside_a_bpffs_is_refused,
     the_state_folder_can_come_from_the_environment,
     tables_name_what_the_json_names,
@@ -165,6 +166,35 @@ fn a_bpffs_that_would_vanish_is_not_mounted() {
         complaint.contains("use 'nsenter --net=/run/netns/NAME' instead"),
         "{complaint}"
     );
+}
+
+fn where_no_bpffs_is_in_sight_it_says_so() {
+    let switch = Switch::of(1);
+    for words in [
+        "show",
+        "show --bridge tapbridge",
+        "stats",
+        "fdb show",
+        "fdb flush",
+        "set --ageing-time 9",
+        "monitor",
+        "run",
+        "detach vm1",
+        "detach --all",
+    ] {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c"]).arg(format!(
+            "while umount /sys/fs/bpf 2>/dev/null; do :; done; '{TAPBRIDGE}' --state '{}' {words}",
+            switch.state().display()
+        ));
+        let complaint = run(command).failure(1);
+        assert!(
+            complaint.contains("/sys/fs/bpf: no bpffs is visible in this mount namespace")
+                && complaint.contains("use 'nsenter --net=/run/netns/NAME' instead"),
+            "{words}: {complaint}"
+        );
+    }
+    assert_eq!(switch.stats().ports.len(), 1);
 }
 
 fn a_state_folder_outside_a_bpffs_is_refused() {

@@ -11,19 +11,24 @@ use std::{
 use aya::{
     Pod,
     maps::{Array, Map, MapData},
+    programs::{SchedClassifier, TcAttachType},
 };
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     unistd::pipe,
 };
 use serde_json::{Value, json};
-use tapbridge::common::layout::{self, Config, VERSION, map};
+use tapbridge::common::{
+    adaptive::INTERVAL,
+    layout::{self, Config, VERSION, map},
+};
 
 use crate::support::{
+    bpffs::OwnBpffs,
     frames::hello,
-    program::{link, signal, tc, wait},
-    running::LIMIT,
-    switch::{Switch, ipv6},
+    program::{happens, ip, link, run, signal, tc, wait},
+    running::{LIMIT, Running},
+    switch::{Switch, command_in, ipv6},
     wire::{assert_receives, drain, send},
 };
 
@@ -35,6 +40,9 @@ crate::tests![
     one_bad_entry_is_named_and_the_rest_is_served,
     a_bridge_of_the_version_before_is_cleared_away_with_its_devices_as_they_were,
     what_can_not_be_given_back_is_said,
+    what_devices_were_like_is_known_after_their_bpffs_was_unmounted,
+    a_device_that_came_later_is_not_taken_for_one_that_was_a_port,
+    run_tells_of_a_bridge_that_no_command_has_removed,
 ];
 
 /// An array that is pinned in a bridge's folder.
@@ -248,4 +256,117 @@ fn what_can_not_be_given_back_is_said() {
     assert!(vm1["xdp"].is_null() && vm1["qdisc"] == "noqueue", "{vm1}");
     // As the message says.
     tc("qdisc del dev vm1 root");
+}
+
+/// A port's link is detached some time after its pin is gone.
+fn assert_leaves(device: &str) {
+    let left = || {
+        let tcx = SchedClassifier::query_tcx(device, TcAttachType::Ingress);
+        tcx.is_ok_and(|(_, programs)| programs.is_empty())
+    };
+    assert!(happens(LIMIT, left), "{device} keeps its program");
+}
+
+fn promiscuous(device: &str) -> bool {
+    let flags = &link(device).expect("a device")["flags"];
+    flags.as_array().expect("flags").contains(&json!("PROMISC"))
+}
+
+fn what_devices_were_like_is_known_after_their_bpffs_was_unmounted() {
+    let switch = Switch::detached(2);
+    switch.speak_ipv6("vm1");
+    ip("link add port0 type veth peer name host0");
+    ip("link add port1 promisc on type veth peer name host1");
+    let default = link("vm1").expect("a tap")["qdisc"].clone();
+    assert_ne!(default, "noqueue");
+    let mut bpffs = OwnBpffs::new();
+    let state = bpffs.state();
+    for round in 0..2 {
+        run(command_in(&state, "attach vm1 vm2 port0 port1")).success();
+        bpffs.unmount();
+        bpffs.mount();
+        for device in ["vm1", "vm2", "port0", "port1"] {
+            assert_leaves(device);
+        }
+        assert!(
+            !ipv6("vm1") && promiscuous("port0"),
+            "round {round}: left as they were changed"
+        );
+        assert_eq!(link("vm1").expect("a tap")["qdisc"], "noqueue");
+    }
+    // In whichever state folder.
+    switch.ok("attach vm1 vm2 port0 port1");
+    switch.ok("detach --all");
+    assert!(ipv6("vm1") && !ipv6("vm2"));
+    assert!(!promiscuous("port0") && promiscuous("port1"));
+    for tap in ["vm1", "vm2"] {
+        assert_eq!(link(tap).expect("a tap")["qdisc"], default);
+    }
+    // Nothing is remembered of a device that was given back.
+    ip("link set dev port0 promisc on");
+    switch.ok("attach port0");
+    switch.ok("detach port0");
+    assert!(promiscuous("port0"));
+}
+
+fn a_device_that_came_later_is_not_taken_for_one_that_was_a_port() {
+    let switch = Switch::empty();
+    let make = |promiscuity: &str| {
+        ip(&format!(
+            "link add port0 index 77 promisc {promiscuity} type veth peer name host0 index 78"
+        ));
+    };
+    make("off");
+    let mut bpffs = OwnBpffs::new();
+    run(command_in(&bpffs.state(), "attach port0")).success();
+    bpffs.unmount();
+    assert_leaves("port0");
+    ip("link del dev port0");
+    make("on");
+    switch.ok("attach port0");
+    switch.ok("detach port0");
+    assert!(promiscuous("port0"));
+}
+
+fn run_tells_of_a_bridge_that_no_command_has_removed() {
+    let _switch = Switch::detached(2);
+    let mut bpffs = OwnBpffs::new();
+    let state = bpffs.state();
+    let running = Running::of(command_in(&state, "run -j"));
+    let look_after = |words: &str| {
+        run(command_in(&state, words)).success();
+        // It has looked at the bridges when it knows of this one.
+        thread::sleep(3 * INTERVAL);
+    };
+    look_after("attach vm1 vm2");
+    look_after("detach --all");
+    look_after("attach vm1 vm2 --bridge two");
+    assert_eq!(running.change(), None);
+    bpffs.unmount();
+    let mut told = None;
+    let tells = || {
+        told = running.change();
+        told.is_some()
+    };
+    assert!(happens(LIMIT, tells), "run says nothing");
+    let expected = json!({ "event": "vanished", "master": "two", "ports": ["vm1", "vm2"] });
+    assert_eq!(told, Some(expected));
+    // It goes on.
+    bpffs.mount();
+    for device in ["vm1", "vm2"] {
+        assert_leaves(device);
+    }
+    look_after("attach vm1 vm2");
+    assert_eq!(running.change(), None);
+    fs::remove_dir_all(state.join("tapbridge")).expect("remove a bridge's folder");
+    assert!(happens(LIMIT, || running
+        .change()
+        .is_some_and(|told| told["master"] == "tapbridge")));
+    for device in ["vm1", "vm2"] {
+        assert_leaves(device);
+    }
+    look_after("attach vm1 vm2");
+    look_after("detach --all");
+    assert_eq!(running.change(), None);
+    assert!(running.stop("TERM").success());
 }

@@ -11,13 +11,13 @@ use bridge_common::{
     port::flag,
 };
 
-use super::{Change, Notice};
+use super::{Change, Notice, Vanished};
 use crate::{
-    bridge::{Bridge, Reading, Unreadable},
+    bridge::{Bridge, Reading},
     error::{Error, Result},
     link::refuse_other_xdp,
     netlink::Netlink,
-    port::hooks,
+    port::{hooks, recorded_name},
     state::State,
 };
 
@@ -86,10 +86,7 @@ impl<'state> Keeper<'state> {
         let interval = now.saturating_sub(std::mem::replace(&mut self.last, now));
         let mut failures = Vec::new();
         let mut notices = Vec::new();
-        match self.find_bridges() {
-            Ok(unreadable) => notices.extend(unreadable.into_iter().map(Notice::LeftAlone)),
-            Err(error) => failures.push(error),
-        }
+        failures.extend(self.find_bridges(&mut notices).err());
         let mut wanted = Vec::new();
         for (name, kept) in &mut self.bridges {
             match kept.observe(now) {
@@ -134,17 +131,20 @@ impl<'state> Keeper<'state> {
             .then_some(Notice::Failed(error))
     }
 
-    /// Opens bridges that are new, and forgets those that have gone. Answers with what is new and can't be opened.
-    fn find_bridges(&mut self) -> Result<Vec<Unreadable>> {
+    /// Opens bridges that are new, and forgets those that have gone. Tells of those that no command has removed, and of
+    /// what is new and can't be opened.
+    fn find_bridges(&mut self, notices: &mut Vec<Notice>) -> Result<()> {
         let inodes = self.state.bridge_inodes()?;
         if inodes == self.seen {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        self.bridges
-            .retain(|name, kept| inodes.get(name) == Some(&kept.inode));
+        let gone = self
+            .bridges
+            .extract_if(.., |name, kept| inodes.get(name) != Some(&kept.inode));
+        notices.extend(gone.filter_map(|(name, kept)| kept.vanished(name)));
         // A new bridge is not whole before its command has ended.
         let Some(locked) = self.state.lock_if_free()? else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let mut opened = Reading::open_all(&locked)?;
         opened
@@ -158,7 +158,8 @@ impl<'state> Keeper<'state> {
             }
         }
         self.seen = inodes;
-        Ok(opened.unreadable)
+        notices.extend(opened.unreadable.into_iter().map(Notice::LeftAlone));
+        Ok(())
     }
 
     /// Makes a change, if the port is still what it was.
@@ -220,6 +221,24 @@ impl Kept {
             changes: None,
             ports: Vec::new(),
         }
+    }
+
+    /// The bridge's folder is gone. A command takes the ports out first; if it has not, the folder went by itself: its
+    /// bpffs was unmounted, or somebody has removed it.
+    fn vanished(&self, name: String) -> Option<Notice> {
+        let ports: Vec<String> = self
+            .bridge
+            .occupied()
+            .into_iter()
+            .flatten()
+            .filter(|(_, port)| port.has(flag::ACTIVE))
+            .map(|(_, port)| recorded_name(&port))
+            .collect();
+        (!ports.is_empty()).then_some(Notice::Vanished(Vanished {
+            event: "vanished",
+            master: name,
+            ports,
+        }))
     }
 
     fn choice(&mut self, id: PortId) -> Option<&mut Choice> {

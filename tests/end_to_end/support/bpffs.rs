@@ -1,9 +1,12 @@
 //! The file system that bridges are pinned in.
 
-use std::{fs, path::Path};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use nix::{
-    mount::{MsFlags, mount, umount},
+    mount::{MntFlags, MsFlags, mount, umount, umount2},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
@@ -33,6 +36,55 @@ impl Drop for Bpffs {
         if self.mounted {
             umount(PATH).expect("unmount the bpffs");
         }
+    }
+}
+
+/// A bpffs in a place of its own, for a test that unmounts it.
+pub struct OwnBpffs {
+    path: PathBuf,
+    mounted: bool,
+}
+
+impl OwnBpffs {
+    pub fn new() -> Self {
+        let path = env::temp_dir().join(super::switch::unique(PREFIX));
+        fs::create_dir(&path).expect("make a folder");
+        let mut bpffs = Self { path, mounted: false };
+        bpffs.mount();
+        bpffs
+    }
+
+    /// A state folder in it.
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state")
+    }
+
+    /// What is pinned in it goes.
+    pub fn unmount(&mut self) {
+        umount2(&self.path, MntFlags::MNT_DETACH).expect("unmount a bpffs");
+        self.mounted = false;
+    }
+
+    /// An empty one in the same place.
+    pub fn mount(&mut self) {
+        mount(
+            Some("bpf"),
+            &self.path,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("mount a bpffs");
+        self.mounted = true;
+    }
+}
+
+impl Drop for OwnBpffs {
+    fn drop(&mut self) {
+        if self.mounted {
+            self.unmount();
+        }
+        fs::remove_dir(&self.path).expect("remove a folder");
     }
 }
 

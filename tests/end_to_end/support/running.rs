@@ -1,7 +1,7 @@
 //! A running `tapbridge run`.
 
 use std::{
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::Receiver,
     time::Duration,
 };
@@ -27,7 +27,12 @@ impl Running {
     /// Starts it, and waits until it says that it watches.
     #[track_caller]
     pub fn start(switch: &Switch) -> Self {
-        let mut command = switch.command("run -j");
+        Self::of(switch.command("run -j"))
+    }
+
+    /// Starts this command, likewise.
+    #[track_caller]
+    pub fn of(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start tapbridge");
         let running = Self {
