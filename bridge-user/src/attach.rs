@@ -95,6 +95,7 @@ pub async fn attach(
         queueings: netlink.queueings().await?,
         journal: Journal::open()?,
     };
+    originals.journal.sweep(&devices.links);
     let wanted = find(&devices.links, interfaces)?;
     for bridge in &opened.bridges {
         refuse_ports_of(bridge, &wanted, &options.bridge)?;

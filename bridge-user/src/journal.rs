@@ -101,6 +101,17 @@ impl Journal {
         let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, &path));
     }
 
+    /// Forgets devices that are gone, as a tap goes whenever its VM ends: these are all that there are.
+    pub fn sweep(&self, links: &[Link]) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            if !links.iter().any(|link| name == *link.ifindex.to_string()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     fn inode(&self, link: &Link) -> Option<u64> {
         let folder = self.sysfs.as_ref()?.path(&format!("class/net/{}", link.name));
         fs::metadata(folder).ok().map(|folder| folder.ino())

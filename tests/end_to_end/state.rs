@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
+    os::unix::fs::MetadataExt as _,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{SchedClassifier, TcAttachType},
 };
+use lab::Tap;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     unistd::pipe,
@@ -42,6 +44,7 @@ crate::tests![
     what_can_not_be_given_back_is_said,
     what_devices_were_like_is_known_after_their_bpffs_was_unmounted,
     a_device_that_came_later_is_not_taken_for_one_that_was_a_port,
+    nothing_is_kept_of_devices_that_are_gone,
     run_tells_of_a_bridge_that_no_command_has_removed,
 ];
 
@@ -326,6 +329,34 @@ fn a_device_that_came_later_is_not_taken_for_one_that_was_a_port() {
     switch.ok("attach port0");
     switch.ok("detach port0");
     assert!(promiscuous("port0"));
+}
+
+fn nothing_is_kept_of_devices_that_are_gone() {
+    let mut switch = Switch::detached(1);
+    let inode = fs::metadata("/proc/thread-self/ns/net")
+        .expect("a namespace")
+        .ino();
+    let kept = || {
+        let folders = fs::read_dir("/run/tapbridge").into_iter().flatten().flatten();
+        folders
+            .filter(|folder| {
+                folder
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(&format!("{inode}-"))
+            })
+            .flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten())
+            .count()
+    };
+    // As often as a VM is started again.
+    for _ in 0..3 {
+        switch.ok("attach vm1");
+        assert_eq!(kept(), 1);
+        switch.remove("vm1");
+        switch.add(Tap::builder("vm1"));
+    }
+    switch.ok("detach --all");
+    assert_eq!(kept(), 0);
 }
 
 fn run_tells_of_a_bridge_that_no_command_has_removed() {
