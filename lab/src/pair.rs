@@ -17,7 +17,7 @@ use crate::{
     wait::{self, OnSignal},
 };
 
-const REACH_LIMIT: Duration = Duration::from_secs(20);
+const REACH_LIMIT: Duration = Duration::from_mins(1);
 const SEATS: [Seat; 2] = [Seat(1), Seat(2)];
 
 /// A namespace for the host's part of a lab: the taps and what connects them.

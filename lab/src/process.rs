@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long a process that was asked to stop may take before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_mins(1);
 
 /// How long a command that only changes settings may take; `tapbridge` waits half a minute for its lock.
 const CALL_LIMIT: Duration = Duration::from_secs(40);

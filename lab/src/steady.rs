@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// On a busy machine a spinner has to wait for a while until there is nothing better to do.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// What keeps the CPUs awake, as long as it is there.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ pub const MAX_FRAME: usize = 65_550;
 const TUN_DEVICE: &str = "/dev/net/tun";
 
 /// How long a program may take to start on a very busy machine.
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The options of a tap that is about to be opened; see [`Tap::builder`].
 #[derive(Debug, Clone)]
@@ -326,7 +326,7 @@ impl IdleTap {
     /// The VMM is back: attaches to the tap again, with the options it was made with.
     pub fn open(mut self) -> Result<Tap> {
         // See `Tap::drop` for what may still hold the descriptor of the VMM before.
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + CLOSE_LIMIT;
         loop {
             match self.netns.run(|| self.options.clone().open()) {
                 Err(error) if error.is_busy() && Instant::now() < deadline => {

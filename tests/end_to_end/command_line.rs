@@ -1,9 +1,13 @@
 //! The command line itself: exit codes, what it says, what it refuses.
 
 use std::{
-    env, fs,
+    env,
+    fs::File,
     io::{BufRead as _, BufReader},
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    },
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -14,19 +18,15 @@ use serde_json::Value;
 
 use crate::support::{
     frames::{Flow, hello, payload},
-    program::{Terminal, happens, lines, run, signal, wait},
+    program::{LIMIT, Terminal, happens, lines, run, signal, wait},
     switch::{Switch, TAPBRIDGE, unique},
     wire::{drain, send},
 };
-
-/// How long a command may take.
-const LIMIT: Duration = Duration::from_mins(1);
 
 crate::tests![
     wrong_usage_ends_with_two,
     names_that_can_not_be_a_bridges_are_refused,
     without_any_bridge_reading_succeeds_and_naming_one_fails,
-    without_the_capabilities_it_says_which_are_missing,
     a_bpffs_that_would_vanish_is_not_mounted,
     where_no_bpffs_is_in_sight_it_says_so,
     a_state_folder_outside_a_bpffs_is_refused,
@@ -40,6 +40,19 @@ crate::tests![
     rates_of_fractions_of_a_second_have_decimals,
     on_a_narrow_terminal_a_row_has_a_line_for_each_cell,
 ];
+
+/// Those that another user than root starts.
+pub const UNPRIVILEGED_TESTS: &[crate::Test] = &[(
+    "without_the_capabilities_it_says_which_are_missing",
+    without_the_capabilities_it_says_which_are_missing,
+)];
+
+/// Whether other users than its owner may execute the program; they may not where it was built with such a umask.
+pub fn others_may_execute_it() -> bool {
+    File::open(TAPBRIDGE)
+        .and_then(|program| program.metadata())
+        .is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
+}
 
 fn wrong_usage_ends_with_two() {
     let switch = Switch::empty();
@@ -119,10 +132,10 @@ fn without_any_bridge_reading_succeeds_and_naming_one_fails() {
 }
 
 fn without_the_capabilities_it_says_which_are_missing() {
-    // Where another user can read and run it.
-    let copy = env::temp_dir().join(unique("tapbridge-copy-"));
-    fs::copy(TAPBRIDGE, &copy).expect("copy the binary");
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("make the copy executable");
+    // The other user may not get at the folder that it lies in. A copy elsewhere could not be executed as long as a
+    // process that another thread is starting has the descriptor that it was written by.
+    let program = File::open(TAPBRIDGE).expect("open the binary");
+    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
     let outputs = [
         "show",
         "attach lo",
@@ -132,7 +145,7 @@ fn without_the_capabilities_it_says_which_are_missing() {
         "syscalls --pid 1",
     ]
     .map(|words| {
-        let mut command = Command::new(&copy);
+        let mut command = Command::new(&path);
         command
             .args(words.split_whitespace())
             .uid(65_534)
@@ -140,7 +153,6 @@ fn without_the_capabilities_it_says_which_are_missing() {
             .current_dir("/");
         run(command)
     });
-    fs::remove_file(&copy).expect("remove the copy");
     for output in outputs {
         let complaint = output.failure(1);
         let expected =
@@ -257,10 +269,16 @@ fn tables_name_what_the_json_names() {
     );
     contains(
         "fdb show",
-        &[
-            "52:54:00:00:00:01 - vm1 tapbridge 0 s ago",
-            "52:54:00:00:00:09 7 (802.1ad) vm2 tapbridge static",
-        ],
+        &["52:54:00:00:00:09 7 (802.1ad) vm2 tapbridge static"],
+    );
+    let table = switch.ok("fdb show");
+    let learned = table.lines().find(|line| line.starts_with("52:54:00:00:00:01 "));
+    let words: Vec<_> = learned.expect("vm1's station").split_whitespace().collect();
+    // A busy machine may take seconds from one command to the next.
+    assert_eq!(words[1..4], ["-", "vm1", "tapbridge"], "{table}");
+    assert!(
+        words[4].parse::<u32>().is_ok() && words[5..] == ["s", "ago"],
+        "{table}"
     );
     let table = switch.ok("stats");
     for words in ["vm1", "vm2", "xdp", "1054", "invalid_source"] {
@@ -279,15 +297,15 @@ fn statistics_are_printed_again_and_again() {
     let (sender, receiver) = mpsc::channel();
     let reader = thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let next = || {
-        let line = receiver
-            .recv_timeout(Duration::from_secs(10))
-            .expect("a line within 10 s");
+        let line = receiver.recv_timeout(LIMIT);
+        let line = line.unwrap_or_else(|error| panic!("no line within {LIMIT:?}: {error}"));
         let json: Value = serde_json::from_str(&line).expect("one document on one line");
         json["bridges"][0]["ports"][0]["rx"]["frames"].clone()
     };
     assert_eq!(next(), 0);
     send(vm1, &hello(1));
-    assert_eq!(next(), 1);
+    // The next line may have been on its way before.
+    assert!((0..60).any(|_| next() == 1), "the frame is in no line");
     watch.kill().expect("kill tapbridge");
     watch.wait().expect("wait for tapbridge");
     drop(receiver);

@@ -63,6 +63,9 @@ fn main() -> ExitCode {
     let lacking = lacking.as_deref();
     let tracing = lacking.or_else(|| lacking_tracepoints().then_some("needs tracefs"));
     let compat = lacking.or_else(|| (!support::caller::has_compat_calls()).then_some("needs 32-bit calls"));
+    let public = lacking.or_else(|| {
+        (!command_line::others_may_execute_it()).then_some("needs a binary that others may execute")
+    });
     let two_cpus = lacking.map(str::to_owned).or_else(|| {
         thread::available_parallelism()
             .is_ok_and(|cpus| cpus.get() < 2)
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         trials("behind_our_back", behind_our_back::TESTS, lacking),
         trials("checksum", checksum::TESTS, lacking),
         trials("command_line", command_line::TESTS, lacking),
+        trials("command_line", command_line::UNPRIVILEGED_TESTS, public),
         trials("conservation", conservation::TESTS, lacking),
         trials("drops", drops::TESTS, lacking),
         trials("fdb", fdb::TESTS, lacking),

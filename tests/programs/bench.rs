@@ -132,7 +132,7 @@ impl Bench {
         let name = tap.name().to_owned();
         self.idle.push(tap.close().expect("close a tap"));
         // Until the kernel has told the news (`linkwatch_event`, up to a second), the device's state has a bit more.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while !is_known_to_be_down(&name) {
             assert!(Instant::now() < deadline, "{name} has not lost its carrier");
             thread::sleep(Duration::from_millis(10));

@@ -24,7 +24,7 @@ pub const TC_ACT_SHOT: u32 = 2;
 pub const TC_ACT_REDIRECT: u32 = 7;
 
 /// Long enough for a frame to arrive on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a frame from slot 0 goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use crate::{
 };
 
 const CARD: &str = pump_command::GUEST_TAP;
-const BOOT_LIMIT: Duration = Duration::from_secs(5);
+const BOOT_LIMIT: Duration = Duration::from_secs(30);
 const PROBE_LIMIT: Duration = Duration::from_millis(200);
 /// A port that nobody listens on, so that the answer comes from the peer's kernel.
 const CLOSED_PORT: u16 = 1;

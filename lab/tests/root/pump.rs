@@ -6,6 +6,7 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
 
 use lab::{
@@ -13,7 +14,7 @@ use lab::{
     pump::{self, Report},
 };
 
-use crate::{SECOND, Test};
+use crate::Test;
 
 pub const TESTS: &[Test] = &[
     (
@@ -134,7 +135,8 @@ fn frames_for_a_tap_that_is_down_are_dropped() {
     let pair = Pair::new(Offloads::All);
     pair.tap.down().expect("tap down");
     let report = pair.pump_during(|| {
-        let connect = || TcpStream::connect_timeout(&format!("{HOST}:1").parse().unwrap(), SECOND);
+        let connect =
+            || TcpStream::connect_timeout(&format!("{HOST}:1").parse().unwrap(), Duration::from_secs(3));
         pair.guest.run(connect).expect_err("nobody answers");
     });
     assert_eq!(report.to_host.frames, 0);

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
-    Test,
+    PATIENCE, Test,
     program::{self, processes, status},
 };
 
@@ -67,7 +67,7 @@ impl Run {
     /// A lab in the middle of its first measurement.
     pub fn in_the_middle(options: &[&str]) -> Self {
         let mut run = Self::start("linux-bridge", "30", options);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         while run
             .programs()
             .iter()
@@ -77,7 +77,7 @@ impl Run {
         {
             assert!(
                 Instant::now() < deadline,
-                "no iperf3 after 10 s, but {:?}",
+                "no iperf3 after {PATIENCE:?}, but {:?}",
                 run.programs()
             );
             thread::sleep(Duration::from_millis(20));
@@ -114,11 +114,11 @@ impl Run {
 
     /// Nobody waits for what a killed lab started, so it may take init a moment.
     pub fn assert_no_programs(&self) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         while !self.programs().is_empty() {
             assert!(
                 Instant::now() < deadline,
-                "after 5 s there still run {:?}",
+                "after {PATIENCE:?} there still run {:?}",
                 self.programs()
             );
             thread::sleep(Duration::from_millis(20));

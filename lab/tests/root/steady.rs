@@ -18,7 +18,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
-    Test,
+    PATIENCE, Test,
     program::{self, children, command_line, status},
     run::{self, Run, processes_in},
 };
@@ -103,11 +103,11 @@ fn spinners(lab: u32) -> Vec<u32> {
 
 /// To end, too, they have to wait until there is nothing better to do.
 fn assert_end(ids: &[u32]) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
     while ids.iter().any(|&id| command_line(id).contains("\0spin\0")) {
         assert!(
             Instant::now() < deadline,
-            "after 5 s there still spin some of {ids:?}"
+            "after {PATIENCE:?} there still spin some of {ids:?}"
         );
         thread::sleep(Duration::from_millis(20));
     }
@@ -148,7 +148,15 @@ fn a_steady_run_has_all_in_its_place() {
 fn the_results_say_so() {
     let _guard = run::beside_others();
     let lab = steady("netns")
-        .args(["--workload", "throughput", "--time", "1", "--json"])
+        .args([
+            "--workload",
+            "throughput",
+            "--time",
+            "1",
+            "--repeat",
+            "1",
+            "--json",
+        ])
         .output();
     let output = lab.expect("run the lab");
     assert!(

@@ -9,7 +9,6 @@ use std::{
     process::{Child, Command, Stdio, exit},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::Duration,
 };
 
 use nix::{
@@ -18,12 +17,9 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::program::{happens, wait};
+use super::program::{LIMIT, happens, wait};
 
 const PLAN: &str = "TAPBRIDGE_TEST_CALLER";
-
-/// How long a caller may take for anything.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Points of a plan at which threads wait to be released, by the octets that they ask for then: so they can be told
 /// apart in /proc/PID/syscall.

@@ -5,7 +5,6 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::Receiver,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -16,8 +15,7 @@ use super::{
     switch::{TAPBRIDGE, unique},
 };
 
-/// How long it may take to begin, and to end.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub use super::program::LIMIT;
 
 pub const WRITEV: i64 = libc::SYS_writev;
 pub const READ: i64 = libc::SYS_read;

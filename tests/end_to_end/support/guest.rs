@@ -14,7 +14,7 @@ use lab::{Namespace, Offloads, Tap, pump};
 use super::{program::ip, random::Random};
 
 /// How long a connection may stand still.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A network namespace with an address.
 pub struct Guest {

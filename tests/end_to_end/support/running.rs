@@ -3,7 +3,6 @@
 use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::Receiver,
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -13,8 +12,7 @@ use super::{
     switch::Switch,
 };
 
-/// How long it may take to begin, to say something, and to end.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub use super::program::LIMIT;
 
 /// Looks after a switch's ports until it is stopped.
 pub struct Running {

@@ -14,7 +14,7 @@ use std::{
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::switch::unique;
+use super::{program::LIMIT, switch::unique};
 
 const EVENTS: [&str; 2] = ["xdp_devmap_xmit", "xdp_redirect_err"];
 
@@ -95,7 +95,7 @@ impl Drop for Trace {
             self.write(&format!("events/xdp/{event}/enable"), "0");
         }
         // Busy while a process that another thread is starting has a copy of a file that was read here.
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + LIMIT;
         while let Err(error) = fs::remove_dir(&self.instance) {
             assert!(
                 Instant::now() < deadline || thread::panicking(),

@@ -6,7 +6,7 @@ use etherparse::SingleVlanHeader;
 use lab::{Tap, VnetHeader};
 
 /// Long enough for a frame to arrive on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A frame that comes at all has come by now: the switch works inside the sender's system call.
 const SILENCE: Duration = Duration::from_millis(20);
 

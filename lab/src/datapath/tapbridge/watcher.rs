@@ -18,8 +18,8 @@ use crate::{
 
 /// What it prints once it watches.
 const READY: &str = "watching";
-/// Ten times what its start takes on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// Thirty times what its start takes on a busy machine.
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// What it has printed, each line with the moment in which it came.
 type Lines = Mutex<Vec<(Instant, String)>>;
