@@ -58,6 +58,11 @@ pub trait Attachment {
         Ok(Vec::new())
     }
 
+    /// Makes ports that change by themselves what they are when they are new, whatever was sent before.
+    fn renew(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Disconnects them; unlike a drop it tells what went wrong.
     fn detach(self: Box<Self>) -> Result<()>;
 }

@@ -110,6 +110,12 @@ impl<'host> Pair<'host> {
         wait_for_peer(&*self.first, seat.ipv6().into())
     }
 
+    /// Has a measurement find the ports as new ones, not on the hooks that the last one has left them on.
+    pub fn renew(&self) -> Result<()> {
+        self.attachment.renew()?;
+        self.wait_for_traffic()
+    }
+
     /// Where the frames went is in the datapath's counters, as long as it is there.
     pub fn explain(&self, error: &Error) {
         if !error.is::<Interrupted>()

@@ -19,8 +19,13 @@ pub fn take(settings: &Settings, maker: &dyn Maker, choice: Choice, round: u32) 
     let progress = Progress::new(format!("{} {round}", choice.name()));
     let host = pair::host()?;
     let pair = Pair::connect(&host, maker, &settings.setup, choice, &progress)?;
-    let workloads = settings.measuring.workload.iter();
-    let runs = workloads.map(|&workload| measure(settings, &pair, workload, &progress));
+    let workloads = settings.measuring.workload.iter().enumerate();
+    let runs = workloads.map(|(number, &workload)| {
+        if number > 0 {
+            pair.renew()?;
+        }
+        measure(settings, &pair, workload, &progress)
+    });
     let runs = runs
         .collect::<Result<Vec<_>>>()
         .inspect_err(|error| pair.explain(error))?;

@@ -57,13 +57,13 @@ impl Datapath for Tapbridge {
         let attached = Attached {
             watcher,
             program: self.program.clone(),
+            hook: self.hook,
             bridge,
             host,
+            taps: taps.into(),
             there: true,
         };
-        let mut attach = attached.command("attach")?;
-        attach.args(["--hook", self.hook.name()]).args(taps);
-        process::call(attach)?;
+        attached.attach()?;
         Ok(Box::new(attached))
     }
 }
@@ -72,8 +72,10 @@ struct Attached<'host> {
     /// Of ports that choose their hooks.
     watcher: Option<Watcher>,
     program: PathBuf,
+    hook: Hook,
     bridge: String,
     host: &'host Namespace,
+    taps: Vec<String>,
     there: bool,
 }
 
@@ -82,6 +84,12 @@ impl Attached<'_> {
         let mut command = self.host.command(&self.program)?;
         command.args([verb, "--bridge", &self.bridge]);
         Ok(command)
+    }
+
+    fn attach(&self) -> Result<()> {
+        let mut attach = self.command("attach")?;
+        attach.args(["--hook", self.hook.name()]).args(&self.taps);
+        process::call(attach).map(drop)
     }
 
     fn end(&mut self) -> Result<()> {
@@ -106,6 +114,15 @@ impl Attachment for Attached<'_> {
 
     fn changes(&self) -> Result<Vec<Change>> {
         self.watcher.as_ref().map_or(Ok(Vec::new()), Watcher::changes)
+    }
+
+    /// What has been counted goes with the ports, and so does what `tapbridge run` has made of them.
+    fn renew(&self) -> Result<()> {
+        if self.watcher.is_none() {
+            return Ok(());
+        }
+        detach_all(&self.program, self.host, &self.bridge)?;
+        self.attach()
     }
 
     fn detach(mut self: Box<Self>) -> Result<()> {

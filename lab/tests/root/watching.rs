@@ -24,6 +24,10 @@ pub const TESTS: &[Test] = &[
         a_lab_tells_changes,
     ),
     (
+        "a_measurement_begins_on_the_hooks_of_new_ports_whatever_was_sent_before",
+        a_measurement_begins_anew,
+    ),
+    (
         "an_interrupted_lab_ends_what_watches_its_ports",
         an_interrupted_lab_ends_its_watcher,
     ),
@@ -84,22 +88,47 @@ pub fn assert_ends_watched(command: &mut Command, once: &str, signal: Signal) ->
 }
 
 /// A lab that measures the switch.
-fn lab(options: &[&str]) -> Command {
+fn lab(workloads: &str, options: &[&str]) -> Command {
     let mut lab = program::lab("run");
-    lab.args([
-        "--datapath",
-        "tapbridge",
-        "--workload",
-        "throughput",
-        "--tapbridge",
-    ]);
+    lab.args(["--datapath", "tapbridge", "--workload", workloads, "--tapbridge"]);
     lab.arg(datapaths::switch()).args(options);
     lab
 }
 
+/// The changes of a run by which a bulk sender has come to be without XDP.
+fn changes_to_tcx(run: &Value) -> usize {
+    let changes = run["hook_changes"].as_array().expect("a list");
+    let to_tcx = |change: &&Value| change["ifname"] == "vm1" && change["hooks"] == serde_json::json!(["tcx"]);
+    changes.iter().filter(to_tcx).count()
+}
+
+fn a_measurement_begins_anew() {
+    let _guard = run::beside_others();
+    let options = ["--time", "2", "--repeat", "1", "--json"];
+    let output = lab("throughput,latency", &options).output().expect("run the lab");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let results: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let runs = results["samples"][0]["runs"].as_array().expect("a list");
+    let [throughput, latency] = &runs[..] else {
+        panic!("two runs: {runs:?}");
+    };
+    assert!(changes_to_tcx(throughput) > 0, "{}", throughput["hook_changes"]);
+    assert_eq!(latency["hook_changes"], serde_json::json!([]));
+    let paths = latency["stats"]["paths"].as_array().expect("a list");
+    let by = |via: &str| -> u64 {
+        let paths = paths.iter().filter(|path| path["via"] == via);
+        paths.map(|path| path["frames"].as_u64().expect("a number")).sum()
+    };
+    assert!(by("xdp") > 100 && by("tcx") < by("xdp") / 10, "{paths:?}");
+}
+
 fn a_lab_tells_changes() {
     let _guard = run::beside_others();
-    let (output, seen) = run_to_end(&mut lab(&["--time", "2", "--repeat", "2", "--json"]));
+    let (output, seen) = run_to_end(&mut lab(
+        "throughput",
+        &["--time", "2", "--repeat", "2", "--json"],
+    ));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let results: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -107,10 +136,8 @@ fn a_lab_tells_changes() {
     assert_eq!(samples.len(), 2);
     for sample in samples {
         assert_eq!(sample["datapath"], "tapbridge");
-        let changes = sample["runs"][0]["hook_changes"].as_array().expect("a list");
-        let to_tcx =
-            |change: &&Value| change["ifname"] == "vm1" && change["hooks"] == serde_json::json!(["tcx"]);
-        assert!(changes.iter().any(|change| to_tcx(&change)), "{changes:?}");
+        let run = &sample["runs"][0];
+        assert!(changes_to_tcx(run) > 0, "{}", run["hook_changes"]);
     }
     // The first one has ended before the second one starts.
     assert!(seen.iter().all(|watchers| watchers.len() <= 1), "{seen:?}");
@@ -121,7 +148,8 @@ fn a_lab_tells_changes() {
 
 fn an_interrupted_lab_ends_its_watcher() {
     let _guard = run::beside_others();
-    let id = assert_ends_watched(&mut lab(&["--time", "30"]), "throughput, 30 s", Signal::SIGTERM);
+    let mut lab = lab("throughput", &["--time", "30"]);
+    let id = assert_ends_watched(&mut lab, "throughput, 30 s", Signal::SIGTERM);
     let bridge = format!("/sys/fs/bpf/tapbridge/lab{id}");
     assert!(!Path::new(&bridge).exists(), "{bridge}");
 }
