@@ -1,6 +1,6 @@
 //! What the lab sets up and measures, from the command line.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lab::Offloads;
@@ -79,10 +79,10 @@ pub struct Measuring {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "throughput,latency")]
     pub workload: Vec<Workload>,
     /// Seconds of each measurement
-    #[arg(long = "time", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(long = "time", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub time_s: u32,
-    /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Rounds; fewer than three are too few for a ratio
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
     /// Streams of the throughput measurement
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=128))]
@@ -128,41 +128,66 @@ impl Conditions {
     /// A line for people.
     pub fn text(&self) -> String {
         let measuring = &self.measuring;
-        let measures = |wanted: &[Workload]| {
-            measuring
-                .workload
-                .iter()
-                .any(|workload| wanted.contains(workload))
-        };
-        let mut text = format!("{} s each, rounds: {}", measuring.time_s, measuring.repeat);
-        if measures(&[Workload::Throughput]) {
-            let streams = measuring.streams;
-            let _ = if measuring.udp {
-                let (rate, size) = (&measuring.udp_rate, measuring.udp_size);
-                write!(
-                    text,
-                    ", {streams} UDP streams of {rate} bit/s in datagrams of {size} bytes"
-                )
-            } else {
-                write!(text, ", {streams} TCP streams")
-            };
-            if measuring.reverse {
-                text.push_str(", from server to client");
+        let mut parts = vec![
+            format!("{} s each", measuring.time_s),
+            format!("rounds: {}", measuring.repeat),
+        ];
+        for &workload in &measuring.workload {
+            let traffic = self.traffic(workload);
+            if !parts.contains(&traffic) {
+                parts.push(traffic);
             }
         }
-        if measures(&[Workload::Latency, Workload::LoadedLatency]) {
-            let _ = write!(text, ", messages of {} bytes", measuring.message_bytes);
-        }
-        if measures(&[Workload::Connections]) {
-            let _ = write!(text, ", {} connections at a time", measuring.parallel);
-        }
-        let offloads = if self.offloads { "on" } else { "off" };
-        let _ = write!(text, ", MTU {}, offloads {offloads}", self.mtu);
-        if self.steady {
-            text.push_str(", CPUs kept awake, guests pinned");
-        }
-        text
+        parts.push(self.surroundings());
+        parts.join(", ")
     }
+
+    /// A line for people, of one workload, of which there were so many rounds.
+    pub fn text_of(&self, workload: Workload, rounds: usize) -> String {
+        let (time, traffic, surroundings) =
+            (self.measuring.time_s, self.traffic(workload), self.surroundings());
+        let plural = if rounds == 1 { "" } else { "s" };
+        format!("{rounds} round{plural} of {time} s: {traffic}, {surroundings}")
+    }
+
+    /// What a workload sends.
+    fn traffic(&self, workload: Workload) -> String {
+        let measuring = &self.measuring;
+        match workload {
+            Workload::Throughput => {
+                let streams = counted(measuring.streams, "stream");
+                let mut text = if measuring.udp {
+                    let (rate, size) = (&measuring.udp_rate, measuring.udp_size);
+                    format!("UDP, {streams} of {rate} bit/s in datagrams of {size} bytes")
+                } else {
+                    format!("TCP, {streams}")
+                };
+                if measuring.reverse {
+                    text.push_str(", from server to client");
+                }
+                text
+            }
+            Workload::Latency | Workload::LoadedLatency => {
+                format!("messages of {} bytes", measuring.message_bytes)
+            }
+            Workload::Connections => format!("{} connections at a time", measuring.parallel),
+        }
+    }
+
+    fn surroundings(&self) -> String {
+        let offloads = if self.offloads { "on" } else { "off" };
+        let steady = if self.steady {
+            ", CPUs kept awake, guests pinned"
+        } else {
+            ""
+        };
+        format!("MTU {}, offloads {offloads}{steady}", self.mtu)
+    }
+}
+
+fn counted(count: u32, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 impl Setup {
@@ -206,6 +231,29 @@ impl From<Switched> for Offloads {
 mod tests {
     use super::*;
     use crate::report::fixture;
+
+    #[test]
+    fn of_a_workload_only_its_own_conditions_are_told() {
+        let mut conditions = fixture::results(Vec::new()).conditions;
+        assert_eq!(
+            conditions.text(),
+            "10 s each, rounds: 2, TCP, 2 streams, messages of 64 bytes, MTU 1500, offloads on"
+        );
+        assert_eq!(
+            conditions.text_of(Workload::Throughput, 3),
+            "3 rounds of 10 s: TCP, 2 streams, MTU 1500, offloads on"
+        );
+        conditions.measuring.streams = 1;
+        conditions.measuring.udp = true;
+        assert_eq!(
+            conditions.text_of(Workload::Throughput, 1),
+            "1 round of 10 s: UDP, 1 stream of 1G bit/s in datagrams of 1448 bytes, MTU 1500, offloads on"
+        );
+        assert_eq!(
+            conditions.text_of(Workload::Latency, 3),
+            "3 rounds of 10 s: messages of 64 bytes, MTU 1500, offloads on"
+        );
+    }
 
     #[test]
     fn a_reader_is_told_that_cpus_were_kept_awake() {

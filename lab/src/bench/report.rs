@@ -13,8 +13,9 @@ use crate::{
     folder::Folder,
     report::{
         self,
+        compare::ENOUGH_ROUNDS,
         plot::{
-            Plot,
+            self, Plot,
             bars::{Bar, Bars, Group},
             canvas::{self, Heading},
             thousands,
@@ -51,9 +52,9 @@ fn summary(results: &Results, cases: &[Case]) -> Table {
     let mut table = Table::new(["case", base].into_iter().chain(others.clone()));
     for case in cases {
         for own in rows(results, case).filter(|measured| measured.datapath == base) {
-            let (unit, more) = match own.figure.split_once(' ') {
-                Some((percentile, "µs")) => ("µs", format!(", {percentile}")),
-                _ => ("ns", String::new()),
+            let (unit, more) = match percentile(&own.figure) {
+                Some(percentile) => ("µs", format!(", {percentile}")),
+                None => ("ns", String::new()),
             };
             let median = format!("{} {unit}", thousands(own.median, decimals(&own.figure)));
             let ratios = others.clone().map(|name| {
@@ -66,6 +67,14 @@ fn summary(results: &Results, cases: &[Case]) -> Table {
         }
     }
     table.without_empty_columns()
+}
+
+/// Which percentile a figure is, if it is one, such as "p50 µs".
+fn percentile(figure: &str) -> Option<&str> {
+    match figure.split_once(' ') {
+        Some((percentile, "µs")) => Some(percentile),
+        _ => None,
+    }
 }
 
 /// What was measured of a case: figure by figure, in the order of the datapaths.
@@ -135,9 +144,19 @@ fn page(results: &Results, cases: &[Case], plots: &[Plot]) -> String {
     page
 }
 
+/// Whether there are enough rounds for a ratio.
+fn enough(results: &Results) -> bool {
+    results.rounds as usize >= ENOUGH_ROUNDS
+}
+
 fn conditions(results: &Results) -> String {
+    let few = if enough(results) {
+        ""
+    } else {
+        ", too few for a ratio"
+    };
     format!(
-        "{} rounds, turns of {} ms, {:.0} s in all",
+        "{} rounds{few}, turns of {} ms, {:.0} s in all",
         results.rounds, results.turn_ms, results.seconds
     )
 }
@@ -158,19 +177,24 @@ fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Plot>> {
         };
         let legend = Datapath::ALL.map(Datapath::name).into_iter();
         let legend = legend.filter(|&datapath| measured(datapath));
-        let notes = vec![
+        let mut notes = vec![
             results.machine.hardware(),
-            format!(
-                "Median of {} rounds, best to upper quartile; × is the ratio to {} within a round; less is better",
-                results.rounds, PEERS[0]
-            ),
+            format!("{}, MTU 1500 where none is named", conditions(results)),
+            "Bars: the median over the rounds; lines: from the best round to the upper quartile.".into(),
         ];
+        if groups
+            .iter()
+            .flat_map(|group| &group.bars)
+            .any(|bar| bar.text.contains('×'))
+        {
+            notes.push(plot::paired(PEERS[0]));
+        }
         let bars = Bars {
             heading: Heading {
                 title: (*title).into(),
                 notes,
             },
-            unit: unit(case).into(),
+            unit: format!("{}: less is better", unit(case)),
             groups,
             legend: legend
                 .map(|datapath| (datapath.to_owned(), canvas::colour_of(datapath)))
@@ -197,10 +221,13 @@ fn unit(case: &Case) -> &'static str {
 fn groups(results: &Results, case: &Case) -> Vec<Group> {
     let figures = case.figures();
     let group = |&figure: &&str| {
-        let label = if figures.len() > 1 { figure } else { case.name };
+        let label = match percentile(figure) {
+            Some(percentile) => format!("{}, {percentile}", case.text),
+            None => case.text.into(),
+        };
         let measured = rows(results, case).filter(|measured| measured.figure == figure);
         Group {
-            label: label.into(),
+            label,
             bars: measured.map(|measured| bar(results, measured)).collect(),
         }
     };
@@ -210,7 +237,9 @@ fn groups(results: &Results, case: &Case) -> Vec<Group> {
 
 fn bar(results: &Results, measured: &Measured) -> Bar {
     let value = thousands(measured.median, decimals(&measured.figure));
-    let mut values = measured.values.clone();
+    // In a round in which nothing was delivered a delivered frame took for ever.
+    let finite = measured.values.iter().copied().filter(|value| value.is_finite());
+    let mut values: Vec<_> = finite.collect();
     values.sort_by(f64::total_cmp);
     // The worst rounds are the machine's, and would leave no room for the others.
     let upper = values
@@ -218,6 +247,7 @@ fn bar(results: &Results, measured: &Measured) -> Bar {
         .copied()
         .unwrap_or(measured.median);
     let text = ratio(results, measured, PEERS[0])
+        .filter(|_| enough(results))
         .map_or(value.clone(), |ratio| format!("{value} (×{:.2})", ratio.median));
     Bar {
         label: String::new(),
@@ -237,6 +267,25 @@ pub fn write(results: &Results, cases: &[Case], folder: &Folder) -> Result<()> {
 mod tests {
     use super::*;
     use crate::bench::{case::CASES, results::tests};
+
+    #[test]
+    fn a_round_that_delivered_nothing_can_be_drawn_and_a_plot_says_what_is_in_it() {
+        let results = tests::results(vec![
+            tests::measured("64", "linux-bridge", &[2000.0, 4000.0, 2400.0]),
+            tests::measured("64", "tapbridge-tcx", &[1000.0, 1800.0, f64::INFINITY]),
+        ]);
+        let plots = draw(&results, CASES).unwrap();
+        assert_eq!(plots.len(), 1);
+        let svg = &plots[0].svg;
+        for text in [
+            "64 B",
+            "ns/frame: less is better",
+            "is not the ratio of the bars",
+            "MTU 1500",
+        ] {
+            assert!(svg.contains(text), "{text}: {svg}");
+        }
+    }
 
     #[test]
     fn the_summary_has_the_bridges_median_and_the_others_ratios() {

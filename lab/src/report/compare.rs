@@ -9,6 +9,9 @@ use crate::{
 /// The datapath that the others are compared with: what users have without any of them.
 pub const PEER: &str = "linux-bridge";
 
+/// Rounds below which a ratio says nothing: identical runs differ by a fifth or more.
+pub const ENOUGH_ROUNDS: usize = 3;
+
 /// Numbers of several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
@@ -58,12 +61,65 @@ pub fn value(results: &Results, workload: Workload, datapath: &str, figure: &Fig
     }
 }
 
+/// A comparison.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ratio {
+    /// With nothing.
+    None,
+    /// From fewer rounds than [`ENOUGH_ROUNDS`].
+    TooFewRounds,
+    Of(Spread),
+}
+
+impl Ratio {
+    /// Of the ratios of all rounds.
+    pub fn of(ratios: impl IntoIterator<Item = f64>) -> Self {
+        let ratios: Vec<_> = ratios.into_iter().filter(|ratio| ratio.is_finite()).collect();
+        match ratios.len() {
+            0 => Self::None,
+            1..ENOUGH_ROUNDS => Self::TooFewRounds,
+            _ => Spread::of(ratios).map_or(Self::None, Self::Of),
+        }
+    }
+
+    /// If there were enough rounds.
+    pub fn spread(self) -> Option<Spread> {
+        match self {
+            Self::Of(spread) => Some(spread),
+            Self::None | Self::TooFewRounds => None,
+        }
+    }
+}
+
 /// A figure as a multiple of the [`PEER`]'s in the same round, since the machine's speed drifts from one to the next.
-pub fn ratio(results: &Results, workload: Workload, datapath: &str, figure: &Figure) -> Option<Spread> {
-    Spread::of(runs(results, workload, datapath).filter_map(|(round, run)| {
+pub fn ratio(results: &Results, workload: Workload, datapath: &str, figure: &Figure) -> Ratio {
+    Ratio::of(runs(results, workload, datapath).filter_map(|(round, run)| {
         let (_, peer) = runs(results, workload, PEER).find(|&(other, _)| other == round)?;
         Some((figure.of)(run)? / (figure.of)(peer)?)
     }))
+}
+
+/// A figure as a multiple of another file's, median by median: the rounds of different files belong together in no way.
+pub fn ratio_between(
+    results: [&Results; 2],
+    workload: Workload,
+    datapath: &str,
+    figure: &Figure,
+) -> Option<Ratio> {
+    let [own, other] = results.map(|results| value(results, workload, datapath, figure));
+    let few = results.map(|results| runs(results, workload, datapath).count() < ENOUGH_ROUNDS);
+    let ratio = own? / other?;
+    Some(if few.contains(&true) {
+        Ratio::TooFewRounds
+    } else {
+        Ratio::Of(Spread::of([ratio])?)
+    })
+}
+
+/// How many rounds of a workload there were: those of an interrupted run may be fewer than were asked for.
+pub fn rounds(results: &Results, workload: Workload) -> usize {
+    let of = |datapath: &&str| runs(results, workload, datapath).count();
+    results.datapaths().iter().map(of).max().unwrap_or(0)
 }
 
 /// The run whose figure is the median; of an even number the lower of the two in the middle.
@@ -140,9 +196,14 @@ mod tests {
             // The machine got slower by half; the ratio stays.
             fixture::sample(PEER, 2, 5.0, 100.0),
             fixture::sample("tapbridge", 2, 6.0, 80.0),
-            fixture::sample("tapbridge", 3, 100.0, 1.0),
+            fixture::sample(PEER, 3, 1.0, 10.0),
+            fixture::sample("tapbridge", 3, 1.2, 8.0),
+            fixture::sample("tapbridge", 4, 100.0, 1.0),
         ]);
-        let ratio = |workload| ratio(&results, workload, "tapbridge", &main_figure(workload)).unwrap();
+        let ratio = |workload| {
+            let ratio = ratio(&results, workload, "tapbridge", &main_figure(workload));
+            ratio.spread().unwrap()
+        };
         let throughput = ratio(Workload::Throughput);
         assert!(
             near(throughput.min, 1.2) && near(throughput.max, 1.2),
@@ -150,6 +211,36 @@ mod tests {
         );
         let latency = ratio(Workload::Latency);
         assert!(near(latency.min, 0.8) && near(latency.max, 0.8), "{latency:?}");
+    }
+
+    #[test]
+    fn two_rounds_are_too_few_for_a_ratio_and_so_are_three_of_which_two_have_a_peer() {
+        let samples = |peers: &[u32], rounds: u32| {
+            let peers = peers
+                .iter()
+                .map(|&round| fixture::sample(PEER, round, 10.0, 50.0));
+            let own = (1..=rounds).map(|round| fixture::sample("tapbridge", round, 12.0, 40.0));
+            fixture::results(peers.chain(own).collect())
+        };
+        let figure = main_figure(Workload::Throughput);
+        let of = |results: &Results| ratio(results, Workload::Throughput, "tapbridge", &figure);
+        assert_eq!(of(&samples(&[], 3)), Ratio::None);
+        assert_eq!(of(&samples(&[1, 2], 2)), Ratio::TooFewRounds);
+        assert_eq!(of(&samples(&[1, 3], 3)), Ratio::TooFewRounds);
+        let three = samples(&[1, 2, 3], 3);
+        assert!(matches!(of(&three), Ratio::Of(_)));
+        let between = |other: &Results| {
+            ratio_between([&three, other], Workload::Throughput, "tapbridge", &figure).unwrap()
+        };
+        assert!(matches!(between(&three), Ratio::Of(_)));
+        assert_eq!(between(&samples(&[], 2)), Ratio::TooFewRounds);
+        assert_eq!(
+            (
+                rounds(&three, Workload::Throughput),
+                rounds(&three, Workload::Connections)
+            ),
+            (3, 0)
+        );
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub fn notes(files: &[Labelled]) -> Vec<String> {
             "**Warning: the files were not measured alike; they differ in {list}.**"
         ));
     }
+    if let Some(few) = too_few_rounds(files) {
+        notes.push(few);
+    }
     for file in files {
         let label = if file.label.is_empty() {
             String::new()
@@ -81,6 +84,28 @@ pub fn notes(files: &[Labelled]) -> Vec<String> {
     notes
 }
 
+/// A warning where figures would be compared that differ from run to run by more than what is compared.
+fn too_few_rounds(files: &[Labelled]) -> Option<String> {
+    let rounds = |results: &Results| {
+        let workloads = compare::workloads(results).into_iter();
+        workloads.map(|workload| compare::rounds(results, workload)).min()
+    };
+    let compared = files.len() > 1 || files.iter().any(|file| file.results.datapaths().len() > 1);
+    let rounds = files.iter().filter_map(|file| rounds(file.results)).min()?;
+    let enough = compare::ENOUGH_ROUNDS;
+    (compared && rounds < enough).then(|| {
+        let rounds = if rounds == 1 {
+            "One round is".into()
+        } else {
+            format!("{rounds} rounds are")
+        };
+        format!(
+            "**{rounds} too few for a ratio: identical runs differ by a fifth or more. Measure at least {enough}, \
+             better 8 (--repeat).**"
+        )
+    })
+}
+
 fn title(workload: Workload) -> &'static str {
     match workload {
         Workload::Throughput => "Throughput",
@@ -92,7 +117,9 @@ fn title(workload: Workload) -> &'static str {
 
 /// How to read all the tables.
 const TABLES: &str = "Figures are the median over the rounds, with minimum and maximum in parentheses; what went wrong \
-    is the sum. The ratio to linux-bridge is taken within each round. Costs are medians. Host CPU is of the whole \
+    is the sum. The ratio to linux-bridge is taken within each round, of at least \
+    three. Where ports of tapbridge choose their hooks themselves, each measurement begins with ports that were just \
+    attached. Costs are medians. Host CPU is of the whole \
     machine: the guests, the programs in them and everything else that ran; it is not told where CPUs were kept \
     awake. Frames are those that the two guests' cards received; what offloads joined is one frame. A GB is 10⁹ bytes \
     of payload.";
@@ -184,12 +211,14 @@ mod tests {
     use super::*;
     use crate::report::fixture;
 
-    fn two_rounds() -> Results {
+    fn three_rounds() -> Results {
         fixture::results(vec![
             fixture::sample("tapbridge", 1, 12.0, 40.0),
             fixture::sample("linux-bridge", 1, 10.0, 50.0),
             fixture::sample("linux-bridge", 2, 5.0, 100.0),
             fixture::sample("tapbridge", 2, 6.0, 80.0),
+            fixture::sample("tapbridge", 3, 9.0, 60.0),
+            fixture::sample("linux-bridge", 3, 7.5, 75.0),
         ])
     }
 
@@ -200,18 +229,18 @@ mod tests {
             title: "A plot".into(),
             svg: String::new(),
         };
-        let page = page(&label::label(&[two_rounds()]), &[plot]);
+        let page = page(&label::label(&[three_rounds()]), &[plot]);
         for line in [
             "| machine | EPYC, 4 CPUs, x86_64, Linux 6.12.1; load before: 0.25 |",
             "| guests | QEMU 10.0.2 with KVM, Linux 6.1.0 |",
-            "| tapbridge | 9.00 (6.00–12.00) | 1.20 | 4 |",
-            "| linux-bridge | 7.50 (5.00–10.00) | 1.00 | 4 |",
-            "| tapbridge | 60.0 (40.0–80.0) | 0.80 | 66.0 | 120.0 | 180.0 | 600.0 | 2 | 0 | 0 |",
-            "| throughput | vm1 → vm2 | xdp | 600 | 75.0 % |",
-            "| throughput | vm1 | egress_mtu | 6 |",
-            "| throughput | vm1 | tcx | 2 | 0.4 |",
-            "### tapbridge, latency: round 1 of 2",
-            "[SUM]   0.00-10.00 sec  6.98 GBytes  6.00 Gbits/sec     2             sender",
+            "| tapbridge | 9.00 (6.00–12.00) | 1.20 | 6 |",
+            "| linux-bridge | 7.50 (5.00–10.00) | 1.00 | 6 |",
+            "| tapbridge | 60.0 (40.0–80.0) | 0.80 | 66.0 | 120.0 | 180.0 | 600.0 | 3 | 0 | 0 |",
+            "| throughput | vm1 → vm2 | xdp | 900 | 75.0 % |",
+            "| throughput | vm1 | egress_mtu | 9 |",
+            "| throughput | vm1 | tcx | 3 | 0.4 |",
+            "### tapbridge, latency: round 3 of 3",
+            "[SUM]   0.00-10.00 sec  10.5 GBytes  9.00 Gbits/sec     2             sender",
             "@total[qemu-system-x86, tracepoint:syscalls:sys_enter_read]: 600",
             "![A plot](throughput.svg)",
         ] {
@@ -224,18 +253,43 @@ mod tests {
     #[test]
     fn without_the_peer_there_is_no_ratio_and_files_are_compared_by_their_medians() {
         let one = fixture::results(vec![fixture::sample("tapbridge", 1, 10.0, 40.0)]);
-        let mut other = two_rounds();
+        let mut other = three_rounds();
         other.revision = Some("89abcde".into());
         other.conditions.mtu = 9000;
         let page = page(&label::label(&[one, other]), &[]);
         assert!(page.contains("differ in mtu (1500; 9000).**"), "{page}");
         for line in [
             "| datapath | run | Gbit/s | to linux-bridge | to 1234567 | retransmits |",
-            "| tapbridge | 1234567 | 10.00 | – | 1.00 | 2 |",
-            "| tapbridge | 89abcde | 9.00 (6.00–12.00) | 1.20 | 0.90 | 4 |",
-            "| linux-bridge | 89abcde | 7.50 (5.00–10.00) | 1.00 | – | 4 |",
+            "| tapbridge | 1234567 | 10.00 | – | too few rounds | 2 |",
+            "| tapbridge | 89abcde | 9.00 (6.00–12.00) | 1.20 | too few rounds | 6 |",
+            "| linux-bridge | 89abcde | 7.50 (5.00–10.00) | 1.00 | – | 6 |",
         ] {
             assert!(page.lines().any(|other| other == line), "{line}\n{page}");
         }
+    }
+
+    #[test]
+    fn a_reader_is_told_that_rounds_are_too_few_for_a_ratio_where_there_would_be_one() {
+        let told = |files: &[Results]| {
+            let notes = notes(&label::label(files)).into_iter();
+            notes
+                .filter(|note| note.contains("too few for a ratio"))
+                .collect::<Vec<_>>()
+        };
+        let mut results = three_rounds();
+        assert_eq!(told(&[results.clone()]), [""; 0]);
+        results.samples.retain(|sample| sample.round < 3);
+        assert!(told(&[results.clone()])[0].starts_with("**2 rounds are too few for a ratio: "));
+        results.samples.retain(|sample| sample.round == 1);
+        let page = page(&label::label(&[results.clone()]), &[]);
+        assert!(
+            page.contains("| tapbridge | 12.00 | too few rounds | 2 |"),
+            "{page}"
+        );
+        assert!(page.contains("**One round is too few for a ratio: "), "{page}");
+        // With nothing to compare with there is no need.
+        results.samples.retain(|sample| sample.datapath == "tapbridge");
+        assert_eq!(told(&[results.clone()]), [""; 0]);
+        assert_eq!(told(&[results.clone(), results]).len(), 1);
     }
 }

@@ -39,10 +39,17 @@ pub fn plots(files: &[Labelled]) -> Result<Vec<Plot>> {
     let mut plots = Vec::new();
     for workload in compare::workloads_of(files.iter().map(|file| file.results)) {
         plots.push(match workload {
-            Workload::Throughput => rates(files, workload, "Throughput", "Gbit/s of payload")?,
-            Workload::Connections => rates(files, workload, "Connections", "connections per second")?,
+            Workload::Throughput => {
+                rates(files, workload, "Throughput", "Gbit/s of payload: more is better")?
+            }
+            Workload::Connections => rates(
+                files,
+                workload,
+                "Connections",
+                "connections per second: more is better",
+            )?,
             Workload::Latency => latencies(files, workload, "Latency")?,
-            Workload::LoadedLatency => latencies(files, workload, "Latency beside a TCP stream")?,
+            Workload::LoadedLatency => latencies(files, workload, "Latency under load, beside a TCP stream")?,
         });
     }
     plots.extend(calls::plot(files)?);
@@ -61,12 +68,17 @@ fn rates(files: &[Labelled], workload: Workload, title: &str, unit: &str) -> Res
     let bar = |datapath: &str, index: usize| {
         let results = files[index].results;
         let spread = compare::spread(results, workload, datapath, &figure)?;
-        let ratio =
-            compare::ratio(results, workload, datapath, &figure).filter(|_| datapath != compare::PEER);
+        let ratio = compare::ratio(results, workload, datapath, &figure).spread();
+        let ratio = ratio.filter(|_| datapath != compare::PEER);
         let value = thousands(spread.median, figure.decimals);
         Some(Bar {
             label: String::new(),
-            text: ratio.map_or(value.clone(), |ratio| format!("{value} (×{:.2})", ratio.median)),
+            text: match ratio {
+                Some(Spread { median, min, max }) => {
+                    format!("{value} (×{median:.2}, {min:.2} to {max:.2})")
+                }
+                None => value,
+            },
             parts: vec![(
                 spread.median,
                 if several {
@@ -84,11 +96,15 @@ fn rates(files: &[Labelled], workload: Workload, title: &str, unit: &str) -> Res
             .filter_map(|index| bar(datapath, index))
             .collect(),
     });
-    let mut notes = notes(files);
-    notes.push(format!(
-        "Median and range of the rounds; × is the ratio to {} within a round",
-        compare::PEER
-    ));
+    let mut notes = notes(files, workload);
+    let drawn = "Bars: the median over the rounds; lines: from the least to the greatest of the rounds.";
+    notes.extend(over_rounds(files, workload, drawn));
+    if files.iter().any(|file| compared(file.results, workload, &figure)) {
+        notes.push(format!(
+            "{} Behind it: the least and the greatest of these ratios.",
+            paired(compare::PEER)
+        ));
+    }
     let legend = files.iter().enumerate().filter(|_| several);
     let bars = Bars {
         heading: Heading {
@@ -125,14 +141,15 @@ fn latencies(files: &[Labelled], workload: Workload, title: &str) -> Result<Plot
             }
         }
     }
-    let mut notes = notes(files);
-    notes.push("Medians of the rounds' percentiles; less is better".into());
+    let mut notes = notes(files, workload);
+    let drawn = "Lines: the median over the rounds; shaded: from the least to the greatest of the rounds.";
+    notes.extend(over_rounds(files, workload, drawn));
     let curves = Curves {
         heading: Heading {
             title: title.into(),
             notes,
         },
-        unit: "half a round trip, µs".into(),
+        unit: "half a round trip, µs (logarithmic): less is better".into(),
         all: curves,
     };
     Ok(Plot {
@@ -143,7 +160,7 @@ fn latencies(files: &[Labelled], workload: Workload, title: &str) -> Result<Plot
 }
 
 /// Those percentiles that at least one message of every round is beyond: the others are the maximum.
-fn percentiles(results: &Results, workload: Workload, datapath: &str) -> Vec<(f64, f64)> {
+fn percentiles(results: &Results, workload: Workload, datapath: &str) -> Vec<(f64, Spread)> {
     let runs: Vec<&Run> = compare::runs(results, workload, datapath)
         .map(|(_, run)| run)
         .collect();
@@ -161,28 +178,65 @@ fn percentiles(results: &Results, workload: Workload, datapath: &str) -> Vec<(f6
     told.filter(|&percentile| percentile >= 50.0 && beyond(percentile) > 0.999)
         .filter_map(|percentile| {
             let times = runs.iter().filter_map(|run| figures::percentile(run, percentile));
-            Some((percentile, Spread::of(times)?.median)).filter(|&(_, time)| time > 0.0)
+            Some((percentile, Spread::of(times)?)).filter(|(_, time)| time.min > 0.0)
         })
         .collect()
 }
 
-/// Who was measured, under the title.
-fn notes(files: &[Labelled]) -> Vec<String> {
-    match files {
-        [file] => {
-            let results = file.results;
-            let conditions = &results.conditions;
-            vec![
-                format!(
-                    "{}; {} s each",
-                    results.guests.text(),
-                    conditions.measuring.time_s
-                ),
-                results.machine.hardware(),
-            ]
-        }
-        _ => Vec::new(),
+/// What has become of the rounds, if there were several, and whether they are enough.
+fn over_rounds(files: &[Labelled], workload: Workload, drawn: &str) -> Vec<String> {
+    let rounds = files.iter().map(|file| compare::rounds(file.results, workload));
+    let least = rounds.clone().filter(|&rounds| rounds > 0).min().unwrap_or(0);
+    let mut notes = Vec::new();
+    if rounds.max() > Some(1) {
+        notes.push(drawn.into());
     }
+    if least < compare::ENOUGH_ROUNDS {
+        notes.push(format!(
+            "Fewer than {} rounds are too few for a ratio.",
+            compare::ENOUGH_ROUNDS
+        ));
+    }
+    notes
+}
+
+/// What the ratio beside a bar is.
+pub fn paired(peer: &str) -> String {
+    format!(
+        "(×…) is not the ratio of the bars, but the median over the rounds of the ratio to {peer} within the same round."
+    )
+}
+
+/// Whether a datapath has a ratio to the [peer](compare::PEER).
+fn compared(results: &Results, workload: Workload, figure: &figures::Figure) -> bool {
+    let others = results
+        .datapaths()
+        .into_iter()
+        .filter(|&name| name != compare::PEER);
+    others
+        .map(|name| compare::ratio(results, workload, name, figure))
+        .any(|ratio| ratio.spread().is_some())
+}
+
+/// Who was measured and how, under the title. Of several files that were measured alike once.
+fn notes(files: &[Labelled], workload: Workload) -> Vec<String> {
+    let all = files.iter().map(|file| {
+        let results = file.results;
+        let rounds = compare::rounds(results, workload);
+        [
+            format!("{}; {}", results.guests.text(), results.machine.hardware()),
+            results.conditions.text_of(workload, rounds),
+        ]
+    });
+    let all: Vec<_> = all.collect();
+    let alike = all.iter().all(|own| *own == all[0]);
+    if alike {
+        return all.into_iter().next().unwrap_or_default().into();
+    }
+    let named = files.iter().zip(all);
+    named
+        .map(|(file, own)| format!("{}: {}", file.label, own.join("; ")))
+        .collect()
 }
 
 fn label(name: &str, files: &[Labelled], file: &Labelled) -> String {
@@ -247,6 +301,51 @@ mod tests {
     }
 
     #[test]
+    fn a_plot_says_under_which_conditions_which_way_is_better_and_what_its_figures_are() {
+        let shown = |results: &Results, number: usize| {
+            let svg = &drawn(std::slice::from_ref(results))[number].svg;
+            // A note may take several lines, each of which is an element.
+            let texts = svg
+                .split('>')
+                .filter_map(|part| Some(part.split_once("</text")?.0.trim()));
+            texts.collect::<Vec<_>>().join(" ")
+        };
+        let mut three = results();
+        for round in [2, 3] {
+            three.samples.push(fixture::sample("tapbridge", round, 6.0, 80.0));
+            three
+                .samples
+                .push(fixture::sample("linux-bridge", round, 4.0, 90.0));
+        }
+        let throughput = shown(&three, 0);
+        for text in [
+            "3 rounds of 10 s: TCP, 2 streams, MTU 1500, offloads on",
+            "more is better",
+            "Bars: the median over the rounds; lines:",
+            "6.00 (×1.50, 1.20 to 1.50)",
+            "is not the ratio of the bars, but the median over the rounds of the ratio to linux-bridge",
+        ] {
+            assert!(throughput.contains(text), "{text}: {throughput}");
+        }
+        let latency = shown(&three, 1);
+        for text in [
+            "3 rounds of 10 s: messages of 64 bytes, MTU 1500, offloads on",
+            "µs (logarithmic): less is better",
+            "percentile (logarithmic",
+            "shaded: from the least to the greatest",
+        ] {
+            assert!(latency.contains(text), "{text}: {latency}");
+        }
+        assert!(shown(&three, 2).contains("calls per GB: fewer are better"));
+        let one = shown(&results(), 0);
+        assert!(
+            one.contains("1 round of 10 s") && one.contains("too few for a ratio"),
+            "{one}"
+        );
+        assert!(!one.contains('×') && !one.contains("median"), "{one}");
+    }
+
+    #[test]
     fn a_picture_has_text_though_the_machine_has_no_fonts() {
         let svg = &drawn(&[results()])[0].svg;
         let without = svg.replace("tapbridge", "");
@@ -258,12 +357,16 @@ mod tests {
     fn a_percentile_that_no_message_is_beyond_is_not_drawn() {
         let mut results = results();
         let at = |results: &Results| percentiles(results, Workload::Latency, "tapbridge");
-        assert_eq!(at(&results), [(50.0, 40.0), (99.0, 80.0)], "of 900 messages");
+        let medians = |results: &Results| -> Vec<(f64, f64)> {
+            let at = at(results).into_iter();
+            at.map(|(percentile, time)| (percentile, time.median)).collect()
+        };
+        assert_eq!(medians(&results), [(50.0, 40.0), (99.0, 80.0)], "of 900 messages");
         let Run { outcome, .. } = &mut results.samples[0].runs[1];
         if let crate::results::Outcome::Latency(latency) = outcome {
             latency.observations = 1000;
         }
-        assert_eq!(at(&results).last(), Some(&(99.9, 120.0)));
+        assert_eq!(medians(&results).last(), Some(&(99.9, 120.0)));
     }
 
     #[test]

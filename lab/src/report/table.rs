@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::compare::Spread;
+use super::compare::{Ratio, Spread};
 
 /// Where there is nothing to tell.
 pub const NOTHING: &str = "–";
@@ -114,6 +114,15 @@ pub fn cell(value: Option<f64>, decimals: usize) -> String {
     match value.filter(|value| value.is_finite()) {
         Some(value) => format!("{value:.decimals$}"),
         None => NOTHING.into(),
+    }
+}
+
+/// A ratio as a cell, if it is one.
+pub fn ratio_cell(ratio: Ratio) -> String {
+    match ratio {
+        Ratio::None => NOTHING.into(),
+        Ratio::TooFewRounds => "too few rounds".into(),
+        Ratio::Of(spread) => spread_cell(Some(spread), 2),
     }
 }
 

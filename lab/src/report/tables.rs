@@ -5,7 +5,7 @@ use super::{
     counts,
     figures::{self, Figure, OTHER_FIGURES},
     label::Labelled,
-    table::{NOTHING, Table, cell, spread_cell},
+    table::{NOTHING, Table, cell, ratio_cell, spread_cell},
 };
 use crate::{results::Results, workload::Workload};
 
@@ -25,11 +25,11 @@ pub fn comparison(files: &[Labelled], workload: Workload) -> Table {
         let mut cells = names_of(files, datapath, file);
         let spread = |figure: &Figure| compare::spread(results, workload, datapath, figure);
         cells.push(spread_cell(spread(&main), main.decimals));
-        cells.push(spread_cell(compare::ratio(results, workload, datapath, &main), 2));
+        cells.push(ratio_cell(compare::ratio(results, workload, datapath, &main)));
         if files.len() > 1 {
-            let median = |results: &Results| compare::value(results, workload, datapath, &main);
-            let ratio = median(results).zip(median(files[0].results));
-            cells.push(cell(ratio.map(|(own, first)| own / first), 2));
+            let files = [results, files[0].results];
+            let ratio = compare::ratio_between(files, workload, datapath, &main);
+            cells.push(ratio_cell(ratio.unwrap_or(compare::Ratio::None)));
         }
         for figure in &others {
             cells.push(cell(

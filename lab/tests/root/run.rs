@@ -52,7 +52,7 @@ pub struct Run {
 impl Run {
     fn start(datapath: &str, time: &str, options: &[&str]) -> Self {
         let child = program::lab("run")
-            .args(["--datapath", datapath, "--json", "--time", time])
+            .args(["--datapath", datapath, "--json", "--time", time, "--repeat", "1"])
             .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -17,6 +17,9 @@ const BAR: i32 = 23;
 /// Below a group.
 const GAP: i32 = 12;
 const AXIS: i32 = 46;
+/// Of a line of a group's name, and how long it may get.
+const LINE: i32 = 18;
+const NAME: i32 = 190;
 
 pub struct Bars {
     pub heading: Heading,
@@ -27,6 +30,7 @@ pub struct Bars {
 
 /// Bars with one name.
 pub struct Group {
+    /// In as many lines as it needs.
     pub label: String,
     pub bars: Vec<Bar>,
 }
@@ -81,12 +85,14 @@ impl Bars {
                 .max()
                 .unwrap_or(0)
         };
-        let names = widest(&mut self.groups.iter().map(|group| &*group.label), name());
+        let names = self.groups.iter().flat_map(Group::lines).collect::<Vec<_>>();
+        let names = widest(&mut names.iter().map(String::as_str), name());
         let labels = widest(&mut bars().map(|bar| &*bar.label), canvas::small());
         let left = MARGIN + names + if labels > 0 { labels + 16 } else { 0 } + 12;
         let right = MARGIN + widest(&mut bars().map(|bar| &*bar.text), canvas::small()) + 10;
         let (_, below) = area.split_vertically(top);
-        let farthest = bars().map(Bar::end).fold(0.0, f64::max);
+        let ends = bars().map(Bar::end).filter(|end| end.is_finite());
+        let farthest = ends.fold(0.0, f64::max);
         let mut chart = ChartBuilder::on(&below)
             .margin_left(left)
             .margin_right(right)
@@ -110,25 +116,36 @@ impl Bars {
         let x = |value: f64| chart.backend_coord(&(value, 0.0)).0;
         let mut y = top + GAP;
         for group in &self.groups {
-            let middle = y + (group.height() - GAP) / 2 - (ROW - BAR) / 2;
-            area.draw_text(
-                &group.label,
-                &canvas::beside(&name(), HPos::Left),
-                (MARGIN, middle),
-            )?;
-            for bar in &group.bars {
-                bar.draw(area, y, left, x)?;
-                y += ROW;
+            let lines = group.lines();
+            let above = LINE * (i32::try_from(lines.len()).unwrap_or(0) - 1) / 2;
+            let middle = y + (group.height() - GAP) / 2 - (ROW - BAR) / 2 - above;
+            for (number, line) in (0..).zip(lines) {
+                let style = canvas::beside(&name(), HPos::Left);
+                area.draw_text(&line, &style, (MARGIN, middle + LINE * number))?;
             }
-            y += GAP;
+            let mut top = y + (group.height() - GAP - group.rows()) / 2;
+            for bar in &group.bars {
+                bar.draw(area, top, left, x)?;
+                top += ROW;
+            }
+            y += group.height();
         }
         Ok(())
     }
 }
 
 impl Group {
+    fn lines(&self) -> Vec<String> {
+        canvas::wrap(&self.label, &name(), NAME)
+    }
+
+    fn rows(&self) -> i32 {
+        ROW * i32::try_from(self.bars.len()).unwrap_or(0)
+    }
+
     fn height(&self) -> i32 {
-        ROW * i32::try_from(self.bars.len()).unwrap_or(0) + GAP
+        let lines = LINE * i32::try_from(self.lines().len()).unwrap_or(0);
+        self.rows().max(lines) + GAP
     }
 }
 

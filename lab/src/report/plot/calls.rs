@@ -79,14 +79,14 @@ pub fn plot(files: &[Labelled]) -> Result<Option<Plot>> {
         legend.push(("others".into(), Colour::OTHERS));
     }
     let title = format!("System calls of the guests' VMMs, {}", workload.text());
-    let mut notes = notes(files);
-    notes.push("Each VMM's median round; fewer are better".into());
+    let mut notes = notes(files, workload);
+    notes.push("Bars: the round of each VMM in which it made the median number of calls.".into());
     let bars = Bars {
         heading: Heading {
             title: title.clone(),
             notes,
         },
-        unit: format!("calls per {}", figures::unit(workload)),
+        unit: format!("calls per {}: fewer are better", figures::unit(workload)),
         groups,
         legend,
     };

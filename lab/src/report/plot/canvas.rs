@@ -81,7 +81,14 @@ pub struct Heading {
 
 impl Heading {
     pub fn height(&self) -> i32 {
-        MARGIN + 34 + 19 * i32::try_from(self.notes.len()).unwrap_or(0)
+        MARGIN + 34 + 19 * i32::try_from(self.lines().len()).unwrap_or(0)
+    }
+
+    /// The notes, in as many lines as they need.
+    fn lines(&self) -> Vec<String> {
+        let room = WIDTH.cast_signed() - 2 * MARGIN;
+        let notes = self.notes.iter();
+        notes.flat_map(|note| wrap(note, &small(), room)).collect()
     }
 
     pub fn draw(&self, area: &Area) -> Result<()> {
@@ -90,9 +97,8 @@ impl Heading {
             &text(21, FontStyle::Bold, Colour::TEXT),
             (MARGIN, MARGIN),
         )?;
-        for (line, note) in (0..).zip(&self.notes) {
+        for (line, note) in (0..).zip(self.lines()) {
             let style = text(13, FontStyle::Normal, Colour::FAINT);
-            let note = fit(note, WIDTH.cast_signed() - 2 * MARGIN);
             area.draw_text(&note, &style, (MARGIN, MARGIN + 34 + 19 * line))?;
         }
         Ok(())
@@ -136,6 +142,21 @@ pub fn beside(style: &TextStyle<'static>, point: HPos) -> TextStyle<'static> {
 pub fn width(content: &str, style: &TextStyle) -> i32 {
     let size = style.font.layout_box(content).map(|(_, (right, _))| right);
     size.unwrap_or(0)
+}
+
+/// A text in lines that fit, which end between words. A word that is longer than a line has one of its own.
+pub fn wrap(content: &str, style: &TextStyle, room: i32) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in content.split(' ') {
+        match lines.last_mut() {
+            Some(line) if width(&format!("{line} {word}"), style) <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
 }
 
 /// As much of a small text as fits.

@@ -12,9 +12,12 @@ use super::{
     canvas::{self, Area, Colour, Heading, MARGIN},
     thousands,
 };
+use crate::report::compare::Spread;
 
 const PLOT: i32 = 440;
 const SYMBOL: i32 = 40;
+/// How much colour there is between the least and the greatest.
+const SHADE: f64 = 0.16;
 
 pub struct Curves {
     pub heading: Heading,
@@ -30,7 +33,7 @@ pub struct Curve {
     /// Which of the dashes; the first is none.
     pub dash: usize,
     /// Percentiles below 100, ascending, and their values above 0.
-    pub points: Vec<(f64, f64)>,
+    pub points: Vec<(f64, Spread)>,
 }
 
 /// Where a percentile lies: one in so many is beyond it.
@@ -57,8 +60,8 @@ impl Curves {
 
     fn plot(&self, area: &Area, top: i32) -> Result<()> {
         let points = || self.all.iter().flat_map(|curve| &curve.points);
-        let low = points().map(|&(_, value)| value).fold(f64::INFINITY, f64::min);
-        let high = points().map(|&(_, value)| value).fold(0.0, f64::max);
+        let low = points().map(|(_, value)| value.min).fold(f64::INFINITY, f64::min);
+        let high = points().map(|(_, value)| value.max).fold(0.0, f64::max);
         let last = points().map(|&(percentile, _)| percentile).fold(90.0, f64::max);
         let (low, high) = if low < high { (low, high) } else { (1.0, 10.0) };
         // From a line to a line of the grid.
@@ -89,17 +92,23 @@ impl Curves {
             .y_labels(30)
             .label_style(canvas::small())
             .axis_desc_style(canvas::small())
-            .x_desc("percentile")
+            .x_desc("percentile (logarithmic: every further nine takes as much room)")
             .y_desc(&self.unit)
             .x_label_formatter(&|one_in| percent(*one_in))
             .y_label_formatter(&|value| thousands(*value, usize::from(*value < 10.0)))
             .draw()?;
+        let places = |curve: &Curve, of: fn(&Spread) -> f64| -> Vec<(i32, i32)> {
+            let points = curve.points.iter();
+            let places = points.map(|(percentile, value)| (one_in(*percentile), of(value)));
+            places.map(|place| chart.backend_coord(&place)).collect()
+        };
         for curve in &self.all {
-            let places = curve
-                .points
-                .iter()
-                .map(|&(percentile, value)| (one_in(percentile), value));
-            let places: Vec<_> = places.map(|place| chart.backend_coord(&place)).collect();
+            let mut edge = places(curve, |value| value.min);
+            edge.extend(places(curve, |value| value.max).into_iter().rev());
+            area.draw(&Polygon::new(edge, curve.colour.rgb().mix(SHADE).filled()))?;
+        }
+        for curve in &self.all {
+            let places = places(curve, |value| value.median);
             curve.line(area, &places)?;
             for &place in &places {
                 curve.mark(area, place)?;
