@@ -87,9 +87,20 @@ reaches() {
         timeout 1 nslookup probe "$2:1" 2>&1 | grep -q refused
 }
 
-# The port appears once QEMU has named it; only one file at a time may have it open.
-until [ -c /dev/vport0p1 ]; do usleep 1000; done
-exec 0<>/dev/vport0p1 1>&0
+# Finds the port of requests by the name that the VMM has given it: its number is another one with every VMM.
+find_port() {
+    for name in /sys/class/virtio-ports/*/name; do
+        [ "$(cat "$name" 2>/dev/null)" = requests ] || continue
+        port=${name%/name}
+        port=/dev/${port##*/}
+        [ -c "$port" ] && return
+    done
+    return 1
+}
+
+# The port appears once the VMM has named it; only one file at a time may have it open.
+until find_port; do usleep 1000; done
+exec 0<>"$port" 1>&0
 echo "@tb ready" | tell
 while read -r number request; do
     # In a shell of its own: a mistake in a request ends that one only.

@@ -214,11 +214,12 @@ impl Model {
                 .args(["-smp", "1", "-m", self.image.memory]),
         };
         // Requests and answers have a virtio port of their own: a serial port under TCG loses an interrupt now and
-        // then, and its output with it until the next input. There the kernel's last words go.
+        // then, and its output with it until the next input. There the kernel's last words go. The guest finds the port
+        // by its name; the number here is not the first one, which other VMMs give to other ports, too.
         command
             .args(["-chardev", "stdio,id=requests,signal=off"])
             .args(["-device", "virtio-serial-pci"])
-            .args(["-device", "virtserialport,chardev=requests,name=requests"])
+            .args(["-device", "virtserialport,chardev=requests,name=requests,nr=2"])
             .args(["-chardev", "file,id=kernel,path=/proc/self/fd/2,append=on"])
             .args(["-serial", "chardev:kernel"]);
         command
