@@ -24,6 +24,8 @@ pub struct Config {
     pub slots_in_use: u32,
     /// Non-zero while somebody reads the log: changes of the FDB are written to it.
     pub log: u32,
+    /// Odd while a command moves counters from one place to another: what is read meanwhile does not add up.
+    pub settling: u64,
 }
 
 /// What the user side must know of a pinned bridge: the map `BRIDGE`, one element, written last when a bridge is made.

@@ -82,7 +82,7 @@ const _: () = {
     assert!(size_of::<fdb::FdbEntry>() == 8 + 4 + 2 + 2);
     assert!(size_of::<fdb::FdbKey>() == 6 + 2);
     assert!(size_of::<layout::Bridge>() == 4 + 4 + 8 + 4 + 4);
-    assert!(size_of::<layout::Config>() == 8 + 8 + 4 + 4);
+    assert!(size_of::<layout::Config>() == 8 + 8 + 4 + 4 + 8);
     assert!(size_of::<layout::Kernel>() == 18 * 8);
     assert!(size_of::<port::Ingress>() == 4 + 4);
     assert!(size_of::<recent::RecentFlow>() == 3 * 8 + (8 + 8 + 4 + 4) + (4 + 4));

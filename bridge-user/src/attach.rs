@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     bridge::{Bridge, Report, remove_folder},
     error::{Context as _, Error, Result},
-    journal::Journal,
+    journal::{self, Journal},
     link::refuse_other_xdp,
     netlink::{Kind, Link, Netlink},
     port::{Originals, hooks, recorded_name},
@@ -103,9 +103,11 @@ pub async fn attach(
     let existing = existing(state, options)?;
     let plans = plan(existing.as_ref(), &devices, wanted, options)?;
     let new = existing.is_none();
-    let mut bridge = match existing {
-        Some(bridge) => bridge,
-        None => create(state, options)?,
+    let mut bridge = if let Some(bridge) = existing {
+        bridge
+    } else {
+        journal::sweep_namespaces()?;
+        create(state, options)?
     };
     let result = carry_out(&mut bridge, &netlink, &originals, &plans, options.hook, progress).await;
     if new && result.is_err() {

@@ -202,7 +202,9 @@ impl Reading {
     /// Opens the bridge of this name, whichever network namespace its ports are in.
     pub fn open_anywhere(folder: &Folder, name: &str) -> Result<Self> {
         match Bridge::open_unlocked(folder, name) {
-            Err(Error::Unfinished { name }) if folder.is_being_changed() => Err(Error::BeingChanged { name }),
+            Err(Error::Unfinished { name } | Error::Damaged { name, .. }) if folder.is_being_changed() => {
+                Err(Error::BeingChanged { name })
+            }
             bridge => bridge.map(Self),
         }
     }
@@ -254,9 +256,13 @@ impl<'lock> Bridge<'lock> {
             });
         }
         let record: Array<_, layout::Bridge> = pinned(&folder, map::BRIDGE).map_err(|error| match error {
-            // Pinned first of all; without it nothing else can be told.
-            OpenError::Missing => Error::Unfinished {
+            // Pinned before anything is attached and unpinned after it, unless somebody else did that.
+            OpenError::Missing if attached_links(&folder).is_empty() => Error::Unfinished {
                 name: name.to_owned(),
+            },
+            OpenError::Missing => Error::Damaged {
+                name: name.to_owned(),
+                cause: "its record is no longer pinned".into(),
             },
             OpenError::Other(cause) => damaged(name, &cause),
         })?;
@@ -276,9 +282,10 @@ impl<'lock> Bridge<'lock> {
                 });
             }
         }
-        let unfinished = |error| match error {
-            OpenError::Missing => Error::Unfinished {
+        let unusable = |error| match error {
+            OpenError::Missing => Error::Damaged {
                 name: name.to_owned(),
+                cause: "one of its maps is no longer pinned".into(),
             },
             OpenError::Other(cause) => damaged(name, &cause),
         };
@@ -286,20 +293,20 @@ impl<'lock> Bridge<'lock> {
             name: name.to_owned(),
             meta,
             record,
-            config: pinned(&folder, map::CONFIG).map_err(unfinished)?,
-            ingress: pinned(&folder, map::INGRESS).map_err(unfinished)?,
-            ports: pinned(&folder, map::PORTS).map_err(unfinished)?,
-            port_data: pinned_data(&folder, map::PORTS).map_err(unfinished)?,
+            config: pinned(&folder, map::CONFIG).map_err(unusable)?,
+            ingress: pinned(&folder, map::INGRESS).map_err(unusable)?,
+            ports: pinned(&folder, map::PORTS).map_err(unusable)?,
+            port_data: pinned_data(&folder, map::PORTS).map_err(unusable)?,
             devices: [
-                pinned(&folder, map::DEVICES[0]).map_err(unfinished)?,
-                pinned(&folder, map::DEVICES[1]).map_err(unfinished)?,
+                pinned(&folder, map::DEVICES[0]).map_err(unusable)?,
+                pinned(&folder, map::DEVICES[1]).map_err(unusable)?,
             ],
-            learned: pinned(&folder, map::LEARNED).map_err(unfinished)?,
-            statics: pinned(&folder, map::STATIC).map_err(unfinished)?,
-            port_counters: pinned(&folder, map::PORT_COUNTERS).map_err(unfinished)?,
-            paths: pinned(&folder, map::PATHS).map_err(unfinished)?,
-            detached: pinned(&folder, map::DETACHED).map_err(unfinished)?,
-            path_data: pinned_data(&folder, map::PATHS).map_err(unfinished)?,
+            learned: pinned(&folder, map::LEARNED).map_err(unusable)?,
+            statics: pinned(&folder, map::STATIC).map_err(unusable)?,
+            port_counters: pinned(&folder, map::PORT_COUNTERS).map_err(unusable)?,
+            paths: pinned(&folder, map::PATHS).map_err(unusable)?,
+            detached: pinned(&folder, map::DETACHED).map_err(unusable)?,
+            path_data: pinned_data(&folder, map::PATHS).map_err(unusable)?,
             folder,
             lock: PhantomData,
         })
@@ -335,6 +342,7 @@ impl<'lock> Bridge<'lock> {
             changes: 0,
             slots_in_use: 0,
             log: 0,
+            settling: 0,
         };
         let mut settings: Array<_, Config> = object
             .map_mut(map::CONFIG)
@@ -476,12 +484,7 @@ impl Remains {
         let record: Option<layout::Bridge> = pinned::<Array<_, _>>(&folder, map::BRIDGE)
             .ok()
             .and_then(|record| record.get(&0, 0).ok());
-        let pins = fs::read_dir(&folder).at(folder.display(), "list what is pinned")?;
-        let links: Vec<_> = pins
-            .flatten()
-            .map(|entry| entry.path())
-            .filter_map(|pin| Some((pin.clone(), link::device_of(&pin)?)))
-            .collect();
+        let links = attached_links(&folder);
         if let Some(record) = record
             && !network(&record).is_here()?
             // As for a bridge that can be opened: see `is_abandoned`.
@@ -517,6 +520,14 @@ impl Remains {
         }
         Ok(())
     }
+}
+
+/// The links pinned in a bridge's folder whose device is still there, with its index.
+fn attached_links(folder: &Path) -> Vec<(PathBuf, u32)> {
+    let pins = fs::read_dir(folder).into_iter().flatten().flatten();
+    pins.map(|entry| entry.path())
+        .filter_map(|pin| Some((pin.clone(), link::device_of(&pin)?)))
+        .collect()
 }
 
 /// Removes what is pinned in a bridge's folder, whatever it is.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::{
     bridge::{Bridge, Opened, Remains, Report, Unreadable, remove_folder},
     error::{Error, Result},
-    journal,
+    journal::{self, Journal},
     netlink::{Link, Netlink},
     port::{recorded_name, restore},
     state::Locked,
@@ -159,8 +159,17 @@ pub async fn detach_all(
 async fn clear_away(state: &Locked, netlink: &Netlink, links: &[Link], name: &str) -> Result<Vec<Detached>> {
     let remains = Remains::of(state, name)?;
     let queueings = netlink.queueings().await?;
+    let journal = Journal::open()?;
     let mut ports = Vec::new();
     for (port, link) in remains.ports(links) {
+        let noted = || {
+            Some(Port {
+                ifindex: link.ifindex,
+                flags: journal.flags(link)?,
+                ..Port::EMPTY
+            })
+        };
+        let port = port.or_else(noted);
         let restored = match port {
             Some(port) => restore(netlink, &queueings, &port).await.is_ok(),
             None => false,

@@ -49,32 +49,30 @@ impl Journal {
         })
     }
 
-    /// What is to be given back to a device according to the journal: a set of [`flag`]s. It is empty unless the device
-    /// was a port and is not given back yet.
-    pub fn flags(&self, link: &Link) -> u32 {
-        let original = fs::read(self.folder.join(link.ifindex.to_string()));
-        let original = original.ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let Some(Original {
+    /// What is to be given back to a device according to the journal: a set of [`flag`]s; none unless the device was a
+    /// port and is not given back yet.
+    pub fn flags(&self, link: &Link) -> Option<u32> {
+        let original = fs::read(self.folder.join(link.ifindex.to_string())).ok()?;
+        let Original {
             inode,
             ipv6,
             not_promiscuous,
             default_queue,
             ..
-        }) = original
-        else {
-            return 0;
-        };
-        if inode != self.inode(link) {
-            return 0;
+        } = serde_json::from_slice(&original).ok()?;
+        // Where sysfs can't be seen, a later device of the same index can't be told from this one.
+        if inode.is_none() || inode != self.inode(link) {
+            return None;
         }
-        [
+        let flags = [
             (ipv6, flag::RESTORE_IPV6),
             (not_promiscuous, flag::RESTORE_PROMISCUOUS),
             (default_queue, flag::RESTORE_QUEUE),
         ]
         .into_iter()
         .filter_map(|(wanted, flag)| wanted.then_some(flag))
-        .sum()
+        .sum();
+        Some(flags)
     }
 
     /// Writes down what is to be given back to a device, before it is changed.
@@ -125,6 +123,28 @@ pub fn forget(ifindex: u32) -> Result<()> {
     // Fail while something is in them.
     let _ = fs::remove_dir(&folder);
     let _ = fs::remove_dir(ROOT);
+    Ok(())
+}
+
+/// Forgets network namespaces that are gone without a bridge that tells of them.
+pub fn sweep_namespaces() -> Result<()> {
+    let here = Network::current()?;
+    for entry in fs::read_dir(ROOT).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let network = name.to_str().and_then(|name| name.split_once('-'));
+        let network = network.and_then(|(inode, cookie)| {
+            Some(Network {
+                inode: inode.parse().ok()?,
+                cookie: cookie.parse().ok()?,
+            })
+        });
+        if let Some(network) = network
+            && network != here
+            && !network.is_kept()
+        {
+            forget_all(network);
+        }
+    }
     Ok(())
 }
 

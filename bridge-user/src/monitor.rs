@@ -20,7 +20,7 @@ use crate::{
     detach::name_of,
     error::{Context as _, Error, Result},
     netlink::Netlink,
-    state::State,
+    state::{Locked, State},
 };
 
 /// How often the monitor looks whether its bridge is still there.
@@ -108,9 +108,13 @@ pub async fn monitor<E: From<Error>>(
     let bridge = Reading::open(&state.read()?.ok_or_else(no_bridge)?, name)?;
     let _only = only_reader(&bridge)?;
     let result = read(state, &bridge, end, &mut report).await;
-    match set_log(state, name, false) {
-        Err(Error::NoBridge { .. }) => {}
-        off => off?,
+    // Nobody waits for a command at work to say that nobody listens any more: as after a monitor that was killed, the
+    // next one finds records that it throws away.
+    if let Some(locked) = state.lock_if_free()? {
+        match set_log(&locked, name, false) {
+            Err(Error::NoBridge { .. }) => {}
+            off => off?,
+        }
     }
     result
 }
@@ -147,7 +151,10 @@ async fn read<E: From<Error>>(
     let mut logger = logger
         .map_err(|error| error.into_parts().1)
         .at(&bridge.name, "wait for the log")?;
-    set_log(state, &bridge.name, true)?;
+    let no_bridge = || Error::NoBridge {
+        name: bridge.name.clone(),
+    };
+    set_log(&state.lock_existing()?.ok_or_else(no_bridge)?, &bridge.name, true)?;
     let mut end = std::pin::pin!(end);
     let mut check = tokio::time::interval(BRIDGE_CHECK);
     loop {
@@ -185,11 +192,8 @@ async fn read<E: From<Error>>(
 }
 
 /// Lets the programs write to the log, or not.
-fn set_log(state: &State, name: &str, on: bool) -> Result<()> {
-    let locked = state.lock_existing()?.ok_or_else(|| Error::NoBridge {
-        name: name.to_owned(),
-    })?;
-    let mut bridge = Bridge::open(&locked, name)?;
+fn set_log(state: &Locked, name: &str, on: bool) -> Result<()> {
+    let mut bridge = Bridge::open(state, name)?;
     let mut config = bridge.config()?;
     config.log = u32::from(on);
     bridge.set_config(config)

@@ -64,8 +64,12 @@ impl Network {
 
     /// Whether something that commands can get at keeps the namespace: a thread, a descriptor, a name. In doubt it does.
     ///
-    /// Looks through all processes in sight. A namespace that only sockets keep, or processes out of sight, is not found.
+    /// Looks through all processes in sight, and where not all of the machine's are, the answer is in doubt. A namespace
+    /// that only sockets keep is not found.
     pub fn is_kept(&self) -> bool {
+        if !of_processes().is_ok_and(|namespace| namespace == [0, 0]) {
+            return true;
+        }
         // There is one of this inode at a time.
         self.handles()
             .next()

@@ -89,7 +89,7 @@ impl Bridge<'_> {
         // What is to be restored is written down before it is changed: if this process is killed, the next command
         // finds an unfinished port and undoes it.
         // What a bridge has changed that went with its bpffs is not what the device was like.
-        let noted = originals.journal.flags(link);
+        let noted = originals.journal.flags(link).unwrap_or(0);
         if sysctl::ipv6_enabled(&link.name)? || noted & flag::RESTORE_IPV6 != 0 {
             port.flags |= flag::RESTORE_IPV6;
         }
@@ -190,12 +190,16 @@ impl Bridge<'_> {
         done: impl FnMut(usize),
     ) -> Result<()> {
         let released = self.release(netlink, slots, done).await?;
+        // Who reads counters meanwhile begins anew. One that a killed command has left odd stays so until here.
+        let settling = self.config()?.settling;
+        self.set_settling(settling | 1)?;
         // In this order a detach that was killed is repeated: see `retire_counters`.
         for &slot in &released.slots {
             let port = self.port(slot)?;
             self.retire_counters(slot, &port)?;
             self.write_port(slot, Port::EMPTY)?;
         }
+        self.set_settling((settling | 1).wrapping_add(1))?;
         self.set_slots_in_use(self.occupied()?.last().map_or(0, |(slot, _)| slot + 1))?;
         released.failure.map_or(Ok(()), Err)
     }
@@ -314,6 +318,11 @@ impl Bridge<'_> {
             .set(0, self.meta, 0)
             .at(&self.name, "write its record")?;
         Ok(generation)
+    }
+
+    fn set_settling(&mut self, settling: u64) -> Result<()> {
+        let config = self.config()?;
+        self.set_config(bridge_common::layout::Config { settling, ..config })
     }
 
     fn set_slots_in_use(&mut self, slots_in_use: u32) -> Result<()> {

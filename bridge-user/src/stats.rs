@@ -1,6 +1,10 @@
 //! `stats`: what the programs counted, and what the kernel dropped after they had done their part.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
 
 use bridge_common::{
     Hook,
@@ -135,9 +139,27 @@ pub struct PathStatistics {
     pub bytes: u64,
 }
 
+/// How long a reading is put off while a command moves counters. It takes a millisecond for each port that is detached.
+const SETTLING: Duration = Duration::from_secs(2);
+const SETTLING_POLL: Duration = Duration::from_millis(5);
+
 impl Bridge<'_> {
     /// Sums the counters of all CPUs.
     pub fn statistics(&self, links: &[Link]) -> Result<BridgeStatistics> {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let before = self.config()?.settling;
+            let statistics = self.read_statistics(links)?;
+            let settled = before % 2 == 0 && self.config()?.settling == before;
+            // A command that was killed amid of it leaves it as it is until the next one.
+            if settled || Instant::now() > deadline {
+                return Ok(statistics);
+            }
+            thread::sleep(SETTLING_POLL);
+        }
+    }
+
+    fn read_statistics(&self, links: &[Link]) -> Result<BridgeStatistics> {
         let mut names = Vec::new();
         for (slot, port) in self.occupied()? {
             let gone = !self.has_device(slot)?;

@@ -1,6 +1,6 @@
 //! Several bridges: in one network namespace and in different ones.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command, time::Duration};
 
 use aya::maps::{Array, Map, MapData};
 use lab::{Namespace, Tap};
@@ -245,6 +245,15 @@ fn a_bridge_without_devices_belongs_to_its_namespace_while_something_keeps_that(
     let mut sleep = open.command("sleep").expect("a command");
     let mut child = sleep.arg("20").spawn().expect("start sleep");
     drop((sleep, open));
+    is_kept();
+    // Who does not see that process is in doubt.
+    let detach = command_in(state, "-j detach --all");
+    let mut blind = Command::new("unshare");
+    blind
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(detach.get_program());
+    blind.args(detach.get_args());
+    assert_eq!(run(blind).json()["cleared"], serde_json::json!([]));
     is_kept();
     child.kill().expect("kill sleep");
     child.wait().expect("wait for sleep");

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     os::unix::fs::MetadataExt as _,
+    path::PathBuf,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -27,7 +28,7 @@ use tapbridge::common::{
 
 use crate::support::{
     bpffs::OwnBpffs,
-    frames::hello,
+    frames::{Flow, hello},
     program::{happens, ip, link, run, signal, tc, wait},
     running::{LIMIT, Running},
     switch::{Switch, command_in, ipv6},
@@ -41,6 +42,9 @@ crate::tests![
     a_monitor_changes_settings_only_while_it_has_the_lock,
     one_bad_entry_is_named_and_the_rest_is_served,
     a_bridge_of_the_version_before_is_cleared_away_with_its_devices_as_they_were,
+    a_bridge_of_an_unknown_version_is_cleared_away_with_its_devices_as_they_were,
+    a_bridge_that_lost_a_pin_is_not_thrown_away_with_its_ports,
+    who_reads_counters_that_are_being_moved_begins_anew,
     what_can_not_be_given_back_is_said,
     what_devices_were_like_is_known_after_their_bpffs_was_unmounted,
     a_device_that_came_later_is_not_taken_for_one_that_was_a_port,
@@ -246,10 +250,77 @@ fn a_bridge_of_the_version_before_is_cleared_away_with_its_devices_as_they_were(
     assert!(ipv6("vm1"));
 }
 
+fn a_bridge_of_an_unknown_version_is_cleared_away_with_its_devices_as_they_were() {
+    let switch = Switch::detached(2);
+    switch.speak_ipv6("vm1");
+    switch.ok("attach vm1 vm2");
+    set_version(&switch, "tapbridge", VERSION + 1);
+    let report = switch.json("detach --all --bridge tapbridge");
+    assert_eq!(report["ports"][0]["restored"], true, "{report}");
+    assert_eq!(journal(), Vec::<PathBuf>::new());
+    // The rest is checked when the switch is dropped.
+    assert!(ipv6("vm1"));
+}
+
+/// A bridge of which somebody has unpinned something is not one that had no ports yet.
+fn a_bridge_that_lost_a_pin_is_not_thrown_away_with_its_ports() {
+    let switch = Switch::detached(2);
+    switch.speak_ipv6("vm1");
+    for pin in [map::INGRESS, map::BRIDGE] {
+        switch.ok("attach vm1");
+        fs::remove_file(switch.state().join("tapbridge").join(pin)).expect("unpin a map");
+        for words in ["attach vm2", "detach --all"] {
+            let complaint = switch.tapbridge(words);
+            assert_eq!(complaint.code(), Some(1), "{pin}, {words}: {complaint}");
+            assert!(
+                complaint.stderr.contains("no longer pinned")
+                    && complaint.stderr.contains("detach --all --bridge tapbridge"),
+                "{pin}, {words}: {complaint}"
+            );
+        }
+        assert!(!link("vm1").expect("a tap")["xdp"].is_null());
+        let report = switch.json("detach --all --bridge tapbridge");
+        assert_eq!(report["ports"][0]["restored"], true, "{pin}: {report}");
+        assert!(
+            ipv6("vm1") && link("vm1").expect("a tap")["xdp"].is_null(),
+            "{pin}"
+        );
+    }
+}
+
+fn who_reads_counters_that_are_being_moved_begins_anew() {
+    const TAPS: usize = 24;
+    let switch = Switch::detached(TAPS);
+    let mut all: Vec<String> = (1..=TAPS).map(|number| format!("vm{number}")).collect();
+    switch.ok(&format!("attach {} --hook tcx", all.join(" ")));
+    switch.introduce();
+    let [vm1, vm2, ..] = switch.taps::<TAPS>();
+    for _ in 0..20 {
+        for _ in 0..50 {
+            send(vm1, &hello(1));
+            send(vm2, &hello(2));
+            send(vm1, &Flow::tcp(1, 3).frame(b"forwarded"));
+        }
+        switch.introduce();
+        let gone = all.remove(2);
+        let mut detach = switch.start(&format!("detach {gone}"));
+        // Each of them adds up, or `stats` panics.
+        while detach.try_wait().expect("look at it").is_none() {
+            switch.all_stats();
+        }
+        switch.ok(&format!("attach {gone} --hook tcx"));
+        all.insert(2, gone);
+    }
+}
+
 fn what_can_not_be_given_back_is_said() {
     let switch = Switch::detached(1);
     switch.ok("attach vm1");
     set_version(&switch, "tapbridge", VERSION + 1);
+    journal()
+        .iter()
+        .try_for_each(fs::remove_file)
+        .expect("remove what is kept of the taps");
     let said = switch.ok("detach --all --bridge tapbridge");
     assert!(
         said.contains("vm1: detached, but how it was before can't be read"),
@@ -331,23 +402,23 @@ fn a_device_that_came_later_is_not_taken_for_one_that_was_a_port() {
     assert!(promiscuous("port0"));
 }
 
-fn nothing_is_kept_of_devices_that_are_gone() {
-    let mut switch = Switch::detached(1);
+/// The files under /run of the calling thread's network namespace.
+fn journal() -> Vec<PathBuf> {
     let inode = fs::metadata("/proc/thread-self/ns/net")
         .expect("a namespace")
         .ino();
-    let kept = || {
-        let folders = fs::read_dir("/run/tapbridge").into_iter().flatten().flatten();
-        folders
-            .filter(|folder| {
-                folder
-                    .file_name()
-                    .to_string_lossy()
-                    .starts_with(&format!("{inode}-"))
-            })
-            .flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten())
-            .count()
-    };
+    let of_namespace = format!("{inode}-");
+    let folders = fs::read_dir("/run/tapbridge").into_iter().flatten().flatten();
+    folders
+        .filter(|folder| folder.file_name().to_string_lossy().starts_with(&of_namespace))
+        .flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten())
+        .map(|file| file.path())
+        .collect()
+}
+
+fn nothing_is_kept_of_devices_that_are_gone() {
+    let mut switch = Switch::detached(1);
+    let kept = || journal().len();
     // As often as a VM is started again.
     for _ in 0..3 {
         switch.ok("attach vm1");

@@ -129,6 +129,7 @@ impl Switch {
             changes: self.changes,
             slots_in_use,
             log: 0,
+            settling: 0,
         };
         self.config.set(0, config, 0).expect("write CONFIG");
     }
