@@ -21,9 +21,13 @@ use nix::{
     unistd::pipe,
 };
 use serde_json::{Value, json};
-use tapbridge::common::{
-    adaptive::INTERVAL,
-    layout::{self, Config, VERSION, map},
+use tapbridge::{
+    bridge::Reading,
+    common::{
+        adaptive::INTERVAL,
+        layout::{self, Config, VERSION, map},
+    },
+    state::State,
 };
 
 use crate::support::{
@@ -303,10 +307,17 @@ fn who_reads_counters_that_are_being_moved_begins_anew() {
         }
         switch.introduce();
         let gone = all.remove(2);
+        let folder = State::new(switch.state())
+            .read()
+            .expect("look for the state")
+            .expect("a state folder");
+        let bridge = Reading::open(&folder, "tapbridge").expect("open the bridge");
         let mut detach = switch.start(&format!("detach {gone}"));
-        // Each of them adds up, or `stats` panics.
         while detach.try_wait().expect("look at it").is_none() {
-            switch.all_stats();
+            for port in bridge.statistics(&[]).expect("read the statistics").ports {
+                let places = port.forwarded.frames + port.flooded.frames + port.dropped.values().sum::<u64>();
+                assert_eq!(port.rx.frames, places, "{port:#?}");
+            }
         }
         switch.ok(&format!("attach {gone} --hook tcx"));
         all.insert(2, gone);
