@@ -3,7 +3,8 @@
 //! A guest that leaves checksums to its NIC (`VIRTIO_NET_HDR_F_NEEDS_CSUM`) stores only the folded pseudo-header sum
 //! in the checksum field. tcx forwards the frame with that fact in its metadata; a native redirect loses it, so XDP
 //! has to do the NIC's work. XDP can't see the flag, only the frame: where the frame alone does not prove what the
-//! checksum field holds, the frame is left to tcx.
+//! checksum field holds, the frame is left to tcx. The exceptions are in the README's limits: a TCP segment whose field
+//! the guest has not prepared, and a tunnel on a port that is no tunnel's whose outer checksum looks partial by chance.
 
 use crate::frame::{Ethernet, Frame};
 
@@ -18,6 +19,10 @@ const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
+
+/// Where the checksum lies in the header.
+const TCP_CHECKSUM: u32 = 16;
+const UDP_CHECKSUM: u32 = 6;
 
 /// The shortest payload that can hold a checksum of its own, that of an inner IPv4 and UDP header. A UDP datagram
 /// with less cannot be a tunnel whose inner checksum is the partial one.
@@ -46,6 +51,8 @@ pub enum Plan {
 /// The transport segment inside an IP packet.
 struct Segment {
     protocol: u8,
+    /// Where in the frame the protocol was read.
+    protocol_at: u32,
     offset: u32,
     length: u32,
     /// Sum of the pseudo-header, not folded.
@@ -96,6 +103,7 @@ fn ipv4(frame: &impl Frame, offset: u32) -> Option<Segment> {
     }
     Some(Segment::new(
         protocol,
+        offset + 9,
         offset + IPV4_HEADER,
         total_length - IPV4_HEADER,
         halves(addresses),
@@ -115,7 +123,13 @@ fn ipv6(frame: &impl Frame, offset: u32) -> Option<Segment> {
         return None;
     }
     let length = u32::from(u16::from_be_bytes([length_high, length_low]));
-    Some(Segment::new(protocol, offset + IPV6_HEADER, length, addresses))
+    Some(Segment::new(
+        protocol,
+        offset + 6,
+        offset + IPV6_HEADER,
+        length,
+        addresses,
+    ))
 }
 
 /// The sum of a word's two halves.
@@ -126,12 +140,13 @@ const fn halves(word: u64) -> u64 {
 
 impl Segment {
     #[inline(always)]
-    const fn new(protocol: u8, offset: u32, length: u32, addresses: u64) -> Self {
+    const fn new(protocol: u8, protocol_at: u32, offset: u32, length: u32, addresses: u64) -> Self {
         let [_, _, high, low] = length.to_be_bytes();
         let protocol_and_length =
             u16::from_le_bytes([0, protocol]) as u64 + u16::from_le_bytes([high, low]) as u64;
         Self {
             protocol,
+            protocol_at,
             offset,
             length,
             pseudo_header: addresses + protocol_and_length,
@@ -139,33 +154,92 @@ impl Segment {
     }
 }
 
-/// `None` where the frame ends too early for its own headers.
+/// Whether a UDP port is that of tunnels whose packets are not encrypted: Linux leaves the checksums inside to the NIC.
+#[inline(always)]
+const fn is_tunnel(port: u16) -> bool {
+    matches!(
+        port,
+        1701 // L2TP
+        | 2152 // GTP-U
+        | 2268 // AMT
+        | 3544 // Teredo
+        | 4341 // LISP
+        | 4754 // GRE
+        | 4789 // VXLAN
+        | 4790 // VXLAN-GPE
+        | 6080 // GUE
+        | 6081 // Geneve
+        | 6635 // MPLS
+        | 8472 // VXLAN, before it had a port assigned
+    )
+}
+
+/// `None` where the frame ends too early for its own headers, and where it is to be left to tcx.
 #[inline(always)]
 fn plan_segment(frame: &impl Frame, segment: &Segment) -> Option<Plan> {
-    let at = match segment.protocol {
-        PROTOCOL_TCP if segment.length >= TCP_HEADER => segment.offset + 16,
-        PROTOCOL_UDP if segment.length >= UDP_HEADER => segment.offset + 6,
+    let partial = fold(segment.pseudo_header);
+    match segment.protocol {
+        PROTOCOL_TCP if segment.length >= TCP_HEADER => {
+            // No tunnel: what is not the partial checksum is the complete one. To make sure of it would cost all of
+            // TCP what completing it costs.
+            if field(frame, segment.offset + TCP_CHECKSUM)? != partial {
+                return Some(Plan::Keep);
+            }
+        }
+        PROTOCOL_UDP if segment.length >= UDP_HEADER => {
+            if !may_be_judged(frame, segment, partial)? {
+                return None;
+            }
+        }
         _ => return None,
-    };
-    let field = u16::from_le_bytes(frame.read(at)?);
-    if field == fold(segment.pseudo_header) {
-        // A complete checksum that looks like this by chance is computed anew, to the same value.
-        let sum = sum_segment(frame, segment.offset, segment.length)?;
-        let checksum = match !fold(sum) {
-            // As the kernel stores it (`CSUM_MANGLED_0`): zero means "no checksum" in UDP.
-            0 => 0xffff,
-            checksum => checksum,
-        };
-        return Some(Plan::Store {
-            offset: at,
-            checksum: u16::to_le_bytes(checksum),
-        });
     }
-    // A tunnel over UDP may carry the partial checksum inside (VXLAN, Geneve, FOU: any port); TCP never does.
-    if segment.protocol == PROTOCOL_UDP && segment.length >= UDP_HEADER + SMALLEST_TUNNELLED {
+    let sum = sum_segment(frame, segment.offset, segment.length)?;
+    // Right as it is, so all inside is complete: a tunnel's outer checksum is reckoned as if the inner one that is left
+    // to the NIC had been completed (`lco_csum`), and is right only then.
+    if fold(sum + segment.pseudo_header) == 0xffff {
+        return Some(Plan::Keep);
+    }
+    // Read again: what was known of them before the sum the verifier would follow through all of it.
+    let [protocol] = frame.read(segment.protocol_at)?;
+    let at = segment.offset
+        + if protocol == PROTOCOL_TCP {
+            TCP_CHECKSUM
+        } else {
+            UDP_CHECKSUM
+        };
+    if field(frame, at)? != partial {
         return None;
     }
-    Some(Plan::Keep)
+    let checksum = match !fold(sum) {
+        // As the kernel stores it (`CSUM_MANGLED_0`): zero means "no checksum" in UDP.
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    Some(Plan::Store {
+        offset: at,
+        checksum: u16::to_le_bytes(checksum),
+    })
+}
+
+#[inline(always)]
+fn field(frame: &impl Frame, at: u32) -> Option<u16> {
+    frame.read(at).map(u16::from_le_bytes)
+}
+
+/// Whether a datagram's checksum tells what is to be done with it, if it is right or partial.
+#[inline(always)]
+fn may_be_judged(frame: &impl Frame, segment: &Segment, partial: u16) -> Option<bool> {
+    // Source port, destination port, length, checksum.
+    let [s0, s1, d0, d1, l0, l1, c0, c1] = frame.word(segment.offset)?.to_le_bytes();
+    let field = u16::from_le_bytes([c0, c1]);
+    // No checksum, or that of another part of the packet.
+    if field == 0 || u32::from(u16::from_be_bytes([l0, l1])) != segment.length {
+        return Some(false);
+    }
+    // A tunnel's outer checksum may look partial by chance, where the partial one is inside.
+    let looks_partial = field == partial && segment.length >= UDP_HEADER + SMALLEST_TUNNELLED;
+    let ports = [u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])];
+    Some(!(looks_partial && ports.into_iter().any(is_tunnel)))
 }
 
 /// The sum of a segment, its checksum field (the pseudo-header's sum) included; not folded.

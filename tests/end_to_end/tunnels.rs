@@ -4,16 +4,19 @@ use etherparse::{
     EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions,
     Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, UdpHeader,
 };
-use lab::VnetHeader;
+use lab::{Offloads, Tap, VnetHeader};
 
 use crate::support::{
     frames::{Flow, Network, Transport, arp_reply, mac, partial, payload},
     switch::Switch,
-    wire::{assert_receives_with, send_with},
+    wire::{assert_receives, assert_receives_with, send_with},
 };
 
 crate::tests![
     a_vxlan_frame_keeps_its_inner_partial_checksum,
+    a_vxlan_frame_with_an_outer_checksum_keeps_its_inner_partial_one,
+    a_vxlan_frame_with_an_outer_checksum_is_completed_for_a_reader_without_offloads,
+    a_vxlan_frame_with_complete_checksums_passes_by_xdp,
     a_gre_frame_keeps_its_inner_partial_checksum,
     an_ip_in_ip_frame_keeps_its_inner_partial_checksum,
     fragments_pass_unchanged,
@@ -83,12 +86,19 @@ fn within((header, inner): (VnetHeader, Vec<u8>), outer: impl Fn(&[u8]) -> Vec<u
 
 /// Frames of other stations with partial checksums, to be put into tunnels.
 fn inner_frames() -> Vec<(VnetHeader, Vec<u8>)> {
+    complete_inner_frames()
+        .iter()
+        .map(|frame| partial(frame))
+        .collect()
+}
+
+fn complete_inner_frames() -> Vec<Vec<u8>> {
     let networks = [Network::V4, Network::V6].into_iter();
     let flows = networks.flat_map(|network| {
         [Transport::Tcp, Transport::Udp].map(|transport| Flow::new(3, 4, network, transport))
     });
     flows
-        .flat_map(|flow| [0, 1, 600].map(|length| partial(&flow.frame(&payload(length)))))
+        .flat_map(|flow| [0, 1, 600].map(|length| flow.frame(&payload(length))))
         .collect()
 }
 
@@ -110,6 +120,80 @@ fn a_vxlan_frame_keeps_its_inner_partial_checksum() {
         .map(|inner| within(inner, vxlan))
         .collect();
     assert_unchanged("tcx", &frames);
+}
+
+/// A frame of VXLAN whose checksums are complete.
+fn vxlan(network: Network, source_port: u16, inner: &[u8]) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(mac(1), mac(2));
+    let outer = match network {
+        Network::V4 => ethernet.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64),
+        Network::V6 => ethernet.ipv6([0xfd; 16], [0xfe; 16], 64),
+    };
+    let mut frame = Vec::new();
+    outer
+        .udp(source_port, 4789)
+        .write_to_vec(&mut frame, &[&[8, 0, 0, 0, 0, 0, 42, 0], inner].concat())
+        .expect("a short packet");
+    frame
+}
+
+/// The source port with which the outer checksum is the same, complete or partial: one in 65,535 has it by chance.
+fn port_of_chance(network: Network, inner: &[u8]) -> u16 {
+    let checksum = |frame: &[u8]| {
+        let (header, _) = partial(frame);
+        let at = usize::from(header.csum_start + header.csum_offset);
+        u16::from_be_bytes([frame[at], frame[at + 1]])
+    };
+    let blank = vxlan(network, 0, inner);
+    let (port, carry) = (!checksum(&partial(&blank).1)).overflowing_add(checksum(&blank));
+    let port = port + u16::from(carry);
+    let made = vxlan(network, port, inner);
+    assert_eq!(made, partial(&made).1, "the chance is made");
+    port
+}
+
+/// Frames of VXLAN whose outer checksum is complete and whose inner one is left to the card (`lco_csum`), each beside
+/// what it is when the card has done its work.
+fn vxlan_frames() -> Vec<(VnetHeader, Vec<u8>, Vec<u8>)> {
+    let mut frames = Vec::new();
+    for network in [Network::V4, Network::V6] {
+        for inner in complete_inner_frames() {
+            for source_port in [50_000, port_of_chance(network, &inner)] {
+                let completed = vxlan(network, source_port, &inner);
+                let outer = &completed[..completed.len() - inner.len()];
+                let (header, frame) = within(partial(&inner), |inner| [outer, inner].concat());
+                assert_ne!(frame, completed, "a partial checksum is another");
+                frames.push((header, frame, completed));
+            }
+        }
+    }
+    frames
+}
+
+fn a_vxlan_frame_with_an_outer_checksum_keeps_its_inner_partial_one() {
+    let frames = vxlan_frames().into_iter();
+    let frames: Vec<_> = frames.map(|(header, frame, _)| (header, frame)).collect();
+    assert_unchanged("tcx", &frames);
+}
+
+fn a_vxlan_frame_with_an_outer_checksum_is_completed_for_a_reader_without_offloads() {
+    let mut switch = Switch::empty();
+    switch.add(Tap::builder("vm1"));
+    switch.add(Tap::builder("vm2").offloads(Offloads::None));
+    switch.attach_all("xdp");
+    let [vm1, vm2] = switch.taps();
+    switch.introduce();
+    for (header, frame, completed) in vxlan_frames() {
+        send_with(vm1, &header, &frame);
+        assert_receives(vm2, &completed);
+    }
+}
+
+fn a_vxlan_frame_with_complete_checksums_passes_by_xdp() {
+    // Of each pair the one whose outer checksum does not look partial.
+    let frames = vxlan_frames().into_iter().step_by(2);
+    let frames: Vec<_> = frames.map(|(_, _, completed)| complete(completed)).collect();
+    assert_unchanged("xdp", &frames);
 }
 
 fn a_gre_frame_keeps_its_inner_partial_checksum() {

@@ -12,7 +12,7 @@ use crate::{
     bench::{Bench, ON_0, ON_1, ON_2, UNKNOWN},
     cases::{Case, Goes, check_tcx, check_xdp},
     frames::{self, Frame, complete, of_length, partial, usual},
-    packet::{Shape, Tag, Transport},
+    packet::{Ip, Shape, Tag, Transport},
     switch::{AGEING, Frames, Path, SECOND},
 };
 
@@ -111,6 +111,9 @@ fn shortest() -> Frame {
     [&usual().octets[..12], &[0x88, 0xb5, 0]].concat().into()
 }
 
+/// What a guest may leave in the field that asks for a checksum and prepares nothing.
+const UNPREPARED: [u16; 2] = [0, 0xbeef];
+
 /// Every header, with payloads that take every branch of the sum.
 fn checksums() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -119,11 +122,24 @@ fn checksums() -> Vec<Case> {
             let description = format!("partial, {shape:?}, payload of {payload}");
             cases.push(Case::new(description, Goes::To(1), partial(shape, payload)));
         }
-        cases.push(Case::new(
-            format!("complete, {shape:?}"),
-            Goes::To(1),
-            complete(shape, 20),
-        ));
+        for payload in [0, 1, 20, 28, 99, 1023, 1400, 1432] {
+            let description = format!("complete, {shape:?}, payload of {payload}");
+            cases.push(Case::new(description, Goes::To(1), complete(shape, payload)));
+        }
+        if shape.transport == Transport::Tcp {
+            for field in UNPREPARED {
+                let description = format!("{field:04x} for a checksum, {shape:?}");
+                cases.push(Case::new(
+                    description,
+                    Goes::To(1),
+                    frames::with_field(shape, 20, field),
+                ));
+            }
+        }
+    }
+    for ip in [Ip::V4, Ip::V6] {
+        let description = format!("a tunnel, both checksums complete, {ip:?}");
+        cases.push(Case::new(description, Goes::To(1), frames::complete_tunnel(ip)));
     }
     cases
 }
@@ -131,10 +147,14 @@ fn checksums() -> Vec<Case> {
 /// Frames that go up to tcx whatever their destination.
 fn unclear() -> Vec<Case> {
     let up = |description: &str, frame| Case::new(description, Goes::To(1), frame).passed_up();
-    let mut cases = vec![
-        up("a fragment", frames::fragment()),
-        up("a datagram that might be a tunnel", frames::tunnel()),
-    ];
+    let mut cases = vec![up("a fragment", frames::fragment())];
+    for ip in [Ip::V4, Ip::V6] {
+        cases.push(up("a tunnel, its inner checksum partial", frames::tunnel(ip)));
+        cases.push(up(
+            "the same, its outer checksum like a partial one by chance",
+            frames::tunnel_by_chance(ip),
+        ));
+    }
     for shape in Shape::all() {
         let changed = |change: fn(Shape, &mut Vec<u8>)| {
             let mut octets = partial(shape, 20).octets;
@@ -159,7 +179,15 @@ fn unclear() -> Vec<Case> {
             ));
         }
         if shape.transport == Transport::Udp {
-            cases.push(up("a long datagram, complete", complete(shape, 100)));
+            for (payload, field) in [20, 100]
+                .into_iter()
+                .flat_map(|payload| UNPREPARED.map(|field| (payload, field)))
+            {
+                cases.push(up(
+                    "a datagram whose checksum is wrong or missing",
+                    frames::with_field(shape, payload, field),
+                ));
+            }
         }
     }
     cases

@@ -3,7 +3,9 @@
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
 use tapbridge::common::mac::Mac;
 
-use crate::packet::{ADDRESSES, DESTINATION, Ip, Packet, SOURCE, Shape, Tag, Transport, noise};
+use crate::packet::{
+    ADDRESSES, DESTINATION, Ip, Packet, SOURCE, Shape, Tag, Transport, noise, with_checksum,
+};
 
 /// A frame as a guest sends it, and as it must leave by XDP.
 #[derive(Clone, Debug)]
@@ -103,15 +105,46 @@ pub fn cut(tag: Tag, length: usize) -> Frame {
     octets.into()
 }
 
-/// A datagram that might be a tunnel, its checksum complete: XDP can't tell where a partial one would be.
-pub fn tunnel() -> Frame {
-    complete(
-        Shape {
-            transport: Transport::Udp,
-            ..USUAL
-        },
-        28,
-    )
+/// A datagram of VXLAN between ports.
+fn vxlan(ip: Ip, source_port: u16) -> Packet {
+    let shape = Shape {
+        ip,
+        transport: Transport::Udp,
+        ..USUAL
+    };
+    let content = [&[8, 0, 0, 0, 0, 0, 42, 0], &packet(USUAL, 100).octets[..]].concat();
+    shape.build_between(ADDRESSES, [source_port, 4789], &content)
+}
+
+/// A tunnel with nothing left to be done.
+pub fn complete_tunnel(ip: Ip) -> Frame {
+    vxlan(ip, 50_001).octets.into()
+}
+
+/// A tunnel with a partial checksum inside; the outer one is as if that were complete (`lco_csum`).
+pub fn tunnel(ip: Ip) -> Frame {
+    with_partial_inside(vxlan(ip, 50_001))
+}
+
+/// Such a tunnel whose outer checksum looks partial by chance.
+pub fn tunnel_by_chance(ip: Ip) -> Frame {
+    let outer = with_checksum(Packet::pseudo_header, |port| vxlan(ip, u16::from_be_bytes(port)));
+    assert_eq!(outer.checksum(), outer.pseudo_header(), "the chance is made");
+    with_partial_inside(outer)
+}
+
+fn with_partial_inside(mut outer: Packet) -> Frame {
+    let inside = packet(USUAL, 100).partial();
+    let start = outer.octets.len() - inside.len();
+    outer.octets[start..].copy_from_slice(&inside);
+    outer.octets.into()
+}
+
+/// A frame whose checksum field holds this.
+pub fn with_field(shape: Shape, payload: usize, field: u16) -> Frame {
+    let mut octets = packet(shape, payload).octets;
+    octets[shape.field()..][..2].copy_from_slice(&field.to_be_bytes());
+    octets.into()
 }
 
 /// A TCP segment in a fragment, with what looks like a partial checksum.

@@ -13,7 +13,7 @@ use crate::{
     bench::{Bench, INGRESS, UNKNOWN, generation, untagged},
     cases::{XDP_PASS, XDP_REDIRECT},
     frames::{self, partial, usual},
-    packet::{Shape, Tag},
+    packet::{Ip, Shape, Tag},
     switch::Frames,
 };
 
@@ -34,7 +34,7 @@ fn every_frame() {
         frames::arp(),
         frames::cut(Tag::Customer, 17),
         frames::fragment(),
-        frames::tunnel(),
+        frames::tunnel(Ip::V4),
         frames::from(UNKNOWN),
         frames::to(UNKNOWN),
         frames::to(Mac([0xff; 6])),

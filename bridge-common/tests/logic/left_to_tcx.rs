@@ -27,6 +27,10 @@ fn v6(shape: Shape) -> bool {
     shape.ip == Ip::V6
 }
 
+fn udp(shape: Shape) -> bool {
+    shape.transport == Transport::Udp
+}
+
 fn set(octets: &mut [u8], at: usize, value: u16) {
     octets[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
@@ -124,6 +128,29 @@ const CASES: &[Case] = &[
             };
             state_length(packet, octets, header - 1);
         },
+    },
+    Case {
+        description: "a datagram without a checksum",
+        applies: udp,
+        change: |packet, octets| set(octets, packet.shape.field(), 0),
+    },
+    Case {
+        description: "a datagram with a wrong checksum",
+        applies: udp,
+        change: |packet, octets| {
+            octets.copy_from_slice(&packet.octets);
+            octets[packet.shape.field()] ^= 1;
+        },
+    },
+    Case {
+        description: "a datagram that says it is shorter than its packet",
+        applies: udp,
+        change: |packet, octets| set(octets, packet.shape.field() - 2, 8 + 11 - 1),
+    },
+    Case {
+        description: "a datagram that says it is longer than its packet",
+        applies: udp,
+        change: |packet, octets| set(octets, packet.shape.field() - 2, 8 + 11 + 1),
     },
     Case {
         description: "a frame that was cut",

@@ -10,4 +10,5 @@ mod packet;
 mod planned;
 mod reads;
 mod tables;
+mod tunnels;
 mod watched;

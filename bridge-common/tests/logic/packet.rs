@@ -76,6 +76,15 @@ impl Shape {
 
     /// A packet with its checksum complete. `addresses` are source and destination; IPv4 takes the first 4 octets.
     pub fn build(self, addresses: [[u8; 16]; 2], payload: &[u8]) -> Packet {
+        let source = match self.transport {
+            Transport::Tcp => 80,
+            Transport::Udp => 53,
+        };
+        self.build_between(addresses, [source, 40_000], payload)
+    }
+
+    /// The same between ports, source and destination.
+    pub fn build_between(self, addresses: [[u8; 16]; 2], ports: [u16; 2], payload: &[u8]) -> Packet {
         let ethernet = PacketBuilder::ethernet2(SOURCE, DESTINATION);
         let [source, destination] = addresses;
         let [source4, destination4] = addresses.map(|address| address[..4].try_into().expect("4 octets"));
@@ -87,8 +96,8 @@ impl Shape {
         };
         let mut octets = Vec::new();
         match self.transport {
-            Transport::Tcp => ip.tcp(80, 40_000, 1, 512).write(&mut octets, payload),
-            Transport::Udp => ip.udp(53, 40_000).write(&mut octets, payload),
+            Transport::Tcp => ip.tcp(ports[0], ports[1], 1, 512).write(&mut octets, payload),
+            Transport::Udp => ip.udp(ports[0], ports[1]).write(&mut octets, payload),
         }
         .expect("a packet that etherparse can build");
         if self.tag == Tag::Service {
@@ -133,6 +142,21 @@ impl Packet {
         octets[field..field + 2].copy_from_slice(&self.pseudo_header());
         octets
     }
+
+    /// The checksum that the packet carries.
+    pub fn checksum(&self) -> [u8; 2] {
+        let field = self.shape.field();
+        [self.octets[field], self.octets[field + 1]]
+    }
+}
+
+/// A packet whose complete checksum has a given value: `build` takes two octets, anywhere in it, that make it so.
+pub fn with_checksum(wanted: impl Fn(&Packet) -> [u8; 2], build: impl Fn([u8; 2]) -> Packet) -> Packet {
+    let blank = build([0, 0]);
+    // With the octets blank the checksum is !sum; it must become !(sum + octets).
+    let (word, carry) =
+        (!u16::from_be_bytes(wanted(&blank))).overflowing_add(u16::from_be_bytes(blank.checksum()));
+    build((word + u16::from(carry)).to_be_bytes())
 }
 
 /// Two addresses without a meaning.

@@ -11,12 +11,6 @@ use crate::{
 };
 
 impl Packet {
-    /// The checksum that the packet carries.
-    pub fn checksum(&self) -> [u8; 2] {
-        let field = self.shape.field();
-        [self.octets[field], self.octets[field + 1]]
-    }
-
     /// What the plan must be when the checksum is to be completed.
     pub fn store(&self) -> Plan {
         Plan::Store {

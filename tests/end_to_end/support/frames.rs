@@ -100,6 +100,14 @@ impl Flow {
         frame
     }
 
+    /// The frame of a datagram over IPv4, with no checksum: native XDP leaves it to tcx.
+    pub fn without_checksum(self, payload: &[u8]) -> Vec<u8> {
+        assert_eq!((self.network, self.transport), (Network::V4, Transport::Udp));
+        let mut frame = self.frame(payload);
+        frame[40..42].fill(0);
+        frame
+    }
+
     /// The frame of this many octets. Panics if its headers alone are longer.
     pub fn of_length(self, octets: usize) -> Vec<u8> {
         let headers = self.frame(&[]).len();
