@@ -248,7 +248,10 @@ mod tests {
         let auto = Datapath::Tapbridge(Hook::Auto);
         let own = all.iter().filter(|(datapath, ..)| *datapath == auto);
         let own: Vec<_> = own.map(|(.., case)| case.expect("a case").name).collect();
-        assert_eq!(own, ["64", "1514-partial", "udp-1242", "tso4", "mix"]);
+        assert_eq!(
+            own,
+            ["64", "1514-partial", "udp-1242", "vxlan-1514", "tso4", "mix"]
+        );
         let mut others = all.iter().filter(|(datapath, ..)| *datapath != auto);
         assert!(others.all(|(.., case)| case.is_none()));
     }

@@ -9,14 +9,25 @@ pub const BROADCAST: Mac = [0xff; 6];
 /// Without the frame check sequence, which no tap has: "64 octets" on a wire.
 pub const SHORTEST: usize = 60;
 
-/// Of a datagram as QUIC sends it at least.
-const DATAGRAM: usize = 1200;
+/// The payload of a datagram as QUIC sends it at least (RFC 9000, 14.1).
+pub const LEAST_QUIC: usize = 1200;
+/// The payload of the datagrams that QUIC sends in bulk, where it does not find out what the path takes.
+pub const BULK_QUIC: usize = 1350;
+const VXLAN_PORT: u16 = 4789;
+/// The header of network 42.
+const VXLAN: [u8; 8] = [8, 0, 0, 0, 0, 0, 42, 0];
+/// Before what a VXLAN datagram carries: Ethernet, IPv4, UDP, VXLAN.
+const VXLAN_HEADERS: usize = 50;
 const TCP: u8 = 6;
 const CHECKSUM_OFFSET: u16 = 16;
 /// Segments of a long frame: as many full ones as 64 KiB of IP hold.
 const SEGMENTS: usize = 44;
 /// Of TCP, as Linux sends it in every segment of a connection: two octets of nothing, then a timestamp.
 const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 3];
+
+/// The stations inside a tunnel.
+const INNER_FROM: Mac = [6, 0, 0, 0, 0, 1];
+const INNER_TO: Mac = [6, 0, 0, 0, 0, 2];
 
 /// The address number `number` of those behind a port.
 pub fn station(port: usize, number: usize) -> Mac {
@@ -41,8 +52,10 @@ pub enum Shape {
     Partial(usize),
     /// What the receiver of long segments sends back: TCP over IPv4 without payload, its checksum left to the device.
     Ack,
-    /// UDP over IPv4 with its checksum complete, in a frame of 1242 octets: it may be a tunnel.
-    Datagram,
+    /// UDP over IPv4 with so many octets of payload, its checksum complete.
+    Datagram(usize),
+    /// A frame of 1514 octets of VXLAN over IPv4: the outer checksum complete, that of TCP inside left to the device.
+    Tunnel,
     /// A long segment over IPv4 or IPv6, still to be cut into frames of 1514 octets.
     Tso4,
     Tso6,
@@ -57,29 +70,39 @@ pub struct Frame {
 
 impl Frame {
     pub fn new(shape: Shape, from: Mac, to: Mac) -> Self {
+        // The packet whose checksum is left to the device lies behind these.
+        let around = if shape == Shape::Tunnel { VXLAN_HEADERS } else { 0 };
         let ipv6 = shape == Shape::Tso6;
         let headers = if ipv6 { 74 } else { 54 };
         let mss = 1514 - headers;
         let (payload, options) = match shape {
             Shape::Complete(length) | Shape::Partial(length) => (length - headers, &[][..]),
             Shape::Ack => (0, &TIMESTAMP[..]),
-            Shape::Datagram => (DATAGRAM, &[][..]),
+            Shape::Datagram(payload) => (payload, &[][..]),
+            Shape::Tunnel => (1514 - VXLAN_HEADERS - headers, &[][..]),
             Shape::Tso4 | Shape::Tso6 => (SEGMENTS * mss, &[][..]),
         };
         let mut octets = match shape {
-            Shape::Datagram => udp(from, to, payload),
+            Shape::Datagram(_) => udp(from, to, 443, &self::payload(payload)),
+            Shape::Tunnel => {
+                let inside = tcp(INNER_FROM, INNER_TO, ipv6, options, payload);
+                udp(from, to, VXLAN_PORT, &[&VXLAN[..], &inside].concat())
+            }
             _ => tcp(from, to, ipv6, options, payload),
         };
         let narrow = |octets: usize| u16::try_from(octets).expect("headers and segments are short");
-        let (start, end, mss) = (narrow(headers - 20), narrow(headers), narrow(mss));
+        let (start, end, mss) = (narrow(around + headers - 20), narrow(headers), narrow(mss));
         let header = match shape {
-            Shape::Complete(_) | Shape::Datagram => VnetHeader::none(),
-            Shape::Partial(_) | Shape::Ack => VnetHeader::partial_checksum(start, CHECKSUM_OFFSET),
+            Shape::Complete(_) | Shape::Datagram(_) => VnetHeader::none(),
+            Shape::Partial(_) | Shape::Ack | Shape::Tunnel => {
+                VnetHeader::partial_checksum(start, CHECKSUM_OFFSET)
+            }
             Shape::Tso4 => VnetHeader::gso_tcpv4(start, end, mss),
             Shape::Tso6 => VnetHeader::gso_tcpv6(start, end, mss),
         };
         if header.needs_checksum() {
-            leave_checksum(&mut octets, ipv6);
+            // The tunnel's own stays as if the device had completed this one: so does Linux reckon it (`lco_csum`).
+            leave_checksum(&mut octets[around..], ipv6);
         }
         Self {
             header: header.to_bytes(),
@@ -111,11 +134,11 @@ fn tcp(from: Mac, to: Mac, ipv6: bool, options: &[u8], payload: usize) -> Vec<u8
     octets
 }
 
-fn udp(from: Mac, to: Mac, payload: usize) -> Vec<u8> {
+fn udp(from: Mac, to: Mac, port: u16, payload: &[u8]) -> Vec<u8> {
     let ip = PacketBuilder::ethernet2(from, to).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
     let mut octets = Vec::new();
-    ip.udp(1111, 443)
-        .write_to_vec(&mut octets, &self::payload(payload))
+    ip.udp(1111, port)
+        .write_to_vec(&mut octets, payload)
         .expect("a payload that IP holds");
     octets
 }
@@ -154,7 +177,9 @@ mod tests {
             assert_eq!(Frame::new(Shape::Partial(length), FROM, TO).octets.len(), length);
         }
         assert_eq!(Frame::new(Shape::Ack, FROM, TO).octets.len(), 66);
-        assert_eq!(Frame::new(Shape::Datagram, FROM, TO).octets.len(), 1242);
+        let datagram = |payload| Frame::new(Shape::Datagram(payload), FROM, TO).octets.len();
+        assert_eq!([LEAST_QUIC, BULK_QUIC].map(datagram), [1242, 1392]);
+        assert_eq!(Frame::new(Shape::Tunnel, FROM, TO).octets.len(), 1514);
         assert_eq!(Frame::new(Shape::Tso4, FROM, TO).octets.len(), 54 + 44 * 1460);
         assert_eq!(Frame::new(Shape::Tso6, FROM, TO).octets.len(), 74 + 44 * 1440);
     }
@@ -167,6 +192,24 @@ mod tests {
         assert_ne!(complete[50..52], partial[50..52]);
         let completed = Sum16BitWords::new().add_slice(&partial[34..]).ones_complement();
         assert_eq!(complete[50..52], completed.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_tunnels_outer_checksum_is_right_when_the_inner_one_is_complete() {
+        let outer_sum = |octets: &[u8]| {
+            let length = u16::try_from(octets.len() - 34).unwrap().to_be_bytes();
+            Sum16BitWords::new()
+                .add_2bytes([0, 17])
+                .add_2bytes(length)
+                .add_slice(&octets[26..])
+                .ones_complement()
+        };
+        let mut octets = Frame::new(Shape::Tunnel, FROM, TO).octets;
+        assert_ne!(outer_sum(&octets), 0);
+        let inner = VXLAN_HEADERS + 34;
+        let completed = Sum16BitWords::new().add_slice(&octets[inner..]).ones_complement();
+        octets[inner + 16..inner + 18].copy_from_slice(&completed.to_ne_bytes());
+        assert_eq!(outer_sum(&octets), 0);
     }
 
     #[test]

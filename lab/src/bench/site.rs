@@ -16,7 +16,7 @@ use super::{
     auto::Auto,
     case::{Case, Topology, Work},
     floor::Floor,
-    frame::{BROADCAST, Frame, SHORTEST, Shape, station, text},
+    frame::{BROADCAST, Frame, LEAST_QUIC, SHORTEST, Shape, station, text},
     write,
 };
 use crate::{
@@ -78,7 +78,11 @@ impl Datapath {
                 work,
                 Work::Mix
                     | Work::WriteRead(
-                        Shape::Complete(SHORTEST) | Shape::Partial(1514) | Shape::Datagram | Shape::Tso4
+                        Shape::Complete(SHORTEST)
+                            | Shape::Partial(1514)
+                            | Shape::Datagram(LEAST_QUIC)
+                            | Shape::Tunnel
+                            | Shape::Tso4
                     )
             ),
             Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Place::Xdp),

@@ -1,7 +1,7 @@
 //! The cases there are.
 
 use super::{Case, Family, Topology, Work};
-use crate::bench::frame::{SHORTEST, Shape};
+use crate::bench::frame::{BULK_QUIC, LEAST_QUIC, SHORTEST, Shape};
 
 /// Each with the name and the title of its plot.
 pub const FAMILIES: &[(&str, &str, Family)] = &[
@@ -65,7 +65,21 @@ pub const CASES: &[Case] = &[
         "1242 B UDP, complete checksum",
         Family::Frames,
         Topology::Pair,
-        Work::WriteRead(Shape::Datagram),
+        Work::WriteRead(Shape::Datagram(LEAST_QUIC)),
+    ),
+    case(
+        "udp-1392",
+        "1392 B UDP, complete checksum",
+        Family::Frames,
+        Topology::Pair,
+        Work::WriteRead(Shape::Datagram(BULK_QUIC)),
+    ),
+    case(
+        "vxlan-1514",
+        "1514 B VXLAN, partial checksum inside",
+        Family::Frames,
+        Topology::Pair,
+        Work::WriteRead(Shape::Tunnel),
     ),
     case(
         "9014-partial",
