@@ -15,7 +15,7 @@ use crate::{
     vm_image::Packages,
 };
 
-pub use qemu::{Accelerator, TestsMachine};
+pub use qemu::{Accelerator, TestsMachine, quoted};
 
 /// The kinds of guests there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

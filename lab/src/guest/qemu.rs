@@ -29,7 +29,7 @@ use crate::{
     wait::OnSignal,
 };
 
-pub use {machine::Accelerator, tests_machine::TestsMachine};
+pub use {machine::Accelerator, tests_machine::TestsMachine, transcript::quoted};
 
 /// For a command of a moment, in a busy guest without KVM.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);

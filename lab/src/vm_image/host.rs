@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{cpio::Archive, read};
-use crate::process;
+use crate::{guest::quoted, process};
 
 /// An archive with these files at their paths, which are absolute, and their libraries at theirs.
 pub fn archive(files: &[PathBuf]) -> Result<Vec<u8>> {
@@ -40,8 +40,8 @@ pub fn environment(files: &[PathBuf]) -> Result<String> {
     }
     Ok(format!(
         "export PATH={}:/bin:/usr/bin LD_LIBRARY_PATH={}",
-        folders(files)?,
-        folders(&libraries_of_all)?
+        quoted(&folders(files)?),
+        quoted(&folders(&libraries_of_all)?)
     ))
 }
 
@@ -117,12 +117,23 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_with_a_space_is_one_folder_for_a_shell() {
+        for folder in ["/a clone/target", "/it's"] {
+            let script = format!("export LISTED={}; printf %s \"$LISTED\"", quoted(folder));
+            let shell = std::process::Command::new("sh").args(["-c", &script]).output();
+            assert_eq!(shell.unwrap().stdout, folder.as_bytes());
+        }
+    }
+
+    #[test]
     fn programs_and_libraries_are_found_where_they_are_on_the_host() {
         let own = std::env::current_exe().unwrap();
         let folder = own.parent().unwrap().display().to_string();
         let environment = environment(&[own]).unwrap();
         assert!(
-            environment.starts_with(&format!("export PATH={folder}:/bin:/usr/bin LD_LIBRARY_PATH=/")),
+            environment.starts_with(&format!(
+                "export PATH='{folder}':/bin:/usr/bin LD_LIBRARY_PATH='/"
+            )),
             "{environment}"
         );
     }
