@@ -12,7 +12,9 @@ pub mod adaptive;
 pub mod checksum;
 pub mod counters;
 pub mod decision;
+pub mod fastpath;
 pub mod fdb;
+pub mod forwarding;
 pub mod frame;
 pub mod layout;
 pub mod mac;
@@ -59,6 +61,12 @@ mod plain {
         crate::counters::DetachedPaths,
         crate::counters::PathCounters,
         crate::counters::PortCounters,
+        crate::fastpath::Offsets,
+        crate::fastpath::Path,
+        crate::fastpath::Peek,
+        crate::fastpath::Port,
+        crate::fastpath::PortCounters,
+        crate::fastpath::Settings,
         crate::fdb::FdbEntry,
         crate::fdb::FdbKey,
         crate::layout::Bridge,
@@ -79,6 +87,12 @@ const _: () = {
         size_of::<counters::PortCounters>()
             == (6 + 7 + counters::PassReason::COUNT + counters::DropReason::COUNT) * 8
     );
+    assert!(size_of::<fastpath::Offsets>().is_multiple_of(8));
+    assert!(size_of::<fastpath::Path>() == 2 * 4);
+    assert!(size_of::<fastpath::Peek>() == 2 * 4 + 8 + 8 * fastpath::PEEK_SLOTS);
+    assert!(size_of::<fastpath::Port>() == 2 * 4 + 8 + port::INTERFACE_NAME);
+    assert!(size_of::<fastpath::PortCounters>() == (4 + 2 + 2 * forwarding::Reason::COUNT) * 8);
+    assert!(size_of::<fastpath::Settings>() == 2 * 4 + 8);
     assert!(size_of::<fdb::FdbEntry>() == 8 + 4 + 2 + 2);
     assert!(size_of::<fdb::FdbKey>() == 6 + 2);
     assert!(size_of::<layout::Bridge>() == 4 + 4 + 8 + 4 + 4);

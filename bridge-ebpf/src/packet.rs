@@ -1,6 +1,5 @@
 //! The one door to packet memory: everything else sees frames through [`Frame`].
 
-use aya_ebpf::programs::TcContext;
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_md},
     helpers::generated::{bpf_csum_diff, bpf_skb_load_bytes},
@@ -99,12 +98,6 @@ impl Skb {
     #[inline(always)]
     pub fn new(context: *mut __sk_buff) -> Self {
         Self { context }
-    }
-
-    /// The context, for the log.
-    #[inline(always)]
-    pub fn tc_context(&self) -> TcContext {
-        TcContext::new(self.context)
     }
 
     /// The context, for helpers.

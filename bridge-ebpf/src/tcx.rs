@@ -54,7 +54,7 @@ fn switch(skb: &Skb, ingress: Ingress, tables: &Maps, config: &Config) -> i32 {
     let decision = decision::decide(tables, &received, config.ageing);
     if let Some(ethernet) = &received.ethernet {
         learn::apply(
-            &skb.tc_context(),
+            &TcContext::new(skb.context()),
             decision.lesson,
             ethernet,
             ingress,

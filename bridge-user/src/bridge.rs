@@ -148,19 +148,19 @@ pub fn load_object(max_ports: u32, kernel: &layout::Kernel) -> Result<Ebpf> {
         .override_global(layout::MAX_PORTS, &max_ports, true)
         .override_global(layout::LONGEST_NATIVE, &kernel::longest_native(), true)
         .override_global(layout::KERNEL, kernel, true)
-        .load(&linked(OBJECT, kernel))
+        .load(&linked(OBJECT, kernel.bpf_rdonly_cast))
         .at("programs", "create their maps")
 }
 
 /// The object with its calls of [`layout::RDONLY_CAST`] made calls of the kernel's function: aya knows helpers and the
 /// object's own functions only. Instructions lie at multiples of 8 octets, as their sections do.
-fn linked(object: &[u8], kernel: &layout::Kernel) -> Vec<u8> {
+pub(crate) fn linked(object: &[u8], rdonly_cast: u64) -> Vec<u8> {
     let call = |source: u8, number: u32| {
         let [a, b, c, d] = number.to_le_bytes();
         [BPF_JMP | BPF_CALL, source << 4, 0, 0, a, b, c, d]
     };
     let placeholder = call(0, layout::RDONLY_CAST);
-    let id = u32::try_from(kernel.bpf_rdonly_cast).expect("BTF's ids have 32 bits");
+    let id = u32::try_from(rdonly_cast).expect("BTF's ids have 32 bits");
     let mut object = object.to_vec();
     for instruction in object.as_chunks_mut::<8>().0 {
         if *instruction == placeholder {

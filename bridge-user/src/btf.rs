@@ -1,5 +1,5 @@
-//! A reader for the kernel's BTF that answers two questions: where a member lies in a structure, and which id a
-//! structure or a function has.
+//! A reader for the kernel's BTF that answers three questions: where a member lies in a structure, which id a
+//! structure or a function has, and which number an enumerator is.
 //!
 //! aya reads BTF too, but keeps members to itself. The format is described in the kernel's
 //! Documentation/bpf/btf.rst.
@@ -21,6 +21,9 @@ pub enum BtfError {
     /// No member of this name.
     #[error("the kernel's struct {0} has no member {1}")]
     NoMember(String, String),
+    /// No enumerator of this name.
+    #[error("the kernel has no enumerator {0}")]
+    NoEnumerator(String),
 }
 
 const MAGIC: u32 = 0xeb9f;
@@ -38,13 +41,19 @@ const KIND_ENUM64: u32 = 19;
 
 /// Types of a kernel, as far as they are structures or unions.
 pub struct Btf<'a> {
+    /// The kernel's own, of which a module's is the continuation.
+    base: Option<&'a Btf<'a>>,
     strings: &'a [u8],
+    /// Types, those of the base included.
+    types: u32,
     /// By type id, which counts from 1.
     composites: HashMap<u32, Composite<'a>>,
     /// Structures by name.
     names: HashMap<&'a [u8], u32>,
     /// Functions by name.
     functions: HashMap<&'a [u8], u32>,
+    /// Enumerators by name.
+    enumerators: HashMap<&'a [u8], u32>,
 }
 
 struct Composite<'a> {
@@ -65,6 +74,15 @@ fn word(data: &[u8], at: usize) -> Result<u32, BtfError> {
 impl<'a> Btf<'a> {
     /// Reads little-endian BTF, as in /sys/kernel/btf/vmlinux.
     pub fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
+        Self::read(data, None)
+    }
+
+    /// Reads a module's, as in /sys/kernel/btf/bridge: it continues the kernel's. Questions are answered by both.
+    pub fn parse_module(data: &'a [u8], base: &'a Btf<'a>) -> Result<Self, BtfError> {
+        Self::read(data, Some(base))
+    }
+
+    fn read(data: &'a [u8], base: Option<&'a Btf<'a>>) -> Result<Self, BtfError> {
         if word(data, 0)? & 0xffff != MAGIC {
             return Err(BtfError::Malformed);
         }
@@ -80,12 +98,15 @@ impl<'a> Btf<'a> {
         };
         let (types, strings) = (section(8)?, section(16)?);
         let mut btf = Self {
+            base,
             strings,
+            types: 0,
             composites: HashMap::new(),
             names: HashMap::new(),
             functions: HashMap::new(),
+            enumerators: HashMap::new(),
         };
-        let (mut at, mut id) = (0, 0);
+        let (mut at, mut id) = (0, base.map_or(0, |base| base.types));
         while at < types.len() {
             id += 1;
             let (name, info, size) = (word(types, at)?, word(types, at + 4)?, word(types, at + 8)?);
@@ -100,6 +121,12 @@ impl<'a> Btf<'a> {
             };
             let members = types.get(at..at + trailer).ok_or(BtfError::Malformed)?;
             at += trailer;
+            if kind == KIND_ENUM {
+                for enumerator in members.chunks_exact(8) {
+                    let name = btf.string(word(enumerator, 0)?)?;
+                    btf.enumerators.entry(name).or_insert(word(enumerator, 4)?);
+                }
+            }
             if kind == KIND_FUNC {
                 btf.functions.entry(btf.string(name)?).or_insert(id);
             }
@@ -117,22 +144,45 @@ impl<'a> Btf<'a> {
                 }
             }
         }
+        btf.types = id;
         Ok(btf)
     }
 
     fn string(&self, at: u32) -> Result<&'a [u8], BtfError> {
-        let rest = self.strings.get(at as usize..).ok_or(BtfError::Malformed)?;
+        // A module's strings go on where the kernel's end.
+        let before = self.base.map_or(0, |base| base.strings.len());
+        let Some(at) = (at as usize).checked_sub(before) else {
+            return self.base.ok_or(BtfError::Malformed)?.string(at);
+        };
+        let rest = self.strings.get(at..).ok_or(BtfError::Malformed)?;
         rest.split(|&octet| octet == 0).next().ok_or(BtfError::Malformed)
     }
 
     fn id(&self, structure: &str) -> Result<u32, BtfError> {
-        let id = self.names.get(structure.as_bytes());
-        id.copied()
-            .ok_or_else(|| BtfError::NoStruct(structure.to_owned()))
+        match (self.names.get(structure.as_bytes()), self.base) {
+            (Some(id), _) => Ok(*id),
+            (None, Some(base)) => base.id(structure),
+            (None, None) => Err(BtfError::NoStruct(structure.to_owned())),
+        }
     }
 
     fn composite(&self, name: &str) -> Result<&Composite<'a>, BtfError> {
-        self.composites.get(&self.id(name)?).ok_or(BtfError::Malformed)
+        self.composite_at(self.id(name)?).ok_or(BtfError::Malformed)
+    }
+
+    fn composite_at(&self, id: u32) -> Option<&Composite<'a>> {
+        self.composites
+            .get(&id)
+            .or_else(|| self.base.and_then(|base| base.composite_at(id)))
+    }
+
+    /// The number of an enumerator.
+    pub fn enumerator(&self, name: &str) -> Result<u32, BtfError> {
+        match (self.enumerators.get(name.as_bytes()), self.base) {
+            (Some(number), _) => Ok(*number),
+            (None, Some(base)) => base.enumerator(name),
+            (None, None) => Err(BtfError::NoEnumerator(name.to_owned())),
+        }
     }
 
     /// The id of a structure.
@@ -177,7 +227,7 @@ impl<'a> Btf<'a> {
                 return Ok(Some(offset));
             }
             if name.is_empty()
-                && let Some(inner) = self.composites.get(&word(composite.members, at + 4)?)
+                && let Some(inner) = self.composite_at(word(composite.members, at + 4)?)
                 && let Some(inside) = self.find(inner, wanted, depth + 1)?
             {
                 return Ok(Some(offset + inside));

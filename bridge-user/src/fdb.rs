@@ -170,7 +170,7 @@ impl Bridge<'_> {
 }
 
 /// Whether a removal removed something.
-fn existed(result: Result<(), MapError>) -> Result<bool, MapError> {
+pub(crate) fn existed(result: Result<(), MapError>) -> Result<bool, MapError> {
     match result {
         Ok(()) => Ok(true),
         Err(MapError::KeyNotFound) => Ok(false),

@@ -10,6 +10,7 @@ pub mod bridge;
 pub mod btf;
 pub mod detach;
 pub mod error;
+pub mod fastpath;
 pub mod fdb;
 mod journal;
 pub mod kernel;
@@ -34,6 +35,9 @@ pub use error::{Error, Result};
 
 /// The switch's programs and maps, built for the kernel by the build script.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tapbridge.bpf.o"));
+
+/// The fast path of Linux bridges, as above.
+pub static FASTPATH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fastpath.bpf.o"));
 
 /// The counter of system calls, as above: an object of its own, since it has nothing of the switch's.
 pub static SYSCALLS_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscalls.bpf.o"));

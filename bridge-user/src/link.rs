@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     fs, io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
@@ -100,9 +100,16 @@ impl Bridge<'_> {
 }
 
 /// Of `enum bpf_cmd`; aya has none of them for a link that it has not made.
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_DETACH: libc::c_long = 34;
+/// Of `enum bpf_attach_type`.
+const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
+/// `XDP_FLAGS_DRV_MODE`
+const NATIVE: u32 = 1 << 2;
 /// Of `enum bpf_link_type`.
 const BPF_LINK_TYPE_XDP: u32 = 6;
 const BPF_LINK_TYPE_TCX: u32 = 11;
@@ -111,6 +118,14 @@ const BPF_LINK_TYPE_TCX: u32 = 11;
 struct ObjectAttributes {
     path: u64,
     fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct CreateAttributes {
+    program: u32,
+    ifindex: u32,
+    attach_type: u32,
     flags: u32,
 }
 
@@ -136,6 +151,36 @@ struct LinkInfo {
 #[repr(C)]
 struct DetachAttributes {
     fd: u32,
+}
+
+/// Attaches a program to a device, behind all that are attached there, for as long as the descriptor is open or pinned.
+pub(crate) fn create(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::Result<OwnedFd> {
+    let (attach_type, flags) = match hook {
+        Hook::Xdp => (BPF_XDP, NATIVE),
+        Hook::Tcx => (BPF_TCX_INGRESS, 0),
+    };
+    let mut attributes = CreateAttributes {
+        program: program.as_raw_fd().cast_unsigned(),
+        ifindex,
+        attach_type,
+        flags,
+    };
+    // SAFETY: the attributes are of the form that the command reads.
+    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attributes)? };
+    // SAFETY: the kernel has just opened this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins a link.
+pub(crate) fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjectAttributes {
+        path: path.as_ptr() as u64,
+        fd: link.as_raw_fd().cast_unsigned(),
+        flags: 0,
+    };
+    // SAFETY: the attributes are of the form that the command reads, and the path outlives the call.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attributes) }.map(drop)
 }
 
 /// The index of the device that the program of the link pinned here is attached to, in that device's network namespace;
@@ -165,7 +210,7 @@ fn device(path: &Path) -> io::Result<u32> {
 }
 
 /// Opens what is pinned here.
-fn open(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut get = ObjectAttributes {
         path: path.as_ptr() as u64,

@@ -88,6 +88,8 @@ pub struct Link {
     pub carrier: bool,
     /// Promiscuous by an administrator's wish (`IFF_PROMISC`).
     pub promiscuous: bool,
+    /// Whether it is a Linux bridge.
+    pub bridge: bool,
     /// Largest payload in octets.
     pub mtu: u32,
     /// Index of the bridge, bond or switch that it is a port of.
@@ -243,6 +245,7 @@ impl From<LinkMessage> for Link {
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
             promiscuous: flags.contains(LinkFlags::Promisc),
+            bridge: false,
             mtu: 0,
             master: None,
             xdp_program: None,
@@ -279,6 +282,7 @@ impl From<LinkMessage> for Link {
                             LinkInfo::Kind(InfoKind::Tun) if link.ethernet => link.kind = Kind::Tap,
                             // IFLA_LINK of a veth is its peer, beside it and not below.
                             LinkInfo::Kind(InfoKind::Veth) => veth = true,
+                            LinkInfo::Kind(InfoKind::Bridge) => link.bridge = true,
                             _ => {}
                         }
                     }

@@ -29,6 +29,9 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// The state folder unless the user names another.
 pub const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";
 
+/// What the name of a fast path's folder begins with; no bridge of ours is called so.
+pub(crate) const FASTPATH_PREFIX: char = '@';
+
 /// How long a command waits for another to end. Attaching a port takes some 10 ms.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_POLL: Duration = Duration::from_millis(20);
@@ -121,6 +124,9 @@ impl State {
         };
         let inodes = entries.flatten().filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
+            if name.starts_with(FASTPATH_PREFIX) {
+                return None;
+            }
             Some((name, entry.metadata().ok()?.ino()))
         });
         Ok(inodes.collect())
@@ -229,6 +235,7 @@ impl Folder {
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| !name.starts_with(FASTPATH_PREFIX))
             .collect();
         names.sort();
         Ok(names)

@@ -7,6 +7,7 @@ mod checksum;
 mod command_line;
 mod conservation;
 mod drops;
+mod fastpath;
 mod fdb;
 mod flood;
 mod gso;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         trials("command_line", command_line::UNPRIVILEGED_TESTS, public),
         trials("conservation", conservation::TESTS, lacking),
         trials("drops", drops::TESTS, lacking),
+        trials("fastpath", fastpath::TESTS, lacking),
         trials("fdb", fdb::TESTS, lacking),
         trials("flood", flood::TESTS, lacking),
         trials("gso", gso::TESTS, lacking),

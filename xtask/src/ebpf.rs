@@ -19,7 +19,11 @@ use crate::{
 const PACKAGE: &str = "bridge-ebpf";
 
 /// Its binaries, and the file names of their objects in the build script's output folder.
-const OBJECTS: [(&str, &str); 2] = [(PACKAGE, "tapbridge.bpf.o"), ("syscalls", "syscalls.bpf.o")];
+const OBJECTS: [(&str, &str); 3] = [
+    (PACKAGE, "tapbridge.bpf.o"),
+    ("fastpath", "fastpath.bpf.o"),
+    ("syscalls", "syscalls.bpf.o"),
+];
 
 /// What the objects are made of, besides this crate: paths in the workspace.
 const SOURCES: [&str; 4] = [PACKAGE, "bridge-common", "Cargo.toml", "Cargo.lock"];

@@ -1,0 +1,340 @@
+//! What the fast path of Linux bridges and its loader agree on: names, counters, and where the kernel's structures have
+//! their members.
+
+use crate::{Hook, counters::Traffic, forwarding::Reason};
+
+/// Version of everything pinned: maps, their types, their meaning.
+pub const VERSION: u32 = 1;
+
+/// Paths that are counted; frames of others are forwarded all the same.
+pub const MAX_PATHS: u32 = 16_384;
+/// Ports that can be attached in a network namespace.
+pub const MAX_PORTS: u32 = 4096;
+
+/// Names of the programs in the object file.
+pub mod program {
+    /// The hook in native XDP.
+    pub const XDP: &str = "tapbridge_fast_xdp";
+    /// The hook at tcx ingress.
+    pub const TCX: &str = "tapbridge_fast_tcx";
+    /// Reads kernel memory for the loader.
+    pub const PEEK: &str = "tapbridge_peek";
+}
+
+/// Names of the maps in the object file.
+pub mod map {
+    /// Array of one [`super::Settings`].
+    pub const SETTINGS: &str = "SETTINGS";
+    /// Hash of ifindex to [`super::Port`].
+    pub const PORTS: &str = "PORTS";
+    /// Per-CPU hash of ifindex to [`super::PortCounters`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Per-CPU hash of [`super::Path`] to [`crate::counters::PathCounters`].
+    pub const PATHS: &str = "PATHS";
+    /// Array of one [`super::Peek`].
+    pub const PEEK: &str = "PEEK";
+}
+
+/// Name of the global that holds [`Offsets`].
+pub const OFFSETS: &str = "OFFSETS";
+
+/// What changes while the programs are loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// [`VERSION`] of the loader; 0 until all is pinned.
+    pub version: u32,
+    /// Id of the tcx program: without it at a port, XDP redirects nothing there.
+    pub tcx_program: u32,
+    /// Cookie of the network namespace that the programs are for (`net->net_cookie`).
+    pub cookie: u64,
+}
+
+/// What the loader has noted of an attached port. The user side alone reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Port {
+    /// See [`crate::port::flag`].
+    pub flags: u32,
+    /// How often `tapbridge run` has switched XDP on or off.
+    pub hook_changes: u32,
+    /// When it did so last, in ns since boot (`CLOCK_BOOTTIME`); 0 for never.
+    pub hook_changed_at: u64,
+    /// The device's name when it was attached, zero-terminated.
+    pub name: [u8; crate::port::INTERFACE_NAME],
+}
+
+/// From one port to another, by ifindex.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Path {
+    /// Where frames come in.
+    pub from: u32,
+    /// Where they leave.
+    pub to: u32,
+}
+
+/// What happened at one port. What it received = Σ paths from it + `left_traffic`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortCounters {
+    /// Frames that tcx left to the bridge, and their bytes.
+    pub left_traffic: Traffic,
+    /// Frames that tcx met and native XDP can't take, and their bytes.
+    pub bulk: Traffic,
+    /// Frames of several segments.
+    pub gso: u64,
+    /// Partial checksums that XDP completed.
+    pub checksums_completed: u64,
+    /// Frames that a hook left to what comes behind it, by [`Hook`] and [`Reason`].
+    pub left: [[u64; Reason::COUNT]; Hook::ALL.len()],
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        Self {
+            left_traffic: Traffic::default(),
+            bulk: Traffic::default(),
+            gso: 0,
+            checksums_completed: 0,
+            left: [[0; Reason::COUNT]; Hook::ALL.len()],
+        }
+    }
+}
+
+impl core::ops::AddAssign for PortCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.left_traffic += other.left_traffic;
+        self.bulk += other.bulk;
+        self.gso += other.gso;
+        self.checksums_completed += other.checksums_completed;
+        let left = self.left.as_flattened_mut();
+        for (sum, count) in left.iter_mut().zip(other.left.as_flattened()) {
+            *sum += count;
+        }
+    }
+}
+
+/// A question to the kernel's memory, and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Peek {
+    /// The index of a device.
+    pub ifindex: u32,
+    /// Whether the device was found.
+    pub found: u32,
+    /// Words of `net->gen->ptr[slot] + offset`, for each slot.
+    pub offset: u64,
+    /// The words.
+    pub words: [u64; PEEK_SLOTS],
+}
+
+impl Peek {
+    /// Before a question.
+    pub const NOTHING: Self = Self {
+        ifindex: 0,
+        found: 0,
+        offset: 0,
+        words: [0; PEEK_SLOTS],
+    };
+}
+
+/// Slots of `struct net_generic` that are looked at.
+pub const PEEK_SLOTS: usize = 64;
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Where the running kernel's structures have their members, and what else is found out about it when the
+        /// programs are loaded. Offsets and sizes are bytes.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct Offsets {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Offsets {
+            /// Nothing is known.
+            pub const UNKNOWN: Self = Self { $($name: 0,)* };
+        }
+    };
+}
+
+offsets! {
+    /// Id of the function that makes a pointer of an address.
+    rdonly_cast,
+    /// Id of `struct new_utsname`, which begins with an array of characters: a pointer to one reads anything.
+    utsname,
+    /// `xdp_buff.rxq`
+    xdp_buff_rxq,
+    /// `xdp_rxq_info.dev`
+    xdp_rxq_info_dev,
+    /// Size of `struct netdev_rx_queue`.
+    rx_queue_size,
+    /// `netdev_rx_queue.xdp_rxq`
+    rx_queue_xdp_rxq,
+    /// `netdev_rx_queue.rps_map`, or [`crate::layout::ABSENT`].
+    rx_queue_rps_map,
+    /// `netdev_rx_queue.rps_flow_table`, or [`crate::layout::ABSENT`].
+    rx_queue_rps_flow_table,
+    /// `sk_buff.dev`
+    sk_buff_dev,
+    /// `task_struct.flags`
+    task_flags,
+    /// `net_device.priv_flags`
+    dev_priv_flags,
+    /// `IFF_BRIDGE_PORT`
+    iff_bridge_port,
+    /// `net_device.flags`
+    dev_flags,
+    /// `net_device.state`
+    dev_state,
+    /// `net_device.mtu`
+    dev_mtu,
+    /// `net_device.ifindex`
+    dev_ifindex,
+    /// `net_device.rx_handler_data`
+    dev_rx_handler_data,
+    /// `net_device.nd_net`
+    dev_net,
+    /// `net_device._rx`
+    dev_rx,
+    /// `net_device._tx`
+    dev_tx,
+    /// `net_device.real_num_tx_queues`
+    dev_real_num_tx_queues,
+    /// `net_device.tcx_ingress`
+    dev_tcx_ingress,
+    /// `net_device.tcx_egress`
+    dev_tcx_egress,
+    /// `net_device.nf_hooks_ingress`, or [`crate::layout::ABSENT`].
+    dev_nf_hooks_ingress,
+    /// `net_device.nf_hooks_egress`, or [`crate::layout::ABSENT`].
+    dev_nf_hooks_egress,
+    /// `net_device.ptype_all`
+    dev_ptype_all,
+    /// `net_device.xdp_features`
+    dev_xdp_features,
+    /// `net_device.vlan_info`, or [`crate::layout::ABSENT`].
+    dev_vlan_info,
+    /// `vlan_info.grp.nr_vlan_devs`
+    vlan_info_devices,
+    /// `netdev_queue.qdisc`
+    tx_queue_qdisc,
+    /// `Qdisc.flags`
+    qdisc_flags,
+    /// `Qdisc.enqueue`
+    qdisc_enqueue,
+    /// `bpf_mprog_entry.parent`
+    mprog_parent,
+    /// `tcx_entry.bundle`
+    tcx_bundle,
+    /// `tcx_entry.miniq`
+    tcx_miniq,
+    /// `bpf_prog.aux`
+    prog_aux,
+    /// `bpf_prog_aux.id`
+    prog_aux_id,
+    /// `net.nf.hooks_bridge`
+    net_hooks_bridge,
+    /// `net.gen`
+    net_gen,
+    /// `net.ptype_all`, or [`crate::layout::ABSENT`] before it was there.
+    net_ptype_all,
+    /// Address of the list before it was the namespace's.
+    global_ptype_all,
+    /// `net_generic.ptr`
+    net_generic_ptr,
+    /// `nf_hook_entries.num_hook_entries`
+    hook_entries_number,
+    /// `nf_hook_entries.hooks`
+    hook_entries_hooks,
+    /// Address of `br_nf_pre_routing`, 0 where there is no `br_netfilter`.
+    br_nf_pre_routing,
+    /// Address of `br_nf_forward`
+    br_nf_forward,
+    /// Address of `br_nf_post_routing`
+    br_nf_post_routing,
+    /// Slot of `struct brnf_net` in `net->gen`.
+    brnf_slot,
+    /// `brnf_net.call_iptables`
+    brnf_call_iptables,
+    /// `brnf_net.call_ip6tables`
+    brnf_call_ip6tables,
+    /// `brnf_net.call_arptables`
+    brnf_call_arptables,
+    /// `net_bridge_port.br`
+    port_br,
+    /// `net_bridge_port.dev`
+    port_dev,
+    /// `net_bridge_port.flags`
+    port_flags,
+    /// `net_bridge_port.state`
+    port_state,
+    /// `net_bridge.dev`
+    br_dev,
+    /// `net_bridge.options`
+    br_options,
+    /// `net_bridge.fdb_hash_tbl.tbl`
+    br_fdb,
+    /// `net_bridge.ageing_time`
+    br_ageing_time,
+    /// Masks of `enum net_bridge_opts`, 0 for one that the kernel does not have.
+    option_vlan,
+    /// `BROPT_MST_ENABLED`
+    option_mst,
+    /// `BROPT_NEIGH_SUPPRESS_ENABLED`
+    option_neigh_suppress,
+    /// `BROPT_NF_CALL_IPTABLES`, `…IP6TABLES` and `…ARPTABLES`
+    options_nf_call,
+    /// `bucket_table.size`
+    table_size,
+    /// `bucket_table.nest`
+    table_nest,
+    /// `bucket_table.hash_rnd`
+    table_hash_rnd,
+    /// `bucket_table.future_tbl`
+    table_future,
+    /// `bucket_table.buckets`
+    table_buckets,
+    /// `net_bridge_fdb_entry.rhnode`
+    entry_rhnode,
+    /// `net_bridge_fdb_entry.key`
+    entry_key,
+    /// `net_bridge_fdb_entry.dst`
+    entry_dst,
+    /// `net_bridge_fdb_entry.flags`
+    entry_flags,
+    /// `net_bridge_fdb_entry.updated`
+    entry_updated,
+    /// Mask of `BR_FDB_LOCAL`
+    entry_local,
+    /// Mask of `BR_FDB_LOCKED`, 0 if there is none.
+    entry_locked,
+    /// Mask of `BR_FDB_NOTIFY_INACTIVE`
+    entry_notify_inactive,
+    /// Jiffies in a second.
+    hz,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_cover_every_counter() {
+        let mut one = PortCounters {
+            left_traffic: Traffic { frames: 1, bytes: 2 },
+            bulk: Traffic { frames: 3, bytes: 4 },
+            gso: 5,
+            checksums_completed: 6,
+            ..PortCounters::default()
+        };
+        one.left.as_flattened_mut().fill(7);
+        let mut sum = one;
+        sum += one;
+        assert_eq!(sum.left_traffic, Traffic { frames: 2, bytes: 4 });
+        assert_eq!(sum.bulk, Traffic { frames: 6, bytes: 8 });
+        assert_eq!((sum.gso, sum.checksums_completed), (10, 12));
+        assert!(sum.left.as_flattened().iter().all(|count| *count == 14));
+    }
+}

@@ -1,0 +1,237 @@
+//! Whether a frame that a port of a Linux bridge receives can go past the bridge, and where.
+//!
+//! The bridge decides, in its own tables: an address is found in its forwarding database, ports and devices have the
+//! states that it gave them. [`decide`] asks them what `br_handle_frame` and `br_forward` ask, in an order in which the
+//! cheap questions come first, and sends a frame only where the bridge would send it, unchanged. Whatever else the
+//! bridge would do with it (learn, flood, deliver to the host, filter, count, change a tag), and all that is in doubt, is a
+//! [`Reason`] to leave the frame to it.
+
+mod reason;
+
+pub use reason::Reason;
+
+use crate::Hook;
+
+/// `BR_STATE_FORWARDING`
+pub const STATE_FORWARDING: u8 = 3;
+
+/// Flags of a port (`BR_*` of `include/linux/if_bridge.h`; they are macros, which BTF does not describe).
+pub mod port_flag {
+    /// `BR_LEARNING`
+    pub const LEARNING: u64 = 1 << 5;
+    /// `BR_VLAN_TUNNEL`
+    pub const VLAN_TUNNEL: u64 = 1 << 13;
+    /// `BR_ISOLATED`
+    pub const ISOLATED: u64 = 1 << 16;
+    /// `BR_TX_FWD_OFFLOAD`
+    pub const TX_FORWARD_OFFLOAD: u64 = 1 << 20;
+    /// `BR_PORT_LOCKED`
+    pub const LOCKED: u64 = 1 << 21;
+    /// The first that was not there when this was written.
+    pub const UNKNOWN: u64 = 1 << 24;
+}
+
+/// What an entry of the forwarding database says of itself, as far as it matters here. The kernel's numbers of these
+/// differ, so whoever reads an entry translates them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntryFlags {
+    /// The address is one of the bridge's own (`BR_FDB_LOCAL`).
+    pub local: bool,
+    /// Learned on a locked port, which does not open the port (`BR_FDB_LOCKED`).
+    pub locked: bool,
+    /// The bridge tells user space when the address becomes active (`BR_FDB_NOTIFY_INACTIVE`).
+    pub notify_inactive: bool,
+}
+
+/// Options of a bridge (`enum net_bridge_opts`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own that an administrator sets"
+)]
+pub struct Options {
+    /// `BROPT_VLAN_ENABLED`
+    pub vlan_filtering: bool,
+    /// `BROPT_MST_ENABLED`
+    pub mst: bool,
+    /// `BROPT_NEIGH_SUPPRESS_ENABLED`
+    pub neigh_suppress: bool,
+    /// Whether its device is promiscuous: the host gets a copy of every frame.
+    pub promiscuous: bool,
+}
+
+/// What the decision needs to know of the kernel, read at this moment. A port, an entry and a device are whatever the
+/// reader tells them by.
+pub trait Tables {
+    /// A port of the bridge (`struct net_bridge_port`).
+    type Port: Copy + PartialEq;
+    /// An entry of the forwarding database (`struct net_bridge_fdb_entry`).
+    type Entry: Copy;
+    /// A network device.
+    type Device: Copy;
+
+    /// The port that the frame came in by; none if its device is no port of a bridge now.
+    fn ingress(&self) -> Option<Self::Port>;
+    /// The port's flags, see [`port_flag`].
+    fn flags(&self, port: Self::Port) -> u64;
+    /// The port's spanning-tree state.
+    fn state(&self, port: Self::Port) -> u8;
+    /// The options of the bridge that the port belongs to.
+    fn options(&self, port: Self::Port) -> Options;
+    /// Whether a hook of netfilter may look at frames that the port's bridge forwards.
+    fn is_filtered(&self, port: Self::Port) -> bool;
+    /// Whether the frame is `ICMPv6`, as far as can be seen.
+    fn may_be_icmpv6(&self) -> bool;
+    /// Whether VLAN devices lie on the device that the frame came in by: they get its tagged frames before the bridge.
+    fn has_vlan_devices(&self) -> bool;
+    /// Whether netfilter's ingress hook is taken at the device that the frame came in by.
+    fn has_ingress_hook(&self) -> bool;
+    /// Whether traffic control has a filter, or a program beside ours, at the device that the frame came in by.
+    fn has_ingress_filter(&self) -> bool;
+    /// The entry of an address, in the database of the bridge that the port belongs to.
+    fn entry(&self, port: Self::Port, address: u64) -> Option<Self::Entry>;
+    /// The entry's flags.
+    fn entry_flags(&self, entry: Self::Entry) -> EntryFlags;
+    /// The entry's port; none if it is the bridge's own.
+    fn entry_port(&self, entry: Self::Entry) -> Option<Self::Port>;
+    /// Whether the bridge has seen the address so recently that it need not see it now: less than a second ago, and less
+    /// than a quarter of its ageing time.
+    fn is_fresh(&self, port: Self::Port, entry: Self::Entry) -> bool;
+    /// The port's device.
+    fn device(&self, port: Self::Port) -> Self::Device;
+    /// The device's index.
+    fn index(&self, device: Self::Device) -> u32;
+    /// Whether the device is administratively up.
+    fn is_up(&self, device: Self::Device) -> bool;
+    /// Whether the device has a carrier.
+    fn has_carrier(&self, device: Self::Device) -> bool;
+    /// The device's MTU in bytes.
+    fn mtu(&self, device: Self::Device) -> u32;
+    /// Whether netfilter's egress hook is taken at the device: a frame that a program redirects passes it by.
+    fn has_egress_hook(&self, device: Self::Device) -> bool;
+    /// What keeps a native redirect to the device from doing all that its queueing discipline, its filters and packet
+    /// sockets would have done.
+    fn native_obstacle(&self, device: Self::Device) -> Option<Reason>;
+}
+
+/// A frame before the tables are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The destination, see [`crate::mac::Mac::to_bits`].
+    pub destination: u64,
+    /// The source likewise.
+    pub source: u64,
+    /// The EtherType, behind the outermost tag.
+    pub ethertype: u16,
+    /// Whether the frame has a tag.
+    pub tagged: bool,
+    /// Bytes as the redirect measures them: XDP with the tag, tcx without one that lies in the metadata.
+    pub length: u32,
+    /// Whether it carries several segments that are cut later.
+    pub gso: bool,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// To the device of this index, unchanged.
+    Forward(u32),
+    /// To the bridge.
+    Leave(Reason),
+}
+
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_RARP: u16 = 0x8035;
+/// MRP (IEC 62439-2) and CFM (IEEE 802.1Q), which the bridge may answer itself (`br_add_frame`).
+const ETHERTYPE_MRP: u16 = 0x88e3;
+const ETHERTYPE_CFM: u16 = 0x8902;
+
+/// Decides about a frame that a hook has met.
+#[inline(always)]
+pub fn decide<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Verdict {
+    match egress(tables, received, hook) {
+        Ok(ifindex) => Verdict::Forward(ifindex),
+        Err(reason) => Verdict::Leave(reason),
+    }
+}
+
+#[inline(always)]
+fn check(fine: bool, reason: Reason) -> Result<(), Reason> {
+    if fine { Ok(()) } else { Err(reason) }
+}
+
+#[inline(always)]
+fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32, Reason> {
+    check(received.destination & 1 == 0, Reason::Group)?;
+    check(
+        received.source & 1 == 0 && received.source != 0,
+        Reason::InvalidSource,
+    )?;
+    let own = [ETHERTYPE_ARP, ETHERTYPE_RARP, ETHERTYPE_MRP, ETHERTYPE_CFM];
+    check(!own.contains(&received.ethertype), Reason::Protocol)?;
+
+    let port = tables.ingress().ok_or(Reason::NotAPort)?;
+    let flags = tables.flags(port);
+    check(tables.state(port) == STATE_FORWARDING, Reason::IngressState)?;
+    check(
+        flags & port_flag::VLAN_TUNNEL == 0 && flags < port_flag::UNKNOWN,
+        Reason::PortFlags,
+    )?;
+    let options = tables.options(port);
+    check(!options.vlan_filtering && !options.mst, Reason::VlanFiltering)?;
+    check(
+        !(options.neigh_suppress && received.ethertype == ETHERTYPE_IPV6 && tables.may_be_icmpv6()),
+        Reason::NeighSuppress,
+    )?;
+    check(!options.promiscuous, Reason::Promiscuous)?;
+    check(!tables.is_filtered(port), Reason::BridgeFilter)?;
+    check(!tables.has_ingress_hook(), Reason::IngressHook)?;
+    check(!tables.has_ingress_filter(), Reason::IngressFilter)?;
+    check(
+        !(received.tagged && tables.has_vlan_devices()),
+        Reason::VlanDevice,
+    )?;
+
+    if flags & (port_flag::LEARNING | port_flag::LOCKED) != 0 {
+        let entry = tables.entry(port, received.source).ok_or(Reason::SourceUnknown)?;
+        check(tables.entry_port(entry) == Some(port), Reason::SourceElsewhere)?;
+        let entry_flags = tables.entry_flags(entry);
+        check(
+            !entry_flags.local && !entry_flags.locked && !entry_flags.notify_inactive,
+            Reason::SourceFlags,
+        )?;
+        check(
+            flags & port_flag::LEARNING == 0 || tables.is_fresh(port, entry),
+            Reason::SourceRefresh,
+        )?;
+    }
+
+    let entry = tables
+        .entry(port, received.destination)
+        .ok_or(Reason::DestinationUnknown)?;
+    check(!tables.entry_flags(entry).local, Reason::Host)?;
+    let target = tables.entry_port(entry).ok_or(Reason::Host)?;
+    check(target != port, Reason::SamePort)?;
+    let target_flags = tables.flags(target);
+    check(tables.state(target) == STATE_FORWARDING, Reason::EgressState)?;
+    check(flags & target_flags & port_flag::ISOLATED == 0, Reason::Isolated)?;
+    let untouched = port_flag::VLAN_TUNNEL | port_flag::TX_FORWARD_OFFLOAD;
+    check(
+        target_flags & untouched == 0 && target_flags < port_flag::UNKNOWN,
+        Reason::PortFlags,
+    )?;
+
+    let device = tables.device(target);
+    check(tables.is_up(device), Reason::EgressDown)?;
+    check(tables.has_carrier(device), Reason::EgressNoCarrier)?;
+    let longest = crate::decision::longest_frame(tables.mtu(device));
+    check(received.gso || received.length <= longest, Reason::EgressMtu)?;
+    check(!tables.has_egress_hook(device), Reason::EgressHook)?;
+    if matches!(hook, Hook::Xdp)
+        && let Some(reason) = tables.native_obstacle(device)
+    {
+        return Err(reason);
+    }
+    Ok(tables.index(device))
+}

@@ -1,0 +1,182 @@
+/// Why a hook left a frame to what comes behind it: tcx to the bridge, XDP to tcx.
+///
+/// As wide as a register: a narrower one would be widened where a verdict may hold something else, which the verifier
+/// refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Reason {
+    /// The frame ends before its Ethernet header does.
+    TooShort = 0,
+    /// It is for a group: the bridge floods it, or delivers it to members.
+    Group = 1,
+    /// Its source is a group or zero: the bridge drops it (`is_valid_ether_addr`).
+    InvalidSource = 2,
+    /// ARP, RARP, MRP or CFM, which the bridge may answer itself.
+    Protocol = 3,
+    /// The device is no port of a bridge now.
+    NotAPort = 4,
+    /// The port is not forwarding: down, or held by spanning tree.
+    IngressState = 5,
+    /// One of the two ports maps VLANs to tunnels, is offloaded, or has a flag that is not known here.
+    PortFlags = 6,
+    /// The bridge filters VLANs or runs a spanning tree per VLAN.
+    VlanFiltering = 7,
+    /// `ICMPv6`, and the bridge answers neighbour solicitations itself.
+    NeighSuppress = 8,
+    /// The bridge's device is promiscuous: the host gets a copy.
+    Promiscuous = 9,
+    /// A hook of netfilter looks at bridged frames: nftables, ebtables, or `br_netfilter`'s calls are on.
+    BridgeFilter = 10,
+    /// Netfilter's ingress hook is taken at the port.
+    IngressHook = 11,
+    /// Traffic control has a filter or a program of its own at the port's ingress.
+    IngressFilter = 12,
+    /// It is tagged, and VLAN devices on the port get tagged frames before the bridge.
+    VlanDevice = 13,
+    /// The source is not in the forwarding database: the bridge learns it.
+    SourceUnknown = 14,
+    /// The source is known at another port: the bridge moves it, or not.
+    SourceElsewhere = 15,
+    /// The source's entry is the bridge's own, locked, or watched for activity.
+    SourceFlags = 16,
+    /// The bridge has not seen the source for a second, or a quarter of its ageing time, and shall see it now.
+    SourceRefresh = 17,
+    /// The destination is not in the forwarding database: the bridge floods the frame.
+    DestinationUnknown = 18,
+    /// It is for the host.
+    Host = 19,
+    /// The destination is at the port that the frame came in by.
+    SamePort = 20,
+    /// The destination's port is not forwarding.
+    EgressState = 21,
+    /// Both ports are isolated.
+    Isolated = 22,
+    /// The destination's device is down.
+    EgressDown = 23,
+    /// The destination's device has no carrier: nobody reads the tap, or a backup port stands in.
+    EgressNoCarrier = 24,
+    /// The frame is longer than the destination's MTU allows and is not GSO.
+    EgressMtu = 25,
+    /// Netfilter's egress hook is taken at the destination's device.
+    EgressHook = 26,
+
+    // What XDP alone asks; tcx carries these.
+    /// XDP met an skb: GSO, longer than a page has room for, or written as native XDP does not take it
+    /// (`tun_can_build_skb`).
+    Generic = 27,
+    /// The destination's device takes no native frames.
+    Target = 28,
+    /// Traffic control has a filter or program at the destination's egress, which a native redirect passes by.
+    EgressFilter = 29,
+    /// The destination's queueing discipline queues or shapes.
+    Queueing = 30,
+    /// A packet socket (tcpdump) listens at one of the two devices, or at all.
+    PacketSocket = 31,
+    /// The frame does not prove that it is complete without its metadata.
+    Checksum = 32,
+    /// vhost-net sent it, in a batch in which a native redirect is overtaken.
+    VhostNet = 33,
+    /// The destination has several queues, among which a native redirect chooses otherwise.
+    TargetQueues = 34,
+    /// Receive packet steering is set at the port.
+    Steering = 35,
+}
+
+impl Reason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 36] = [
+        Self::TooShort,
+        Self::Group,
+        Self::InvalidSource,
+        Self::Protocol,
+        Self::NotAPort,
+        Self::IngressState,
+        Self::PortFlags,
+        Self::VlanFiltering,
+        Self::NeighSuppress,
+        Self::Promiscuous,
+        Self::BridgeFilter,
+        Self::IngressHook,
+        Self::IngressFilter,
+        Self::VlanDevice,
+        Self::SourceUnknown,
+        Self::SourceElsewhere,
+        Self::SourceFlags,
+        Self::SourceRefresh,
+        Self::DestinationUnknown,
+        Self::Host,
+        Self::SamePort,
+        Self::EgressState,
+        Self::Isolated,
+        Self::EgressDown,
+        Self::EgressNoCarrier,
+        Self::EgressMtu,
+        Self::EgressHook,
+        Self::Generic,
+        Self::Target,
+        Self::EgressFilter,
+        Self::Queueing,
+        Self::PacketSocket,
+        Self::Checksum,
+        Self::VhostNet,
+        Self::TargetQueues,
+        Self::Steering,
+    ];
+
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooShort => "too_short",
+            Self::Group => "group",
+            Self::InvalidSource => "invalid_source",
+            Self::Protocol => "protocol",
+            Self::NotAPort => "not_a_port",
+            Self::IngressState => "ingress_state",
+            Self::PortFlags => "port_flags",
+            Self::VlanFiltering => "vlan_filtering",
+            Self::NeighSuppress => "neigh_suppress",
+            Self::Promiscuous => "promiscuous",
+            Self::BridgeFilter => "bridge_filter",
+            Self::IngressHook => "ingress_hook",
+            Self::IngressFilter => "ingress_filter",
+            Self::VlanDevice => "vlan_device",
+            Self::SourceUnknown => "source_unknown",
+            Self::SourceElsewhere => "source_elsewhere",
+            Self::SourceFlags => "source_flags",
+            Self::SourceRefresh => "source_refresh",
+            Self::DestinationUnknown => "destination_unknown",
+            Self::Host => "host",
+            Self::SamePort => "same_port",
+            Self::EgressState => "egress_state",
+            Self::Isolated => "isolated",
+            Self::EgressDown => "egress_down",
+            Self::EgressNoCarrier => "egress_no_carrier",
+            Self::EgressMtu => "egress_mtu",
+            Self::EgressHook => "egress_hook",
+            Self::Generic => "generic",
+            Self::Target => "target",
+            Self::EgressFilter => "egress_filter",
+            Self::Queueing => "queueing",
+            Self::PacketSocket => "packet_socket",
+            Self::Checksum => "checksum",
+            Self::VhostNet => "vhost_net",
+            Self::TargetQueues => "target_queues",
+            Self::Steering => "rps",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_at_its_own_index() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{}", reason.name());
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Linux bridges as they lie in the kernel's memory. Programs run under RCU, so whatever they find there is not freed
+//! while they look at it.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_jiffies64};
+use bridge_common::{
+    forwarding::{EntryFlags, Options, Reason, Tables},
+    layout::ABSENT,
+};
+
+use crate::memory::{Memory, offset};
+
+/// `IFF_UP` and `IFF_PROMISC`
+const UP: u32 = 1 << 0;
+const PROMISCUOUS: u32 = 1 << 8;
+/// `1 << __LINK_STATE_NOCARRIER`
+const NO_CARRIER: u64 = 1 << 2;
+/// `NETDEV_XDP_ACT_NDO_XMIT`
+const XDP_TRANSMIT: u32 = 1 << 2;
+/// `TCQ_F_CAN_BYPASS`
+const QDISC_CAN_BYPASS: u32 = 1 << 2;
+/// Indices of netfilter's hooks for bridges that a forwarded frame passes: `NF_BR_PRE_ROUTING`, `NF_BR_FORWARD`,
+/// `NF_BR_POST_ROUTING`.
+const HOOKS: [u64; 3] = [0, 2, 4];
+const POINTER: u64 = 8;
+
+// Of `task_struct.flags`; they are macros, which BTF does not describe (include/linux/sched.h).
+
+/// `PF_IO_WORKER`: a worker of `io_uring`.
+const IO_WORKER: u32 = 0x10;
+/// `PF_USER_WORKER`: a kernel thread of a user's process.
+const USER_WORKER: u32 = 0x4000;
+/// `PF_KTHREAD`: a thread of the kernel's own.
+const KERNEL_THREAD: u32 = 0x20_0000;
+
+/// How far a chain of the hash table is followed. It has one entry or two; a miss is always safe.
+const LONGEST_CHAIN: u32 = 24;
+
+/// A `struct net_device`.
+#[derive(Clone, Copy)]
+pub struct Device(pub Memory);
+
+/// A `struct net_bridge_port`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Port(Memory);
+
+/// A `struct net_bridge_fdb_entry`.
+#[derive(Clone, Copy)]
+pub struct Entry(Memory);
+
+/// The tables behind a frame that a device has received.
+pub struct Kernel {
+    pub device: Device,
+    /// Id of the program at tcx.
+    pub tcx_program: u32,
+    /// The IPv6 packet's next header, or what stands in its place.
+    pub next_header: Option<u8>,
+}
+
+const ICMPV6: u8 = 58;
+
+impl Port {
+    #[inline(always)]
+    fn bridge(self) -> Memory {
+        self.0.follow(offset!(port_br))
+    }
+}
+
+impl Device {
+    #[inline(always)]
+    fn net(self) -> Memory {
+        self.0.follow(offset!(dev_net))
+    }
+
+    #[inline(always)]
+    pub fn index(self) -> u32 {
+        self.0.read(offset!(dev_ifindex))
+    }
+
+    /// Queues by which it transmits now.
+    #[inline(always)]
+    pub fn transmit_queues(self) -> u32 {
+        self.0.read(offset!(dev_real_num_tx_queues))
+    }
+
+    /// Whether a packet socket listens at the device alone.
+    #[inline(always)]
+    fn has_packet_socket(self) -> bool {
+        !is_empty(self.0.at(offset!(dev_ptype_all)))
+    }
+
+    /// Whether a hook of netfilter's is taken at the device.
+    #[inline(always)]
+    fn has_hook(self, offset: u64) -> bool {
+        offset != ABSENT && !self.0.follow(offset).is_null()
+    }
+}
+
+/// Whether a `struct list_head` has no elements: it points to itself.
+#[inline(always)]
+fn is_empty(list: Memory) -> bool {
+    list.follow(0) == list
+}
+
+/// Whether `br_netfilter`'s functions are all that is registered for bridged frames, and none of its calls is on.
+#[inline(always)]
+fn is_filtered(net: Memory, options: u64) -> bool {
+    if offset!(net_hooks_bridge) == ABSENT {
+        return false;
+    }
+    let hooks = HOOKS.map(|hook| net.follow(offset!(net_hooks_bridge) + POINTER * hook));
+    if hooks.iter().all(|entries| entries.is_null()) {
+        return false;
+    }
+    let own = [
+        offset!(br_nf_pre_routing),
+        offset!(br_nf_forward),
+        offset!(br_nf_post_routing),
+    ];
+    if own[0] == 0 || options & offset!(options_nf_call) != 0 {
+        return true;
+    }
+    for (entries, own) in hooks.into_iter().zip(own) {
+        let number: u16 = entries.read(offset!(hook_entries_number));
+        let function = entries.follow(offset!(hook_entries_hooks)).number();
+        if entries.is_null() || number != 1 || function != own {
+            return true;
+        }
+    }
+    let settings = net
+        .follow(offset!(net_gen))
+        .follow(offset!(net_generic_ptr) + POINTER * offset!(brnf_slot));
+    let calls: u32 = settings.read::<u32>(offset!(brnf_call_iptables))
+        | settings.read::<u32>(offset!(brnf_call_ip6tables))
+        | settings.read::<u32>(offset!(brnf_call_arptables));
+    settings.is_null() || calls != 0
+}
+
+/// `jhash2` of the key's two words (include/linux/jhash.h).
+#[inline(always)]
+fn hash(key: u64, seed: u32) -> u32 {
+    let initial = 0xdead_beef_u32.wrapping_add(8).wrapping_add(seed);
+    let (mut a, mut b, mut c) = (
+        initial.wrapping_add(key as u32),
+        initial.wrapping_add((key >> 32) as u32),
+        initial,
+    );
+    c = (c ^ b).wrapping_sub(b.rotate_left(14));
+    a = (a ^ c).wrapping_sub(c.rotate_left(11));
+    b = (b ^ a).wrapping_sub(a.rotate_left(25));
+    c = (c ^ b).wrapping_sub(b.rotate_left(16));
+    a = (a ^ c).wrapping_sub(c.rotate_left(4));
+    b = (b ^ a).wrapping_sub(a.rotate_left(14));
+    (c ^ b).wrapping_sub(b.rotate_left(24))
+}
+
+/// Looks an address up in one bucket table of a forwarding database (`rhashtable_lookup`).
+#[inline(always)]
+fn find(table: Memory, key: u64) -> Option<Entry> {
+    // A table with a second level of buckets is one that is being filled for lack of memory.
+    if table.read::<u32>(offset!(table_nest)) != 0 {
+        return None;
+    }
+    let size: u32 = table.read(offset!(table_size));
+    let bucket = hash(key, table.read(offset!(table_hash_rnd))) & size.wrapping_sub(1);
+    // The lowest bit of a bucket is its lock, and an odd pointer ends a chain.
+    let mut node = table
+        .follow(offset!(table_buckets) + POINTER * u64::from(bucket))
+        .even();
+    for _ in 0..LONGEST_CHAIN {
+        if node.is_null() || node.even() != node {
+            return None;
+        }
+        let entry = node.before(offset!(entry_rhnode));
+        if entry.read::<u64>(offset!(entry_key)) == key {
+            return Some(Entry(entry));
+        }
+        node = node.follow(0);
+    }
+    None
+}
+
+impl Tables for Kernel {
+    type Port = Port;
+    type Entry = Entry;
+    type Device = Device;
+
+    #[inline(always)]
+    fn ingress(&self) -> Option<Port> {
+        let kinds = u64::from(self.device.0.read::<u32>(offset!(dev_priv_flags)));
+        let port = self.device.0.follow(offset!(dev_rx_handler_data));
+        (kinds & offset!(iff_bridge_port) != 0 && !port.is_null()).then_some(Port(port))
+    }
+
+    #[inline(always)]
+    fn flags(&self, port: Port) -> u64 {
+        port.0.read(offset!(port_flags))
+    }
+
+    #[inline(always)]
+    fn state(&self, port: Port) -> u8 {
+        port.0.read(offset!(port_state))
+    }
+
+    #[inline(always)]
+    fn options(&self, port: Port) -> Options {
+        let bridge = port.bridge();
+        let options: u64 = bridge.read(offset!(br_options));
+        let flags: u32 = bridge.follow(offset!(br_dev)).read(offset!(dev_flags));
+        Options {
+            vlan_filtering: options & offset!(option_vlan) != 0,
+            mst: options & offset!(option_mst) != 0,
+            neigh_suppress: options & offset!(option_neigh_suppress) != 0,
+            promiscuous: flags & PROMISCUOUS != 0,
+        }
+    }
+
+    #[inline(always)]
+    fn is_filtered(&self, port: Port) -> bool {
+        is_filtered(self.device.net(), port.bridge().read(offset!(br_options)))
+    }
+
+    #[inline(always)]
+    fn may_be_icmpv6(&self) -> bool {
+        self.next_header.is_none_or(|next| next == ICMPV6)
+    }
+
+    #[inline(always)]
+    fn has_vlan_devices(&self) -> bool {
+        if offset!(dev_vlan_info) == ABSENT {
+            return false;
+        }
+        let vlans = self.device.0.follow(offset!(dev_vlan_info));
+        !vlans.is_null() && vlans.read::<u32>(offset!(vlan_info_devices)) != 0
+    }
+
+    #[inline(always)]
+    fn has_ingress_hook(&self) -> bool {
+        self.device.has_hook(offset!(dev_nf_hooks_ingress))
+    }
+
+    /// Our own program must be there, alone: where it has been detached, somebody else's may have its place.
+    #[inline(always)]
+    fn has_ingress_filter(&self) -> bool {
+        let entry = self.device.0.follow(offset!(dev_tcx_ingress));
+        if entry.is_null() {
+            return true;
+        }
+        let first: u32 = entry
+            .follow(0)
+            .follow(offset!(prog_aux))
+            .read(offset!(prog_aux_id));
+        let second = entry.follow(POINTER);
+        let classic = entry
+            .follow(offset!(mprog_parent))
+            .before(offset!(tcx_bundle))
+            .follow(offset!(tcx_miniq));
+        first != self.tcx_program || !second.is_null() || !classic.is_null()
+    }
+
+    #[inline(always)]
+    fn entry(&self, port: Port, address: u64) -> Option<Entry> {
+        let table = port.bridge().follow(offset!(br_fdb));
+        if let Some(entry) = find(table, address) {
+            return Some(entry);
+        }
+        // While a table is resized, its entries move to the next one by one.
+        let next = table.follow(offset!(table_future));
+        if next.is_null() { None } else { find(next, address) }
+    }
+
+    #[inline(always)]
+    fn entry_flags(&self, entry: Entry) -> EntryFlags {
+        let flags: u64 = entry.0.read(offset!(entry_flags));
+        EntryFlags {
+            local: flags & offset!(entry_local) != 0,
+            locked: flags & offset!(entry_locked) != 0,
+            notify_inactive: flags & offset!(entry_notify_inactive) != 0,
+        }
+    }
+
+    #[inline(always)]
+    fn entry_port(&self, entry: Entry) -> Option<Port> {
+        let port = entry.0.follow(offset!(entry_dst));
+        (!port.is_null()).then_some(Port(port))
+    }
+
+    #[inline(always)]
+    fn is_fresh(&self, port: Port, entry: Entry) -> bool {
+        // SAFETY: the helper has no preconditions.
+        let now = unsafe { bpf_jiffies64() };
+        let age = now.wrapping_sub(entry.0.read(offset!(entry_updated)));
+        let ageing: u64 = port.bridge().read(offset!(br_ageing_time));
+        age < (ageing / 4).min(offset!(hz))
+    }
+
+    #[inline(always)]
+    fn device(&self, port: Port) -> Device {
+        Device(port.0.follow(offset!(port_dev)))
+    }
+
+    #[inline(always)]
+    fn index(&self, device: Device) -> u32 {
+        device.index()
+    }
+
+    #[inline(always)]
+    fn is_up(&self, device: Device) -> bool {
+        device.0.read::<u32>(offset!(dev_flags)) & UP != 0
+    }
+
+    #[inline(always)]
+    fn has_carrier(&self, device: Device) -> bool {
+        device.0.read::<u64>(offset!(dev_state)) & NO_CARRIER == 0
+    }
+
+    #[inline(always)]
+    fn mtu(&self, device: Device) -> u32 {
+        device.0.read(offset!(dev_mtu))
+    }
+
+    #[inline(always)]
+    fn has_egress_hook(&self, device: Device) -> bool {
+        device.has_hook(offset!(dev_nf_hooks_egress))
+    }
+
+    #[inline(always)]
+    fn native_obstacle(&self, device: Device) -> Option<Reason> {
+        if device.0.read::<u32>(offset!(dev_xdp_features)) & XDP_TRANSMIT == 0 {
+            return Some(Reason::Target);
+        }
+        if device.transmit_queues() > 1 {
+            return Some(Reason::TargetQueues);
+        }
+        if !device.0.follow(offset!(dev_tcx_egress)).is_null() {
+            return Some(Reason::EgressFilter);
+        }
+        let discipline = device.0.follow(offset!(dev_tx)).follow(offset!(tx_queue_qdisc));
+        let queues = !discipline.follow(offset!(qdisc_enqueue)).is_null();
+        if queues && discipline.read::<u32>(offset!(qdisc_flags)) & QDISC_CAN_BYPASS == 0 {
+            return Some(Reason::Queueing);
+        }
+        let everywhere = if offset!(net_ptype_all) == ABSENT {
+            Memory::of(offset!(global_ptype_all) as *const u8)
+        } else {
+            self.device.net().at(offset!(net_ptype_all))
+        };
+        // Where the list can't be found, nobody knows who listens.
+        let unheard = everywhere.is_null() || !is_empty(everywhere);
+        if unheard || device.has_packet_socket() || self.device.has_packet_socket() {
+            return Some(Reason::PacketSocket);
+        }
+        None
+    }
+}
+
+/// Whether the frame that is being received is part of a batch of vhost-net, which the driver hands on frame by frame
+/// (`tun_sendmsg`): the sender is a worker of vhost, and neither a process that writes nor a worker of `io_uring`.
+#[inline(always)]
+pub fn is_from_vhost() -> bool {
+    // SAFETY: the helper has no preconditions.
+    let task = Memory::of(unsafe { bpf_get_current_task_btf() } as *const u8);
+    let flags: u32 = task.read(offset!(task_flags));
+    flags & KERNEL_THREAD != 0 || flags & (USER_WORKER | IO_WORKER) == USER_WORKER
+}

@@ -1,0 +1,111 @@
+//! Native XDP at a tap: it carries the known unicast that is whole without its metadata. All else goes up to tcx.
+
+use aya_ebpf::{
+    bindings::{xdp_action::XDP_PASS, xdp_md},
+    helpers::generated::bpf_redirect,
+    macros::xdp,
+    programs::XdpContext,
+};
+use bridge_common::{
+    Hook,
+    checksum::{self, Plan},
+    forwarding::{Reason, Received, Verdict, decide},
+    frame::{ETHERNET_HEADER, Ethernet, Frame as _},
+    layout::ABSENT,
+};
+
+use crate::{
+    bridge::{Device, Kernel, is_from_vhost},
+    counters,
+    memory::{Memory, offset},
+    packet::XdpFrame,
+    tcx::NEXT_HEADER,
+};
+
+#[xdp]
+pub fn tapbridge_fast_xdp(context: XdpContext) -> u32 {
+    let ifindex = context.ingress_ifindex() as u32;
+    match redirect(&context, ifindex) {
+        Ok(action) => action,
+        Err(reason) => {
+            counters::left(ifindex, Hook::Xdp, reason, 0);
+            XDP_PASS
+        }
+    }
+}
+
+/// The receive queue of a frame.
+struct Queue {
+    device: Device,
+    /// The queue of the device's own array that has the same number.
+    own: Memory,
+}
+
+impl Queue {
+    /// None if the frame is an skb: generic XDP takes the receive queue from the device's own array
+    /// (`netif_get_rxqueue`), a tap's native frames come with the queue of the open file (`tun_file.xdp_rxq`).
+    #[inline(always)]
+    fn of_native(context: *mut xdp_md) -> Option<Self> {
+        let queue = Memory::of(context).follow(offset!(xdp_buff_rxq));
+        let device = queue.follow(offset!(xdp_rxq_info_dev));
+        // SAFETY: the verifier turns this field of the context into a read of the frame's receive queue.
+        let index = unsafe { (&raw const (*context).rx_queue_index).read_volatile() };
+        let own = device
+            .follow(offset!(dev_rx))
+            .at(u64::from(index).wrapping_mul(offset!(rx_queue_size)));
+        (queue != own.at(offset!(rx_queue_xdp_rxq))).then_some(Self {
+            device: Device(device),
+            own,
+        })
+    }
+
+    /// Whether the frame may change the CPU if it is passed (`get_rps_cpu`), while those that are redirected stay.
+    #[inline(always)]
+    fn is_steered(&self) -> bool {
+        let set = |offset: u64| offset != ABSENT && !self.own.follow(offset).is_null();
+        set(offset!(rx_queue_rps_map)) || set(offset!(rx_queue_rps_flow_table))
+    }
+}
+
+#[inline(always)]
+fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
+    let queue = Queue::of_native(context.ctx).ok_or(Reason::Generic)?;
+    let mut frame = XdpFrame::new(context.ctx);
+    let length = frame.length();
+    let ethernet = Ethernet::read(&frame, None).ok_or(Reason::TooShort)?;
+    let kernel = Kernel {
+        device: queue.device,
+        tcx_program: counters::tcx_program(),
+        next_header: frame.read(ethernet.payload + NEXT_HEADER).map(|[next]| next),
+    };
+    let received = Received {
+        destination: ethernet.destination.to_bits(),
+        source: ethernet.source.to_bits(),
+        ethertype: ethernet.ethertype,
+        tagged: ethernet.payload != ETHERNET_HEADER,
+        length,
+        gso: false,
+    };
+    let target = match decide(&kernel, &received, Hook::Xdp) {
+        Verdict::Forward(target) => target,
+        Verdict::Leave(reason) => return Err(reason),
+    };
+    // Where frames that are redirected and frames that are passed would not stay in order, none is redirected.
+    if queue.is_steered() {
+        return Err(Reason::Steering);
+    }
+    if is_from_vhost() {
+        return Err(Reason::VhostNet);
+    }
+    match checksum::plan(&frame, &ethernet, length) {
+        Plan::Keep => {}
+        Plan::LeaveToTcx => return Err(Reason::Checksum),
+        Plan::Store { offset, checksum } => {
+            frame.write(offset, checksum).ok_or(Reason::Checksum)?;
+            counters::port(ifindex, |counters| counters.checksums_completed += 1);
+        }
+    }
+    counters::forwarded(ifindex, target, Hook::Xdp, length);
+    // SAFETY: the helper only notes the target.
+    Ok(unsafe { bpf_redirect(target, 0) as u32 })
+}

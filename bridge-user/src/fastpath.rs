@@ -1,0 +1,332 @@
+//! The fast path of Linux bridges: programs at the ports of a bridge that is somebody else's. It changes nothing of the
+//! bridge, nor of its ports, and where it ends the bridge goes on.
+//!
+//! The programs and maps of a network namespace are pinned in a folder of the state, whose name begins with
+//! [`FASTPATH_PREFIX`] and goes on with the namespace's cookie.
+
+mod offsets;
+mod ports;
+mod scratch;
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path as FilePath, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
+    programs::{Program, SchedClassifier},
+    util::nr_cpus,
+};
+use bridge_common::{
+    counters::PathCounters,
+    fastpath::{OFFSETS, Offsets, Path, Peek, Port, PortCounters, Settings, VERSION, map, program},
+    layout,
+};
+
+use crate::{
+    FASTPATH_OBJECT,
+    bridge::linked,
+    error::{Context as _, Error, Result},
+    fastpath::scratch::Scratch,
+    fdb::existed,
+    kernel,
+    namespace::Network,
+    state::{FASTPATH_PREFIX, Folder},
+    verifier::load_error,
+};
+
+/// The maps that are pinned beside the settings, which are filled last.
+const MAPS: [&str; 3] = [map::PORTS, map::COUNTERS, map::PATHS];
+
+/// What the programs answer with.
+const TC_ACT_REDIRECT: u32 = 7;
+const TCX_NEXT: u32 = u32::MAX;
+
+/// The fast path of a network namespace.
+pub struct FastPath {
+    folder: PathBuf,
+    pub(crate) ports: HashMap<MapData, u32, Port>,
+    counters: PerCpuHashMap<MapData, u32, PortCounters>,
+    paths: PerCpuHashMap<MapData, Path, PathCounters>,
+}
+
+/// Where the calling thread's network namespace has its fast path.
+fn folder(state: &Folder) -> Result<PathBuf> {
+    Ok(state.bridge_folder(&format!("{FASTPATH_PREFIX}{:x}", Network::current()?.cookie)))
+}
+
+impl FastPath {
+    /// Opens that of the calling thread's network namespace, if there is one.
+    pub fn open(state: &Folder) -> Result<Option<Self>> {
+        let folder = folder(state)?;
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let settings: Array<_, Settings> = match pinned(&folder, map::SETTINGS) {
+            Err(error) if !folder.join(map::SETTINGS).exists() => {
+                drop(error);
+                return Ok(None);
+            }
+            settings => settings?,
+        };
+        let settings = settings.get(&0, 0).at(folder.display(), "read its settings")?;
+        match settings.version {
+            0 => Ok(None),
+            VERSION => Ok(Some(Self {
+                ports: pinned(&folder, map::PORTS)?,
+                counters: pinned(&folder, map::COUNTERS)?,
+                paths: pinned(&folder, map::PATHS)?,
+                folder,
+            })),
+            found => Err(Error::OtherLayout {
+                name: folder.display().to_string(),
+                found,
+                expected: VERSION,
+            }),
+        }
+    }
+
+    /// Opens it, or makes it, having tried it out. On failure nothing of it stays.
+    pub fn open_or_create(state: &Folder) -> Result<Self> {
+        if let Some(open) = Self::open(state)? {
+            return Ok(open);
+        }
+        let folder = folder(state)?;
+        if folder.exists() {
+            // A killed command left it; it has no ports.
+            fs::remove_dir_all(&folder).at(folder.display(), "remove")?;
+        }
+        let object = Loaded::try_out()?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .at(folder.display(), "make")?;
+        let made = object.pin(&folder).and_then(|()| Self::open(state));
+        match made {
+            Ok(Some(made)) => Ok(made),
+            other => {
+                let _ = fs::remove_dir_all(&folder);
+                Err(other.err().unwrap_or(Error::Unfinished {
+                    name: folder.display().to_string(),
+                }))
+            }
+        }
+    }
+
+    /// Removes it: what is pinned, and with it the programs and maps.
+    pub fn remove(&self) -> Result<()> {
+        fs::remove_dir_all(&self.folder).at(self.folder.display(), "remove")
+    }
+
+    /// Where a program or link is pinned.
+    pub(crate) fn pin(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// All attached ports, by index.
+    pub fn ports(&self) -> Result<Vec<(u32, Port)>> {
+        let mut ports = self
+            .ports
+            .iter()
+            .collect::<Result<Vec<_>, _>>()
+            .at(self.folder.display(), "read its ports")?;
+        ports.sort_by_key(|(ifindex, _)| *ifindex);
+        Ok(ports)
+    }
+
+    /// What a port has counted.
+    pub fn counters(&self, ifindex: u32) -> Result<PortCounters> {
+        let mut sum = PortCounters::default();
+        match self.counters.get(&ifindex, 0) {
+            Err(MapError::KeyNotFound) => {}
+            values => values
+                .at(self.folder.display(), "read counters")?
+                .iter()
+                .for_each(|value| sum += *value),
+        }
+        Ok(sum)
+    }
+
+    /// What went from one port to another.
+    pub fn paths(&self) -> Result<Vec<(Path, PathCounters)>> {
+        let mut paths = Vec::new();
+        for entry in &self.paths {
+            let (path, values) = entry.at(self.folder.display(), "read paths")?;
+            let mut sum = PathCounters::default();
+            values.iter().for_each(|value| sum += *value);
+            paths.push((path, sum));
+        }
+        paths.sort_by_key(|(path, _)| *path);
+        Ok(paths)
+    }
+
+    /// Makes a port known to the programs, with counters that begin at zero.
+    pub(crate) fn add(&mut self, ifindex: u32, port: Port) -> Result<()> {
+        self.forget(ifindex)?;
+        let cpus = nr_cpus().map_err(|(_, error)| error).at("CPUs", "count")?;
+        let zero = PerCpuValues::try_from(vec![PortCounters::default(); cpus])
+            .at(self.folder.display(), "clear counters")?;
+        self.counters
+            .insert(ifindex, zero, 0)
+            .at(self.folder.display(), "clear counters")?;
+        self.write(ifindex, port)
+    }
+
+    pub(crate) fn write(&mut self, ifindex: u32, port: Port) -> Result<()> {
+        self.ports
+            .insert(ifindex, port, 0)
+            .at(self.folder.display(), "write a port")
+    }
+
+    /// Makes a port unknown to the programs, and what it counted.
+    pub(crate) fn forget(&mut self, ifindex: u32) -> Result<()> {
+        let place = self.folder.display().to_string();
+        let gone = |result| existed(result).at(&place, "forget a port").map(drop);
+        for (path, _) in self.paths()? {
+            if path.from == ifindex || path.to == ifindex {
+                gone(self.paths.remove(&path))?;
+            }
+        }
+        gone(self.counters.remove(&ifindex))?;
+        gone(self.ports.remove(&ifindex))
+    }
+}
+
+fn pinned<T: TryFrom<Map, Error = MapError>>(folder: &FilePath, name: &str) -> Result<T> {
+    let path = folder.join(name);
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .and_then(T::try_from)
+        .at(path.display(), "open the pinned map")
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T> {
+    let map = object.take_map(name);
+    T::try_from(map.expect("the object has all maps that it is built with")).at(name, "open")
+}
+
+/// The object, loaded and pinned by nothing yet.
+struct Loaded {
+    object: Ebpf,
+    settings: Array<MapData, Settings>,
+    peek: Array<MapData, Peek>,
+}
+
+impl Loaded {
+    /// Loads the programs, and checks in a namespace of its own that they decide as the bridge does.
+    fn try_out() -> Result<Self> {
+        let mut offsets = offsets::offsets()?;
+        if offsets.br_nf_pre_routing != 0 {
+            let mut probe = Self::load(&offsets)?;
+            probe.load_program(program::PEEK)?;
+            match scratch::in_scratch(|scratch| probe.find_netfilter_slot(scratch, &offsets))? {
+                Some(slot) => offsets.brnf_slot = slot,
+                // Then nothing goes past the bridge where it is registered.
+                None => offsets.br_nf_pre_routing = 0,
+            }
+        }
+        let mut loaded = Self::load(&offsets)?;
+        loaded.load_program(program::TCX)?;
+        loaded.load_program(program::XDP)?;
+        loaded.write_settings(0)?;
+        scratch::in_scratch(|scratch| loaded.compare(scratch))?;
+        Ok(loaded)
+    }
+
+    fn load(offsets: &Offsets) -> Result<Self> {
+        let mut object = EbpfLoader::new()
+            .override_global(OFFSETS, offsets, true)
+            .override_global(layout::LONGEST_NATIVE, &kernel::longest_native(), true)
+            .load(&linked(FASTPATH_OBJECT, offsets.rdonly_cast))
+            .at("fast path", "create its maps")?;
+        Ok(Self {
+            settings: take(&mut object, map::SETTINGS)?,
+            peek: take(&mut object, map::PEEK)?,
+            object,
+        })
+    }
+
+    fn program(&self, name: &str) -> &Program {
+        let program = self.object.program(name);
+        program.expect("the object has all programs that it is built with")
+    }
+
+    fn load_program(&mut self, name: &'static str) -> Result<()> {
+        let program = self.object.program_mut(name);
+        match program.expect("the object has all programs that it is built with") {
+            Program::Xdp(xdp) => xdp.load(),
+            Program::SchedClassifier(tcx) => tcx.load(),
+            _ => Ok(()),
+        }
+        .map_err(|error| load_error(name, error))
+    }
+
+    fn classifier(&self, name: &str) -> Result<&SchedClassifier> {
+        self.program(name).try_into().at(name, "open")
+    }
+
+    fn write_settings(&mut self, version: u32) -> Result<()> {
+        let tcx = self.classifier(program::TCX)?;
+        let settings = Settings {
+            version,
+            tcx_program: tcx.info().at(program::TCX, "read its id")?.id(),
+            cookie: u64::from(Network::current()?.cookie),
+        };
+        self.settings.set(0, settings, 0).at(map::SETTINGS, "write")
+    }
+
+    fn find_netfilter_slot(&mut self, scratch: &Scratch, offsets: &Offsets) -> Result<Option<u64>> {
+        scratch::find_netfilter_slot(|| {
+            let question = Peek {
+                offset: offsets.brnf_call_iptables,
+                ..Peek::NOTHING
+            };
+            self.peek.set(0, question, 0).at(map::PEEK, "write")?;
+            scratch.run(self.classifier(program::PEEK)?, 2)?;
+            self.peek.get(&0, 0).at(map::PEEK, "read")
+        })
+    }
+
+    /// The programs see the bridge as it is.
+    fn compare(&self, scratch: &Scratch) -> Result<()> {
+        let tcx = self.classifier(program::TCX)?;
+        scratch::quiet_netfilter()?;
+        scratch.introduce().at("a bridge to try out", "send a frame")?;
+        // Without our program at tcx everything stays with the bridge.
+        scratch::expect("a port without tcx", scratch.run(tcx, 2)?, TCX_NEXT)?;
+        let _attached = scratch.attach(tcx)?;
+        scratch::expect("a known station", scratch.run(tcx, 2)?, TC_ACT_REDIRECT)?;
+        scratch::expect("an unknown station", scratch.run(tcx, 3)?, TCX_NEXT)?;
+        scratch::expect("a station at the same port", scratch.run(tcx, 1)?, TCX_NEXT)
+    }
+
+    fn pin(mut self, folder: &FilePath) -> Result<()> {
+        let settings = self.settings.get(&0, 0).at(map::SETTINGS, "read")?;
+        self.settings
+            .pin(folder.join(map::SETTINGS))
+            .at(map::SETTINGS, "pin")?;
+        for name in MAPS {
+            let map = self.object.map(name);
+            map.expect("the object has all maps that it is built with")
+                .pin(folder.join(name))
+                .at(name, "pin")?;
+        }
+        for name in [program::TCX, program::XDP] {
+            let program = self.object.program_mut(name);
+            program
+                .expect("the object has all programs that it is built with")
+                .pin(folder.join(name))
+                .at(name, "pin")?;
+        }
+        // Last: a folder without it is half made.
+        let settings = Settings {
+            version: VERSION,
+            ..settings
+        };
+        let mut pinned: Array<_, Settings> = pinned(folder, map::SETTINGS)?;
+        pinned.set(0, settings, 0).at(map::SETTINGS, "write")
+    }
+}

@@ -1,0 +1,206 @@
+//! What the fast path has to know of the running kernel, from its BTF and its symbols.
+
+use std::{collections::HashMap, fs, io, path::Path};
+
+use bridge_common::{fastpath::Offsets, layout::ABSENT};
+use nix::time::{ClockId, clock_getres};
+
+use crate::{
+    btf::{Btf, BtfError},
+    error::{Context as _, Error, Result},
+};
+
+const BTF: &str = "/sys/kernel/btf";
+const SYMBOLS: &str = "/proc/kallsyms";
+
+/// All but [`Offsets::brnf_slot`], which has to be tried out.
+pub fn offsets() -> Result<Offsets> {
+    let read = |name: &str| {
+        let path = Path::new(BTF).join(name);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            data => data.at(path.display(), "read").map(Some),
+        }
+    };
+    let vmlinux = read("vmlinux")?.ok_or_else(|| no_btf("vmlinux", "there is none"))?;
+    let vmlinux = Btf::parse(&vmlinux).map_err(|error| no_btf("vmlinux", error))?;
+    // A module's BTF is there while the module is; what is built in is in the kernel's own.
+    let module = |name| read(name).map(Option::unwrap_or_default);
+    let (bridge, netfilter) = (module("bridge")?, module("br_netfilter")?);
+    let bridge = parse("bridge", &bridge, &vmlinux)?;
+    let netfilter = parse("br_netfilter", &netfilter, &vmlinux)?;
+    let bridge = bridge.as_ref().unwrap_or(&vmlinux);
+    let netfilter = netfilter.as_ref().unwrap_or(&vmlinux);
+    let symbols = symbols(&[
+        "br_nf_pre_routing",
+        "br_nf_forward",
+        "br_nf_post_routing",
+        "ptype_all",
+    ])?;
+    from_btf(&vmlinux, bridge, netfilter, &symbols).map_err(|error| no_btf("vmlinux", error))
+}
+
+fn no_btf(name: &str, reason: impl std::fmt::Display) -> Error {
+    Error::NoBtf {
+        path: Path::new(BTF).join(name),
+        reason: reason.to_string(),
+    }
+}
+
+/// A module's; none where there is no such module.
+fn parse<'a>(name: &str, data: &'a [u8], base: &'a Btf<'a>) -> Result<Option<Btf<'a>>> {
+    match data {
+        [] => Ok(None),
+        data => match Btf::parse_module(data, base) {
+            Ok(btf) => Ok(Some(btf)),
+            Err(error) => Err(no_btf(name, error)),
+        },
+    }
+}
+
+/// Addresses of the kernel's symbols; those that it does not tell are missing.
+fn symbols(wanted: &[&str]) -> Result<HashMap<String, u64>> {
+    let text = fs::read_to_string(SYMBOLS).at(SYMBOLS, "read")?;
+    let mut found = HashMap::new();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        if !wanted.contains(&name) {
+            continue;
+        }
+        match u64::from_str_radix(address, 16) {
+            // What `kernel.kptr_restrict` hides is zero.
+            Ok(address) if address != 0 => drop(found.insert(name.to_owned(), address)),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The offset of a member that kernels may be built without.
+fn optional(offset: Result<u64, BtfError>) -> Result<u64, BtfError> {
+    match offset {
+        Err(BtfError::NoMember(..) | BtfError::NoStruct(_)) => Ok(ABSENT),
+        offset => offset,
+    }
+}
+
+#[expect(clippy::too_many_lines, reason = "one line per member")]
+fn from_btf(
+    kernel: &Btf<'_>,
+    bridge: &Btf<'_>,
+    netfilter: &Btf<'_>,
+    symbols: &HashMap<String, u64>,
+) -> Result<Offsets, BtfError> {
+    let symbol = |name: &str| symbols.get(name).copied().unwrap_or(0);
+    let device = |member: &str| kernel.offset("net_device", member);
+    let port = |member: &str| bridge.offset("net_bridge_port", member);
+    let table = |member: &str| kernel.offset("bucket_table", member);
+    let entry = |member: &str| bridge.offset("net_bridge_fdb_entry", member);
+    let mask = |name: &str| bridge.enumerator(name).map(|bit| 1 << bit);
+    let optional_mask = |name: &str| match mask(name) {
+        Err(BtfError::NoEnumerator(_)) => Ok(0),
+        mask => mask,
+    };
+    let call = |member: &str| match netfilter.offset("brnf_net", member) {
+        Err(BtfError::NoStruct(_)) => Ok(0),
+        offset => offset,
+    };
+    Ok(Offsets {
+        rdonly_cast: kernel.function("bpf_rdonly_cast")?,
+        utsname: kernel.structure("new_utsname")?,
+        xdp_buff_rxq: kernel.offset("xdp_buff", "rxq")?,
+        xdp_rxq_info_dev: kernel.offset("xdp_rxq_info", "dev")?,
+        rx_queue_size: kernel.size("netdev_rx_queue")?,
+        rx_queue_xdp_rxq: kernel.offset("netdev_rx_queue", "xdp_rxq")?,
+        rx_queue_rps_map: optional(kernel.offset("netdev_rx_queue", "rps_map"))?,
+        rx_queue_rps_flow_table: optional(kernel.offset("netdev_rx_queue", "rps_flow_table"))?,
+        sk_buff_dev: kernel.offset("sk_buff", "dev")?,
+        task_flags: kernel.offset("task_struct", "flags")?,
+        dev_priv_flags: device("priv_flags")?,
+        iff_bridge_port: u64::from(kernel.enumerator("IFF_BRIDGE_PORT")?),
+        dev_flags: device("flags")?,
+        dev_state: device("state")?,
+        dev_mtu: device("mtu")?,
+        dev_ifindex: device("ifindex")?,
+        dev_rx_handler_data: device("rx_handler_data")?,
+        dev_net: device("nd_net")?,
+        dev_rx: device("_rx")?,
+        dev_tx: device("_tx")?,
+        dev_real_num_tx_queues: device("real_num_tx_queues")?,
+        dev_tcx_ingress: device("tcx_ingress")?,
+        dev_tcx_egress: device("tcx_egress")?,
+        dev_nf_hooks_ingress: optional(device("nf_hooks_ingress"))?,
+        dev_nf_hooks_egress: optional(device("nf_hooks_egress"))?,
+        dev_ptype_all: device("ptype_all")?,
+        dev_xdp_features: device("xdp_features")?,
+        dev_vlan_info: optional(device("vlan_info"))?,
+        vlan_info_devices: match kernel.offset("vlan_info", "grp") {
+            Ok(group) => group + kernel.offset("vlan_group", "nr_vlan_devs")?,
+            Err(_) => 0,
+        },
+        tx_queue_qdisc: kernel.offset("netdev_queue", "qdisc")?,
+        qdisc_flags: kernel.offset("Qdisc", "flags")?,
+        qdisc_enqueue: kernel.offset("Qdisc", "enqueue")?,
+        mprog_parent: kernel.offset("bpf_mprog_entry", "parent")?,
+        tcx_bundle: kernel.offset("tcx_entry", "bundle")?,
+        tcx_miniq: kernel.offset("tcx_entry", "miniq")?,
+        prog_aux: kernel.offset("bpf_prog", "aux")?,
+        prog_aux_id: kernel.offset("bpf_prog_aux", "id")?,
+        net_hooks_bridge: match optional(kernel.offset("netns_nf", "hooks_bridge"))? {
+            ABSENT => ABSENT,
+            hooks => kernel.offset("net", "nf")? + hooks,
+        },
+        net_gen: kernel.offset("net", "gen")?,
+        net_ptype_all: optional(kernel.offset("net", "ptype_all"))?,
+        global_ptype_all: symbol("ptype_all"),
+        net_generic_ptr: kernel.offset("net_generic", "ptr")?,
+        hook_entries_number: kernel.offset("nf_hook_entries", "num_hook_entries")?,
+        hook_entries_hooks: kernel.offset("nf_hook_entries", "hooks")?,
+        br_nf_pre_routing: symbol("br_nf_pre_routing"),
+        br_nf_forward: symbol("br_nf_forward"),
+        br_nf_post_routing: symbol("br_nf_post_routing"),
+        brnf_slot: 0,
+        brnf_call_iptables: call("call_iptables")?,
+        brnf_call_ip6tables: call("call_ip6tables")?,
+        brnf_call_arptables: call("call_arptables")?,
+        port_br: port("br")?,
+        port_dev: port("dev")?,
+        port_flags: port("flags")?,
+        port_state: port("state")?,
+        br_dev: bridge.offset("net_bridge", "dev")?,
+        br_options: bridge.offset("net_bridge", "options")?,
+        br_fdb: bridge.offset("net_bridge", "fdb_hash_tbl")? + kernel.offset("rhashtable", "tbl")?,
+        br_ageing_time: bridge.offset("net_bridge", "ageing_time")?,
+        option_vlan: mask("BROPT_VLAN_ENABLED")?,
+        option_mst: optional_mask("BROPT_MST_ENABLED")?,
+        option_neigh_suppress: optional_mask("BROPT_NEIGH_SUPPRESS_ENABLED")?,
+        options_nf_call: mask("BROPT_NF_CALL_IPTABLES")?
+            | mask("BROPT_NF_CALL_IP6TABLES")?
+            | mask("BROPT_NF_CALL_ARPTABLES")?,
+        table_size: table("size")?,
+        table_nest: table("nest")?,
+        table_hash_rnd: table("hash_rnd")?,
+        table_future: table("future_tbl")?,
+        table_buckets: table("buckets")?,
+        entry_rhnode: entry("rhnode")?,
+        entry_key: entry("key")?,
+        entry_dst: entry("dst")?,
+        entry_flags: entry("flags")?,
+        entry_updated: entry("updated")?,
+        entry_local: mask("BR_FDB_LOCAL")?,
+        entry_locked: optional_mask("BR_FDB_LOCKED")?,
+        entry_notify_inactive: optional_mask("BR_FDB_NOTIFY_INACTIVE")?,
+        hz: jiffies_per_second(),
+    })
+}
+
+/// `HZ`: the coarse clock moves once a tick.
+fn jiffies_per_second() -> u64 {
+    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(0, |tick| tick.tv_nsec());
+    let tick = u64::try_from(tick).unwrap_or(0);
+    // 250 where it can't be known is at most four seconds.
+    1_000_000_000_u64.checked_div(tick).unwrap_or(250)
+}

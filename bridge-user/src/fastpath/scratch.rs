@@ -1,0 +1,253 @@
+//! A Linux bridge in a network namespace that nobody else sees: what can't be read in the kernel's description of itself
+//! is tried out there, and whether the programs find what the bridge has.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
+    thread,
+};
+
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use bridge_common::{
+    Hook,
+    fastpath::{PEEK_SLOTS, Peek},
+};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::{
+    error::{Context as _, Error, Result},
+    link,
+};
+
+const BRIDGE: &str = "br0";
+const PORTS: [&str; 2] = ["tap1", "tap2"];
+/// The setting that [`Peek`] looks for.
+const CALLS: [&str; 3] = ["iptables", "ip6tables", "arptables"];
+
+/// Runs in a network namespace of its own.
+pub(super) fn in_scratch<T: Send>(work: impl FnOnce(&Scratch) -> Result<T> + Send) -> Result<T> {
+    let run = || {
+        unshare(CloneFlags::CLONE_NEWNET).at("a network namespace", "make")?;
+        work(&Scratch::make().at("a bridge to try out", "make")?)
+    };
+    thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|_| Err(failed("a thread ended early")))
+}
+
+fn failed(cause: impl Into<String>) -> Error {
+    Error::System {
+        object: "fast path".into(),
+        action: "try itself out",
+        cause: cause.into(),
+    }
+}
+
+/// Two taps that are ports of a bridge; station 1 is behind the first, station 2 behind the second.
+pub(super) struct Scratch {
+    taps: [File; 2],
+    /// Index of the first tap.
+    pub ifindex: u32,
+}
+
+const fn station(number: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, number]
+}
+
+/// The shortest frame, of a protocol for experiments (IEEE 802, 0x88b5).
+fn frame(from: u8, to: u8) -> [u8; 60] {
+    let mut frame = [0; 60];
+    frame[..6].copy_from_slice(&station(to));
+    frame[6..12].copy_from_slice(&station(from));
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    frame
+}
+
+impl Scratch {
+    fn make() -> io::Result<Self> {
+        // Nobody shall be asked for duplicates of an address, nor anything else be sent.
+        let quiet = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        match quiet {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let socket = ioctl::socket()?;
+        ioctl::add_bridge(&socket, BRIDGE)?;
+        let mut taps = Vec::new();
+        for name in PORTS {
+            let tun = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open("/dev/net/tun")?;
+            ioctl::make_tap(&tun, name)?;
+            ioctl::add_port(&socket, BRIDGE, name)?;
+            ioctl::set_up(&socket, name)?;
+            taps.push(tun);
+        }
+        ioctl::set_up(&socket, BRIDGE)?;
+        let ifindex = ioctl::index(&socket, PORTS[0])?;
+        let taps = taps
+            .try_into()
+            .map_err(|_| io::Error::other("two taps are two taps"))?;
+        Ok(Self { taps, ifindex })
+    }
+
+    /// Makes both stations known to the bridge, and takes what it floods.
+    pub fn introduce(&self) -> io::Result<()> {
+        let [first, second] = &self.taps;
+        for (mut tap, from, to) in [(first, 1, 2), (second, 2, 1)] {
+            tap.write_all(&frame(from, to))?;
+        }
+        let mut buffer = [0; 2048];
+        for mut tap in [first, second] {
+            while tap.read(&mut buffer).is_ok() {}
+        }
+        Ok(())
+    }
+
+    /// Attaches a program to the first tap at tcx, for as long as the descriptor is open.
+    pub fn attach(&self, tcx: &SchedClassifier) -> Result<OwnedFd> {
+        let program = tcx.fd().at("tcx program", "open")?;
+        link::create(program.as_fd(), self.ifindex, Hook::Tcx).at(PORTS[0], "attach tcx")
+    }
+
+    /// What the program at tcx makes of a frame from station 1 to another station.
+    pub fn run(&self, tcx: &SchedClassifier, to: u8) -> Result<u32> {
+        let frame = frame(1, to);
+        // Of `struct __sk_buff`: `ifindex`, the device that the frame came in by (`convert___skb_to_skb`).
+        let mut context = [0_u8; 192];
+        context[40..44].copy_from_slice(&self.ifindex.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        let result = tcx.test_run(options).at("tcx program", "run")?;
+        Ok(result.return_value)
+    }
+}
+
+/// Where `br_netfilter` has its settings in `net->gen`: the slot in which a word follows `call_iptables`. None where the
+/// settings can't be found, so that frames stay with the bridge wherever `br_netfilter` is.
+pub(super) fn find_netfilter_slot(mut peek: impl FnMut() -> Result<Peek>) -> Result<Option<u64>> {
+    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    let mut slots: Vec<usize> = (0..PEEK_SLOTS).collect();
+    for (text, number) in [("1", 1), ("0", 0), ("1", 1), ("0", 0)] {
+        match fs::write(path, text) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result.at(path, "write")?,
+        }
+        let words = peek()?.words;
+        slots.retain(|&slot| words[slot] == number);
+    }
+    Ok(match slots[..] {
+        [slot] => u64::try_from(slot).ok(),
+        _ => None,
+    })
+}
+
+/// Switches off what `br_netfilter` calls in this namespace; nothing to do where there is none.
+pub(super) fn quiet_netfilter() -> Result<()> {
+    for call in CALLS {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{call}");
+        match fs::write(&path, "0") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result.at(path, "write")?,
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a verdict of the programs is the bridge's.
+pub(super) fn expect(what: &str, verdict: u32, expected: u32) -> Result<()> {
+    if verdict == expected {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "{what}: the verdict is {verdict} and not {expected}; the bridge of this kernel is not as expected, and goes on \
+         without a fast path"
+    )))
+}
+
+/// ioctls of bridges and taps, which need no dump of netlink and no runtime.
+mod ioctl {
+    use std::{
+        fs::File,
+        io,
+        os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    };
+
+    /// `SIOCBRADDBR`, `SIOCBRADDIF` (include/uapi/linux/sockios.h)
+    const ADD_BRIDGE: libc::c_ulong = 0x89a0;
+    const ADD_PORT: libc::c_ulong = 0x89a2;
+
+    pub fn socket() -> io::Result<OwnedFd> {
+        // SAFETY: the call takes three numbers.
+        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just opened this descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// `struct ifreq` of an interface.
+    fn request(name: &str) -> libc::ifreq {
+        // SAFETY: all zeroes are a valid `struct ifreq`.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1]
+            .iter_mut()
+            .zip(name.bytes())
+        {
+            *to = from.cast_signed();
+        }
+        request
+    }
+
+    fn check(result: libc::c_int) -> io::Result<()> {
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    pub fn make_tap(tun: &File, name: &str) -> io::Result<()> {
+        let mut request = request(name);
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI;
+        request.ifr_ifru.ifru_flags = i16::try_from(flags).map_err(io::Error::other)?;
+        // SAFETY: the kernel reads and writes one `struct ifreq`.
+        check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })
+    }
+
+    pub fn add_bridge(socket: &OwnedFd, bridge: &str) -> io::Result<()> {
+        let request = request(bridge);
+        // SAFETY: the kernel reads a name of at most `IFNAMSIZ` bytes.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), ADD_BRIDGE as _, request.ifr_name.as_ptr()) })
+    }
+
+    pub fn add_port(socket: &OwnedFd, bridge: &str, port: &str) -> io::Result<()> {
+        let mut request = request(bridge);
+        request.ifr_ifru.ifru_ifindex = index(socket, port)?.cast_signed();
+        // SAFETY: the kernel reads one `struct ifreq`.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), ADD_PORT as _, &raw mut request) })
+    }
+
+    pub fn index(socket: &OwnedFd, name: &str) -> io::Result<u32> {
+        let mut request = request(name);
+        // SAFETY: the kernel reads and writes one `struct ifreq`.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX as _, &raw mut request) })?;
+        // SAFETY: the kernel has just written this member.
+        Ok(unsafe { request.ifr_ifru.ifru_ifindex }.cast_unsigned())
+    }
+
+    pub fn set_up(socket: &OwnedFd, name: &str) -> io::Result<()> {
+        let mut request = request(name);
+        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).map_err(io::Error::other)?;
+        // SAFETY: the kernel reads one `struct ifreq`.
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) })
+    }
+}
