@@ -50,7 +50,8 @@ pub struct Settings {
     pub cookie: u64,
 }
 
-/// What the loader has noted of an attached port. The user side alone reads it.
+/// What the loader has noted of an attached port. Of it the programs read only [`crate::port::flag::BYPASS_NETFILTER`], where
+/// netfilter looks at bridged frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Port {
@@ -244,6 +245,12 @@ offsets! {
     global_ptype_all,
     /// `net_generic.ptr`
     net_generic_ptr,
+    /// `net.nf.hooks_ipv4`
+    net_hooks_ipv4,
+    /// `net.nf.hooks_ipv6`
+    net_hooks_ipv6,
+    /// Address of `ip_sabotage_in`, by which `br_netfilter` looks after its own frames.
+    ip_sabotage_in,
     /// `nf_hook_entries.num_hook_entries`
     hook_entries_number,
     /// `nf_hook_entries.hooks`

@@ -6,11 +6,13 @@
 //! bridge would do with it (learn, flood, deliver to the host, filter, count, change a tag), and all that is in doubt, is a
 //! [`Reason`] to leave the frame to it.
 
+pub mod netfilter;
 mod reason;
 
+pub use netfilter::Filtering;
 pub use reason::Reason;
 
-use crate::Hook;
+use crate::{Hook, frame::ETHERNET_HEADER};
 
 /// `BR_STATE_FORWARDING`
 pub const STATE_FORWARDING: u8 = 3;
@@ -78,8 +80,13 @@ pub trait Tables {
     fn state(&self, port: Self::Port) -> u8;
     /// The options of the bridge that the port belongs to.
     fn options(&self, port: Self::Port) -> Options;
-    /// Whether a hook of netfilter may look at frames that the port's bridge forwards.
-    fn is_filtered(&self, port: Self::Port) -> bool;
+    /// What netfilter may do to frames that the port's bridge forwards.
+    fn filtering(&self, port: Self::Port) -> Filtering;
+    /// Whether an administrator has said that no rule is meant for frames between this device and others of which the
+    /// same has been said.
+    fn bypasses_netfilter(&self, device: Self::Device) -> bool;
+    /// See [`netfilter::keeps`].
+    fn is_kept_by_netfilter(&self, received: &Received) -> bool;
     /// Whether the frame is `ICMPv6`, as far as can be seen.
     fn may_be_icmpv6(&self) -> bool;
     /// Whether VLAN devices lie on the device that the frame came in by: they get its tagged frames before the bridge.
@@ -185,7 +192,14 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32,
         Reason::NeighSuppress,
     )?;
     check(!options.promiscuous, Reason::Promiscuous)?;
-    check(!tables.is_filtered(port), Reason::BridgeFilter)?;
+    let filtering = tables.filtering(port);
+    let bypass = !matches!(filtering, Filtering::Nothing) && tables.bypasses_netfilter(tables.device(port));
+    let passed = match filtering {
+        Filtering::Nothing => true,
+        Filtering::Headers => bypass || !received.tagged && tables.is_kept_by_netfilter(received),
+        Filtering::Rules => bypass,
+    };
+    check(passed, Reason::BridgeFilter)?;
     check(!tables.has_ingress_hook(), Reason::IngressHook)?;
     check(!tables.has_ingress_filter(), Reason::IngressFilter)?;
     check(
@@ -225,8 +239,16 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32,
     let device = tables.device(target);
     check(tables.is_up(device), Reason::EgressDown)?;
     check(tables.has_carrier(device), Reason::EgressNoCarrier)?;
-    let longest = crate::decision::longest_frame(tables.mtu(device));
+    let mtu = tables.mtu(device);
+    let longest = crate::decision::longest_frame(mtu);
     check(received.gso || received.length <= longest, Reason::EgressMtu)?;
+    if bypass {
+        check(tables.bypasses_netfilter(device), Reason::BridgeFilter)?;
+    } else if matches!(filtering, Filtering::Headers) {
+        // It would be fragmented (`br_nf_dev_queue_xmit`).
+        let packet = received.length.saturating_sub(ETHERNET_HEADER);
+        check(received.gso || packet <= mtu, Reason::BridgeFilter)?;
+    }
     check(!tables.has_egress_hook(device), Reason::EgressHook)?;
     if matches!(hook, Hook::Xdp)
         && let Some(reason) = tables.native_obstacle(device)

@@ -21,6 +21,8 @@ pub mod flag {
     pub const RESTORE_QUEUE: u32 = 1 << 6;
     /// `tapbridge run` may switch XDP on and off.
     pub const AUTO: u32 = 1 << 7;
+    /// No rule of netfilter is meant for frames between this port and others that have this flag.
+    pub const BYPASS_NETFILTER: u32 = 1 << 8;
 }
 
 /// Who chooses a port's hooks.

@@ -26,6 +26,7 @@ const BUSYBOX: Program = program("busybox", "busybox-static");
 const IP: Program = program("ip", "iproute2");
 const IPERF3: Program = program("iperf3", "iperf3");
 const JQ: Program = program("jq", "jq");
+const NFT: Program = program("nft", "nftables");
 const SOCKPERF: Program = program("sockperf", "sockperf");
 const WEBORF: Program = program("weborf", "weborf");
 const WRK: Program = program("wrk", "wrk");
@@ -37,7 +38,7 @@ pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the lab runs to measure connections between guests that are namespaces.
 pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
 /// What the tests run; those of the lab have it measure, check with busybox that files arrive, and run the scripts.
-pub const TESTS: &[Program] = &[IP, IPERF3, SOCKPERF, BUSYBOX, JQ];
+pub const TESTS: &[Program] = &[IP, NFT, IPERF3, SOCKPERF, BUSYBOX, JQ];
 
 /// Installs programs with apt-get.
 pub fn install(programs: &[&Program]) -> Result<()> {

@@ -25,7 +25,8 @@ pub enum Reason {
     NeighSuppress = 8,
     /// The bridge's device is promiscuous: the host gets a copy.
     Promiscuous = 9,
-    /// A hook of netfilter looks at bridged frames: nftables, ebtables, or `br_netfilter`'s calls are on.
+    /// Rules look at bridged frames, of nftables, ebtables or, where `br_netfilter` calls them, of IP; or `br_netfilter`
+    /// itself would drop the frame, cut something off it or fragment it.
     BridgeFilter = 10,
     /// Netfilter's ingress hook is taken at the port.
     IngressHook = 11,

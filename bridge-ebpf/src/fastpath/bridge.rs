@@ -3,11 +3,16 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_jiffies64};
 use bridge_common::{
-    forwarding::{EntryFlags, Options, Reason, Tables},
+    forwarding::{EntryFlags, Filtering, Options, Reason, Received, Tables, netfilter},
+    frame::Frame,
     layout::ABSENT,
+    port::flag,
 };
 
-use crate::memory::{Memory, offset};
+use crate::{
+    counters,
+    memory::{Memory, offset},
+};
 
 /// `IFF_UP` and `IFF_PROMISC`
 const UP: u32 = 1 << 0;
@@ -48,13 +53,17 @@ pub struct Port(Memory);
 pub struct Entry(Memory);
 
 /// The tables behind a frame that a device has received.
-pub struct Kernel {
+pub struct Kernel<'frame, F> {
+    pub frame: &'frame F,
+    /// Where its payload begins.
+    pub payload: u32,
     pub device: Device,
     /// Id of the program at tcx.
     pub tcx_program: u32,
-    /// The IPv6 packet's next header, or what stands in its place.
-    pub next_header: Option<u8>,
 }
+
+/// Where the next header of an IPv6 packet lies in it.
+const NEXT_HEADER: u32 = 6;
 
 const ICMPV6: u8 = 58;
 
@@ -101,29 +110,37 @@ fn is_empty(list: Memory) -> bool {
     list.follow(0) == list
 }
 
-/// Whether `br_netfilter`'s functions are all that is registered for bridged frames, and none of its calls is on.
+/// Whether one function, or none where it may be missing, is all that is registered at a hook of netfilter.
 #[inline(always)]
-fn is_filtered(net: Memory, options: u64) -> bool {
+fn has_only(entries: Memory, function: u64, may_be_missing: bool) -> bool {
+    if entries.is_null() {
+        return may_be_missing;
+    }
+    let number: u16 = entries.read(offset!(hook_entries_number));
+    number == 1 && entries.follow(offset!(hook_entries_hooks)).number() == function
+}
+
+/// What may happen to bridged frames in a network namespace, given the options of their bridge.
+#[inline(always)]
+fn filtering(net: Memory, options: u64) -> Filtering {
     if offset!(net_hooks_bridge) == ABSENT {
-        return false;
+        return Filtering::Nothing;
     }
     let hooks = HOOKS.map(|hook| net.follow(offset!(net_hooks_bridge) + POINTER * hook));
     if hooks.iter().all(|entries| entries.is_null()) {
-        return false;
+        return Filtering::Nothing;
     }
     let own = [
         offset!(br_nf_pre_routing),
         offset!(br_nf_forward),
         offset!(br_nf_post_routing),
     ];
-    if own[0] == 0 || options & offset!(options_nf_call) != 0 {
-        return true;
+    if own[0] == 0 {
+        return Filtering::Rules;
     }
     for (entries, own) in hooks.into_iter().zip(own) {
-        let number: u16 = entries.read(offset!(hook_entries_number));
-        let function = entries.follow(offset!(hook_entries_hooks)).number();
-        if entries.is_null() || number != 1 || function != own {
-            return true;
+        if !has_only(entries, own, false) {
+            return Filtering::Rules;
         }
     }
     let settings = net
@@ -132,7 +149,18 @@ fn is_filtered(net: Memory, options: u64) -> bool {
     let calls: u32 = settings.read::<u32>(offset!(brnf_call_iptables))
         | settings.read::<u32>(offset!(brnf_call_ip6tables))
         | settings.read::<u32>(offset!(brnf_call_arptables));
-    settings.is_null() || calls != 0
+    if !settings.is_null() && calls == 0 && options & offset!(options_nf_call) == 0 {
+        return Filtering::Nothing;
+    }
+    for hooks in [offset!(net_hooks_ipv4), offset!(net_hooks_ipv6)] {
+        for hook in HOOKS {
+            // Not a rule: it lets bridged frames pass by the rules a second time.
+            if !has_only(net.follow(hooks + POINTER * hook), offset!(ip_sabotage_in), true) {
+                return Filtering::Rules;
+            }
+        }
+    }
+    Filtering::Headers
 }
 
 /// `jhash2` of the key's two words (include/linux/jhash.h).
@@ -179,7 +207,7 @@ fn find(table: Memory, key: u64) -> Option<Entry> {
     None
 }
 
-impl Tables for Kernel {
+impl<F: Frame> Tables for Kernel<'_, F> {
     type Port = Port;
     type Entry = Entry;
     type Device = Device;
@@ -215,13 +243,24 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn is_filtered(&self, port: Port) -> bool {
-        is_filtered(self.device.net(), port.bridge().read(offset!(br_options)))
+    fn filtering(&self, port: Port) -> Filtering {
+        filtering(self.device.net(), port.bridge().read(offset!(br_options)))
+    }
+
+    #[inline(always)]
+    fn bypasses_netfilter(&self, device: Device) -> bool {
+        counters::port_flags(device.index()) & flag::BYPASS_NETFILTER != 0
+    }
+
+    #[inline(always)]
+    fn is_kept_by_netfilter(&self, received: &Received) -> bool {
+        netfilter::keeps(self.frame, received.ethertype, received.length)
     }
 
     #[inline(always)]
     fn may_be_icmpv6(&self) -> bool {
-        self.next_header.is_none_or(|next| next == ICMPV6)
+        let next = self.frame.read(self.payload + NEXT_HEADER);
+        next.is_none_or(|[next]: [u8; 1]| next == ICMPV6)
     }
 
     #[inline(always)]

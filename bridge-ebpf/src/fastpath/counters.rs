@@ -38,6 +38,13 @@ pub fn tcx_program() -> u32 {
     SETTINGS.get(0).map_or(0, |settings| settings.tcx_program)
 }
 
+/// What an administrator has said of an attached port, see [`flag`](bridge_common::port::flag).
+#[inline(always)]
+pub fn port_flags(ifindex: u32) -> u32 {
+    // SAFETY: at most a flag that is written meanwhile is old or new.
+    unsafe { PORTS.get(ifindex) }.map_or(0, |port| port.flags)
+}
+
 /// Changes this CPU's counters of a port.
 #[inline(always)]
 pub fn port(ifindex: u32, change: impl FnOnce(&mut PortCounters)) {

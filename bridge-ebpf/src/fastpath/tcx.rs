@@ -7,7 +7,7 @@ use aya_ebpf::{
 use bridge_common::{
     Hook,
     forwarding::{Reason, Received, Verdict, decide},
-    frame::{Ethernet, Frame as _, VLAN_TAG},
+    frame::{Ethernet, VLAN_TAG},
 };
 
 use crate::{
@@ -16,9 +16,6 @@ use crate::{
     memory::{Memory, offset},
     packet::Skb,
 };
-
-/// Where the next header of an IPv6 packet lies in it.
-pub const NEXT_HEADER: u32 = 6;
 
 #[classifier]
 pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
@@ -36,9 +33,10 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
         return leave(Reason::TooShort);
     };
     let kernel = Kernel {
+        frame: &skb,
+        payload: ethernet.payload,
         device: Device(Memory::of(skb.context()).follow(offset!(sk_buff_dev))),
         tcx_program: counters::tcx_program(),
-        next_header: skb.read(ethernet.payload + NEXT_HEADER).map(|[next]| next),
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),

@@ -10,7 +10,7 @@ use bridge_common::{
     Hook,
     checksum::{self, Plan},
     forwarding::{Reason, Received, Verdict, decide},
-    frame::{ETHERNET_HEADER, Ethernet, Frame as _},
+    frame::{ETHERNET_HEADER, Ethernet},
     layout::ABSENT,
 };
 
@@ -19,7 +19,6 @@ use crate::{
     counters,
     memory::{Memory, offset},
     packet::XdpFrame,
-    tcx::NEXT_HEADER,
 };
 
 #[xdp]
@@ -74,9 +73,10 @@ fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
     let length = frame.length();
     let ethernet = Ethernet::read(&frame, None).ok_or(Reason::TooShort)?;
     let kernel = Kernel {
+        frame: &frame,
+        payload: ethernet.payload,
         device: queue.device,
         tcx_program: counters::tcx_program(),
-        next_header: frame.read(ethernet.payload + NEXT_HEADER).map(|[next]| next),
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),

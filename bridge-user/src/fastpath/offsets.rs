@@ -35,6 +35,7 @@ pub fn offsets() -> Result<Offsets> {
         "br_nf_pre_routing",
         "br_nf_forward",
         "br_nf_post_routing",
+        "ip_sabotage_in",
         "ptype_all",
     ])?;
     from_btf(&vmlinux, bridge, netfilter, &symbols).map_err(|error| no_btf("vmlinux", error))
@@ -153,6 +154,9 @@ fn from_btf(
             ABSENT => ABSENT,
             hooks => kernel.offset("net", "nf")? + hooks,
         },
+        net_hooks_ipv4: kernel.offset("net", "nf")? + kernel.offset("netns_nf", "hooks_ipv4")?,
+        net_hooks_ipv6: kernel.offset("net", "nf")? + kernel.offset("netns_nf", "hooks_ipv6")?,
+        ip_sabotage_in: symbol("ip_sabotage_in"),
         net_gen: kernel.offset("net", "gen")?,
         net_ptype_all: optional(kernel.offset("net", "ptype_all"))?,
         global_ptype_all: symbol("ptype_all"),

@@ -54,6 +54,21 @@ impl FastPath {
         self.write(device.ifindex, port)
     }
 
+    /// Says of an attached port whether no rule of netfilter is meant for frames between it and others of which the same
+    /// has been said.
+    pub fn bypass_netfilter(&mut self, ifindex: u32, bypass: bool) -> Result<()> {
+        let ports = self.ports()?;
+        let Some((_, port)) = ports.iter().find(|(index, _)| *index == ifindex) else {
+            return Ok(());
+        };
+        let mut port = *port;
+        port.flags &= !flag::BYPASS_NETFILTER;
+        if bypass {
+            port.flags |= flag::BYPASS_NETFILTER;
+        }
+        self.write(ifindex, port)
+    }
+
     fn link(&self, ifindex: u32, hook: Hook) -> io::Result<()> {
         let name = match hook {
             Hook::Xdp => program::XDP,
