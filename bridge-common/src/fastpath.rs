@@ -1,7 +1,12 @@
 //! What the fast path of Linux bridges and its loader agree on: names, counters, and where the kernel's structures have
 //! their members.
 
-use crate::{Hook, counters::Traffic, forwarding::Reason};
+use crate::{
+    Hook,
+    counters::Traffic,
+    forwarding::{Reason, Verdict},
+    port::{HookMode, flag},
+};
 
 /// Version of everything pinned: maps, their types, their meaning.
 pub const VERSION: u32 = 1;
@@ -17,6 +22,8 @@ pub mod program {
     pub const XDP: &str = "tapbridge_fast_xdp";
     /// The hook at tcx ingress.
     pub const TCX: &str = "tapbridge_fast_tcx";
+    /// Says what the hooks would decide, see [`super::Answer`].
+    pub const ASK: &str = "tapbridge_ask";
     /// Reads kernel memory for the loader.
     pub const PEEK: &str = "tapbridge_peek";
 }
@@ -65,6 +72,24 @@ pub struct Port {
     pub name: [u8; crate::port::INTERFACE_NAME],
 }
 
+impl Port {
+    /// Whether all of the given flags are set.
+    pub const fn has(&self, flags: u32) -> bool {
+        self.flags & flags == flags
+    }
+
+    /// Who chooses its hooks.
+    pub const fn hook_mode(&self) -> HookMode {
+        if self.has(flag::AUTO) {
+            HookMode::Auto
+        } else if self.has(flag::XDP) {
+            HookMode::Xdp
+        } else {
+            HookMode::Tcx
+        }
+    }
+}
+
 /// From one port to another, by ifindex.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
@@ -73,6 +98,11 @@ pub struct Path {
     pub from: u32,
     /// Where they leave.
     pub to: u32,
+}
+
+impl Path {
+    /// Stands for devices that are no more.
+    pub const GONE: u32 = 0;
 }
 
 /// What happened at one port. What it received = Σ paths from it + `left_traffic`.
@@ -138,6 +168,34 @@ impl Peek {
         offset: 0,
         words: [0; PEEK_SLOTS],
     };
+}
+
+/// What the two hooks would make of a frame now, as one number: a byte for each, a [`Reason`] or [`Answer::FORWARD`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer(pub u32);
+
+impl Answer {
+    const FORWARD: u32 = 0xff;
+
+    /// Nothing decided yet.
+    pub const NONE: Self = Self(0);
+
+    /// With what one hook would decide; XDP if it met the frame in native mode.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, hook: Hook, verdict: Verdict) -> Self {
+        let code = match verdict {
+            Verdict::Forward(_) => Self::FORWARD,
+            Verdict::Leave(reason) => reason as u32,
+        };
+        Self(self.0 | code << (8 * hook as u32))
+    }
+
+    /// Why a hook would leave the frame; none if it would forward it.
+    pub fn obstacle(self, hook: Hook) -> Option<Reason> {
+        let code = self.0 >> (8 * hook as u32) & 0xff;
+        Reason::ALL.into_iter().find(|&reason| reason as u32 == code)
+    }
 }
 
 /// Slots of `struct net_generic` that are looked at.
@@ -326,6 +384,19 @@ offsets! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_tell_the_hooks_apart() {
+        for reason in Reason::ALL {
+            for [leaves, forwards] in [[Hook::Xdp, Hook::Tcx], [Hook::Tcx, Hook::Xdp]] {
+                let answer = Answer::NONE
+                    .with(leaves, Verdict::Leave(reason))
+                    .with(forwards, Verdict::Forward(7));
+                assert_eq!(answer.obstacle(leaves), Some(reason));
+                assert_eq!(answer.obstacle(forwards), None);
+            }
+        }
+    }
 
     #[test]
     fn sums_cover_every_counter() {

@@ -14,6 +14,9 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+#[path = "fastpath/ask.rs"]
+mod ask;
+#[cfg(target_arch = "bpf")]
 #[path = "fastpath/bridge.rs"]
 mod bridge;
 #[cfg(target_arch = "bpf")]

@@ -11,6 +11,10 @@ use serde::Serialize;
 use crate::{
     bridge::{Bridge, Report, remove_folder},
     error::{Context as _, Error, Result},
+    fastpath::{
+        Wish,
+        operations::{self, bridge_of, ports_of},
+    },
     journal::{self, Journal},
     link::refuse_other_xdp,
     netlink::{Kind, Link, Netlink},
@@ -28,6 +32,11 @@ pub struct Options {
     pub hook: Option<HookMode>,
     /// Slots of a bridge that is made: 2 to [`bridge_common::layout::MAX_PORTS_LIMIT`].
     pub max_ports: Option<u32>,
+    /// Linux bridges of which all ports are attached.
+    pub masters: Vec<String>,
+    /// Of ports of Linux bridges: whether no rule of netfilter is meant for frames between them. `None` is no for new
+    /// ports, and changes nothing about others.
+    pub bypass_netfilter: Option<bool>,
 }
 
 /// What became of one device.
@@ -37,6 +46,9 @@ pub struct Attached {
     pub ifname: String,
     /// Its index.
     pub ifindex: u32,
+    /// The Linux bridge that it is a port of, which goes on as before; none if it is a port of our own bridge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
     /// Who chooses its hooks: "auto", "xdp" or "tcx".
     pub hook: &'static str,
     /// The hooks it has now.
@@ -65,9 +77,67 @@ enum Known {
     Attached(Port, Vec<Hook>),
 }
 
-/// Attaches devices. All that can be told beforehand is checked before anything is changed; what fails then is undone.
-/// `progress` hears how many of how many devices are ports.
+/// Attaches devices: ports of Linux bridges to the fast path, others to a bridge of our own. All that can be told
+/// beforehand is checked before anything is changed; what fails then is undone. `progress` hears how many of how many
+/// devices are ports.
 pub async fn attach(
+    state: &Locked,
+    interfaces: &[String],
+    options: &Options,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Report<Attached>> {
+    let links = Netlink::connect()?.links().await?;
+    let mut wanted = find(&links, interfaces)?;
+    for master in &options.masters {
+        for port in ports_of(&links, master)? {
+            if !wanted.iter().any(|link| link.ifindex == port.ifindex) {
+                wanted.push(port);
+            }
+        }
+    }
+    let (accelerated, own): (Vec<&Link>, Vec<&Link>) = wanted
+        .into_iter()
+        .partition(|link| bridge_of(&links, link).is_some());
+    for bridge in &Bridge::open_all(state)?.bridges {
+        refuse_ports_of(bridge, &accelerated, "")?;
+    }
+    let wish = Wish {
+        mode: options.hook,
+        bypass_netfilter: options.bypass_netfilter,
+    };
+    let all = accelerated.len() + own.len();
+    let done = if accelerated.is_empty() {
+        None
+    } else {
+        let attached = operations::attach(state, &links, &accelerated, wish, |count| progress(count, all));
+        Some(attached?)
+    };
+    let mut report = Report {
+        ports: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    if !own.is_empty() {
+        let names: Vec<String> = own.iter().map(|link| link.name.clone()).collect();
+        let before = accelerated.len();
+        let tell = |count: usize, _: usize| progress(before + count, all);
+        match attach_to_own(state, &names, options, tell).await {
+            Ok(attached) => report = attached,
+            Err(error) => {
+                if let Some(done) = done {
+                    done.undo()?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    if let Some(done) = done {
+        report.ports.splice(..0, done.report(&links, options.hook)?);
+    }
+    Ok(report)
+}
+
+/// As [`attach`], of devices that become ports of a bridge of ours.
+async fn attach_to_own(
     state: &Locked,
     interfaces: &[String],
     options: &Options,
@@ -259,6 +329,7 @@ async fn carry_out(
         Ok(Attached {
             ifname: link.name.clone(),
             ifindex: link.ifindex,
+            master: None,
             hook: now.hook_mode().name(),
             hooks: hooks(&now),
             changed: !same,

@@ -137,11 +137,25 @@ impl From<HookChoice> for HookMode {
 
 #[derive(Args)]
 struct Attach {
-    /// Taps, veths or other Ethernet devices
-    #[arg(required = true, value_name = "IFACE")]
+    /// Ports of a Linux bridge: it goes on as before, and what it would send from one of them to one other port goes past
+    /// it. Or taps, veths and other Ethernet devices that have no bridge: they become ports of one of our own
+    #[arg(required_unless_present = "masters", value_name = "IFACE")]
     interfaces: Vec<String>,
 
-    /// Bridge to attach to; made if there is none of this name
+    /// All ports of this Linux bridge; can be given several times
+    #[arg(long = "master", value_name = "BRIDGE")]
+    masters: Vec<String>,
+
+    /// Of ports of a Linux bridge: no rule of netfilter (nftables, ebtables, or iptables) is meant for frames
+    /// between ports that were attached with this: known unicast passes all rules by
+    #[arg(long, overrides_with = "no_bypass_netfilter")]
+    bypass_netfilter: bool,
+
+    /// Rules are meant for them again
+    #[arg(long, overrides_with = "bypass_netfilter")]
+    no_bypass_netfilter: bool,
+
+    /// Bridge of our own to attach to devices that have none; made if there is none of this name
     #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
     bridge: String,
 
@@ -160,6 +174,10 @@ struct Targets {
     /// Ports to detach
     #[arg(value_name = "IFACE", conflicts_with = "all")]
     interfaces: Vec<String>,
+
+    /// All attached ports of this Linux bridge; can be given several times
+    #[arg(long = "master", value_name = "BRIDGE", conflicts_with = "all")]
+    masters: Vec<String>,
 
     /// Detach every port: of one bridge, or of all in this network namespace
     #[arg(long)]
@@ -217,26 +235,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
     let state = State::new(command_line.state);
     let json = command_line.json;
     match command_line.command {
-        Command::Attach(arguments) => {
-            kernel::check_version()?;
-            let options = attach::Options {
-                bridge: arguments.bridge,
-                hook: arguments.hook.map(HookMode::from),
-                max_ports: arguments.max_ports,
-            };
-            let locked = state.lock()?;
-            let cleared = clear_abandoned(&locked, None)?;
-            output::cleared(&cleared, json);
-            let mut progress = Progress::new("attached", json);
-            let work = attach(&locked, &arguments.interfaces, &options, |done, all| {
-                progress.tell(done, all);
-            });
-            let attached = uninterrupted(work).await?;
-            drop(progress);
-            // Nobody shall wait for whoever reads what is printed.
-            drop(locked);
-            output::attached(&attached, &cleared, &options.bridge, json)
-        }
+        Command::Attach(arguments) => make_ports(&state, arguments, json).await,
         Command::Run => {
             kernel::check_version()?;
             run::run(&state, asked_to_end(), |notice| output::notice(&notice, json)).await
@@ -260,7 +259,10 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
                     }
                 }
                 (Some(locked), _) => {
-                    uninterrupted(Box::pin(detach(&locked, &targets.interfaces, bridge, tell))).await?
+                    let Targets {
+                        interfaces, masters, ..
+                    } = &targets;
+                    uninterrupted(Box::pin(detach(&locked, interfaces, masters, bridge, tell))).await?
                 }
                 (None, Some(name)) => {
                     return Err(Error::NoBridge {
@@ -272,7 +274,10 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
                     ports: Vec::new(),
                     unreadable: Vec::new(),
                 },
-                (None, None) => return Err(not_attached(&targets.interfaces[0]).into()),
+                (None, None) => {
+                    let name = targets.interfaces.first().or(targets.masters.first());
+                    return Err(not_attached(name.map_or("", |name| name)).into());
+                }
             };
             drop(progress);
             output::detached(&detached, &cleared, json)?;
@@ -306,6 +311,33 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         }
         Command::Syscalls(arguments) => syscalls::run(arguments, json).await,
     }
+}
+
+async fn make_ports(state: &State, arguments: Attach, json: bool) -> Result<()> {
+    kernel::check_version()?;
+    let options = attach::Options {
+        bridge: arguments.bridge,
+        hook: arguments.hook.map(HookMode::from),
+        max_ports: arguments.max_ports,
+        masters: arguments.masters,
+        bypass_netfilter: match (arguments.bypass_netfilter, arguments.no_bypass_netfilter) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
+    };
+    let locked = state.lock()?;
+    let cleared = clear_abandoned(&locked, None)?;
+    output::cleared(&cleared, json);
+    let mut progress = Progress::new("attached", json);
+    let work = attach(&locked, &arguments.interfaces, &options, |done, all| {
+        progress.tell(done, all);
+    });
+    let attached = uninterrupted(work).await?;
+    drop(progress);
+    // Nobody shall wait for whoever reads what is printed.
+    drop(locked);
+    output::attached(&attached, &cleared, &options.bridge, json)
 }
 
 /// Finishes what has begun even if a signal asks the process to end meanwhile: it takes milliseconds, and half of it

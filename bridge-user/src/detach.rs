@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::{
     bridge::{Bridge, Opened, Remains, Report, Unreadable, remove_folder},
     error::{Error, Result},
+    fastpath::FastPath,
     journal::{self, Journal},
     netlink::{Link, Netlink},
     port::{recorded_name, restore},
@@ -55,9 +56,65 @@ pub fn clear_abandoned(state: &Locked, only: Option<&str>) -> Result<Vec<Cleared
     Ok(cleared)
 }
 
-/// Detaches devices by name: those of one bridge, or of any in this network namespace. Either all are found or none
-/// is detached. `progress` hears how many of how many have been.
+/// Detaches devices by name, and all ports of Linux bridges by theirs: of any in this network namespace, or only from
+/// one bridge of ours. Either all are found or none is detached. `progress` hears how many of how many have been.
 pub async fn detach(
+    state: &Locked,
+    interfaces: &[String],
+    masters: &[String],
+    only: Option<&str>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Report<Detached>> {
+    let links = Netlink::connect()?.links().await?;
+    let fast = match only {
+        Some(_) => None,
+        None => FastPath::open(state)?,
+    };
+    let mut accelerated = Vec::new();
+    let mut own = Vec::new();
+    for name in interfaces {
+        let port = fast.as_ref().map_or(Ok(None), |fast| fast.find(&links, name))?;
+        match port {
+            Some(ifindex) if accelerated.contains(&ifindex) => {}
+            Some(ifindex) => accelerated.push(ifindex),
+            None => own.push(name.clone()),
+        }
+    }
+    for master in masters {
+        let ports = fast
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), |fast| fast.ports_of(&links, master))?;
+        if ports.is_empty() {
+            return Err(Error::NoPortOf {
+                bridge: master.clone(),
+            });
+        }
+        for ifindex in ports {
+            if !accelerated.contains(&ifindex) {
+                accelerated.push(ifindex);
+            }
+        }
+    }
+    let all = accelerated.len() + own.len();
+    let mut report = if own.is_empty() {
+        Report {
+            ports: Vec::new(),
+            unreadable: Vec::new(),
+        }
+    } else {
+        detach_from_own(state, &own, only, |count, _| progress(count, all)).await?
+    };
+    if let Some(mut fast) = fast
+        && !accelerated.is_empty()
+    {
+        let detached = fast.detach_ports(&links, &accelerated, |count| progress(own.len() + count, all))?;
+        report.ports.extend(detached);
+    }
+    Ok(report)
+}
+
+/// As [`detach`], of ports of our own bridges.
+async fn detach_from_own(
     state: &Locked,
     interfaces: &[String],
     only: Option<&str>,
@@ -125,6 +182,13 @@ pub async fn detach_all(
     let links = netlink.links().await?;
     let mut reports = Vec::new();
     let mut unreadable = Vec::new();
+    if only.is_none()
+        && let Some(mut fast) = FastPath::open(state)?
+    {
+        let ports: Vec<u32> = fast.ports()?.into_iter().map(|(ifindex, _)| ifindex).collect();
+        let all = ports.len();
+        reports = fast.detach_ports(&links, &ports, |count| progress(count, all))?;
+    }
     for name in names {
         match Bridge::open(state, &name) {
             Ok(bridge) => {

@@ -176,6 +176,12 @@ pub enum Error {
         /// The bridge, if one was named.
         bridge: Option<String>,
     },
+    /// No port of this Linux bridge is attached.
+    #[error("{bridge}: none of its ports is attached; 'tapbridge show' lists the ports there are")]
+    NoPortOf {
+        /// The bridge.
+        bridge: String,
+    },
     /// Another XDP program is attached.
     #[error(
         "{name}: attach xdp: another XDP program is attached (id {id}, \"{program}\"); detach it with 'ip link set dev {name} xdp off', or attach with --hook tcx"

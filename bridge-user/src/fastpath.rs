@@ -4,8 +4,12 @@
 //! The programs and maps of a network namespace are pinned in a folder of the state, whose name begins with
 //! [`FASTPATH_PREFIX`] and goes on with the namespace's cookie.
 
+mod fdb;
 mod offsets;
+pub mod operations;
+pub mod overview;
 mod ports;
+pub use ports::Wish;
 mod scratch;
 
 use std::{
@@ -22,8 +26,9 @@ use aya::{
 };
 use bridge_common::{
     counters::PathCounters,
-    fastpath::{OFFSETS, Offsets, Path, Peek, Port, PortCounters, Settings, VERSION, map, program},
+    fastpath::{Answer, OFFSETS, Offsets, Path, Peek, Port, PortCounters, Settings, VERSION, map, program},
     layout,
+    mac::Mac,
 };
 
 use crate::{
@@ -51,6 +56,12 @@ pub struct FastPath {
     pub(crate) ports: HashMap<MapData, u32, Port>,
     counters: PerCpuHashMap<MapData, u32, PortCounters>,
     paths: PerCpuHashMap<MapData, Path, PathCounters>,
+}
+
+/// The name that a device had when it was attached.
+pub fn recorded_name(port: &Port) -> String {
+    let end = port.name.iter().position(|&byte| byte == 0);
+    String::from_utf8_lossy(&port.name[..end.unwrap_or(port.name.len())]).into_owned()
 }
 
 /// Where the calling thread's network namespace has its fast path.
@@ -126,6 +137,13 @@ impl FastPath {
         self.folder.join(name)
     }
 
+    /// What the hooks would make now of a frame that a port receives, if only the bridge had just seen its source.
+    pub fn ask(&self, ifindex: u32, source: Mac, destination: Mac) -> Result<Answer> {
+        let ask =
+            SchedClassifier::from_pin(self.pin(program::ASK)).at(program::ASK, "open the pinned program")?;
+        scratch::run(&ask, ifindex, &scratch::frame(source.0, destination.0)).map(Answer)
+    }
+
     /// All attached ports, by index.
     pub fn ports(&self) -> Result<Vec<(u32, Port)>> {
         let mut ports = self
@@ -181,17 +199,39 @@ impl FastPath {
             .at(self.folder.display(), "write a port")
     }
 
-    /// Makes a port unknown to the programs, and what it counted.
+    /// Makes a port unknown to the programs, and what came in by it. What others have sent to it is theirs.
     pub(crate) fn forget(&mut self, ifindex: u32) -> Result<()> {
-        let place = self.folder.display().to_string();
-        let gone = |result| existed(result).at(&place, "forget a port").map(drop);
         for (path, _) in self.paths()? {
-            if path.from == ifindex || path.to == ifindex {
-                gone(self.paths.remove(&path))?;
+            if path.from == ifindex {
+                self.forget_path(path)?;
             }
         }
-        gone(self.counters.remove(&ifindex))?;
-        gone(self.ports.remove(&ifindex))
+        existed(self.counters.remove(&ifindex)).at(self.folder.display(), "forget a port")?;
+        existed(self.ports.remove(&ifindex)).at(self.folder.display(), "forget a port")?;
+        Ok(())
+    }
+
+    pub(crate) fn forget_path(&mut self, path: Path) -> Result<()> {
+        existed(self.paths.remove(&path))
+            .at(self.folder.display(), "forget a path")
+            .map(drop)
+    }
+
+    /// Adds to a path that no program counts.
+    pub(crate) fn add_to_path(&mut self, path: Path, counters: PathCounters) -> Result<()> {
+        let cpus = nr_cpus().map_err(|(_, error)| error).at("CPUs", "count")?;
+        let mut values = match self.paths.get(&path, 0) {
+            Ok(values) => values.to_vec(),
+            Err(MapError::KeyNotFound) => vec![PathCounters::default(); cpus],
+            Err(error) => return Err(error).at(self.folder.display(), "read paths"),
+        };
+        if let Some(first) = values.first_mut() {
+            *first += counters;
+        }
+        let values = PerCpuValues::try_from(values).at(self.folder.display(), "move counters")?;
+        self.paths
+            .insert(path, values, 0)
+            .at(self.folder.display(), "move counters")
     }
 }
 
@@ -231,6 +271,7 @@ impl Loaded {
         let mut loaded = Self::load(&offsets)?;
         loaded.load_program(program::TCX)?;
         loaded.load_program(program::XDP)?;
+        loaded.load_program(program::ASK)?;
         loaded.write_settings(0)?;
         scratch::in_scratch(|scratch| loaded.compare(scratch))?;
         Ok(loaded)
@@ -314,7 +355,7 @@ impl Loaded {
                 .pin(folder.join(name))
                 .at(name, "pin")?;
         }
-        for name in [program::TCX, program::XDP] {
+        for name in [program::TCX, program::XDP, program::ASK] {
             let program = self.object.program_mut(name);
             program
                 .expect("the object has all programs that it is built with")

@@ -33,15 +33,18 @@ pub struct Entry {
     /// "802.1ad" where the identifier is a service tag's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan_protocol: Option<&'static str>,
-    /// Always empty; here since `bridge` has it.
-    pub flags: [&'static str; 0],
+    /// As in `bridge`, of a Linux bridge's entries.
+    pub flags: Vec<&'static str>,
     /// The bridge.
     pub master: String,
-    /// "static", or empty for a learned entry.
+    /// "static", "permanent" if it is the host's own, or empty for a learned entry.
     pub state: &'static str,
     /// Seconds since a frame last came from the address; learned entries only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated: Option<u64>,
+    /// Of a Linux bridge's entries: whether frames for the address can go past the bridge, from the ports that are attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast: Option<bool>,
 }
 
 /// Now, on the clock that the programs stamp entries with (`bpf_ktime_get_coarse_ns`), in ns.
@@ -89,10 +92,11 @@ impl Bridge<'_> {
             ifname: name_of(port, links, false),
             vlan,
             vlan_protocol: key.vlan.is_service().then_some("802.1ad"),
-            flags: [],
+            flags: Vec::new(),
             master: self.name.clone(),
             state: if updated.is_none() { "static" } else { "" },
             updated,
+            fast: None,
         }
     }
 

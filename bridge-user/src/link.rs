@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What the names of pinned links begin with.
-const PREFIX: &str = "link_";
+pub(crate) const PREFIX: &str = "link_";
 
 /// What has become of a pinned link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +41,7 @@ impl Bridge<'_> {
     /// What has become of a slot's link.
     pub(crate) fn link_state(&self, slot: u32, hook: Hook) -> Result<LinkState> {
         let path = self.link_path(slot, hook);
-        match device(&path) {
-            Ok(0) => Ok(LinkState::Detached),
-            Ok(ifindex) => Ok(LinkState::Attached(ifindex)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LinkState::Unpinned),
-            Err(error) => Err(error).at(path.display(), "look at the link"),
-        }
+        state(&path).at(path.display(), "look at the link")
     }
 
     fn link_path(&self, slot: u32, hook: Hook) -> PathBuf {
@@ -181,6 +176,16 @@ pub(crate) fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
     };
     // SAFETY: the attributes are of the form that the command reads, and the path outlives the call.
     unsafe { bpf(BPF_OBJ_PIN, &mut attributes) }.map(drop)
+}
+
+/// What has become of the link pinned here.
+pub(crate) fn state(path: &Path) -> io::Result<LinkState> {
+    match device(path) {
+        Ok(0) => Ok(LinkState::Detached),
+        Ok(ifindex) => Ok(LinkState::Attached(ifindex)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LinkState::Unpinned),
+        Err(error) => Err(error),
+    }
 }
 
 /// The index of the device that the program of the link pinned here is attached to, in that device's network namespace;

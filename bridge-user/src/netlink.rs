@@ -7,12 +7,17 @@ use rtnetlink::{
     Handle, LinkUnspec,
     packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressScope},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop},
+        neighbour::{
+            NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
+        },
         tc::{TcAttribute, TcHandle, TcMessage},
     },
 };
+
+use bridge_common::mac::Mac;
 
 use crate::error::{Context as _, Error, Result};
 
@@ -41,6 +46,70 @@ impl Queueings {
     pub fn of(&self, ifindex: u32) -> Queueing {
         // A device that is down has none yet.
         self.0.get(&ifindex).copied().unwrap_or(Queueing::Default)
+    }
+}
+
+/// An entry of a Linux bridge's forwarding database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeEntry {
+    /// The address.
+    pub mac: Mac,
+    /// VLAN identifier, in a bridge that filters them.
+    pub vlan: Option<u16>,
+    /// Index of the port, or of the bridge where the address is its own.
+    pub ifindex: u32,
+    /// Index of the bridge.
+    pub master: u32,
+    /// "permanent" for an address of the host's, "static", or empty, as iproute2 calls it.
+    pub state: &'static str,
+    /// As iproute2 calls them.
+    pub flags: Vec<&'static str>,
+    /// Seconds since the bridge last saw a frame from the address, unless it does not age.
+    pub updated: Option<u64>,
+}
+
+/// Clock ticks in a second, as user space is told of them (`USER_HZ`).
+const USER_TICKS: u32 = 100;
+
+impl BridgeEntry {
+    /// None if this is what a device itself listens to, and no bridge's.
+    fn of(message: NeighbourMessage) -> Option<Self> {
+        let (mut mac, mut vlan, mut master, mut updated, mut locked) = (None, None, None, None, false);
+        for attribute in message.attributes {
+            match attribute {
+                NeighbourAttribute::LinkLayerAddress(address) => mac = <[u8; 6]>::try_from(address).ok(),
+                NeighbourAttribute::Vlan(identifier) => vlan = Some(identifier),
+                NeighbourAttribute::Controller(index) => master = Some(index),
+                NeighbourAttribute::CacheInfo(info) => updated = Some(info.updated / USER_TICKS),
+                NeighbourAttribute::ExtFlags(flags) => locked = flags.contains(NeighbourExtFlags::Locked),
+                _ => {}
+            }
+        }
+        let header = message.header;
+        let flags = [
+            (header.flags.contains(NeighbourFlags::ExtLearned), "extern_learn"),
+            (header.flags.contains(NeighbourFlags::Offloaded), "offload"),
+            (header.flags.contains(NeighbourFlags::Sticky), "sticky"),
+            (locked, "locked"),
+        ];
+        let state = match header.state {
+            NeighbourState::Permanent => "permanent",
+            NeighbourState::Noarp => "static",
+            NeighbourState::Stale => "stale",
+            _ => "",
+        };
+        Some(Self {
+            mac: Mac(mac?),
+            vlan,
+            ifindex: header.ifindex,
+            master: master?,
+            state,
+            flags: flags
+                .into_iter()
+                .filter_map(|(is_set, name)| is_set.then_some(name))
+                .collect(),
+            updated: updated.filter(|_| state.is_empty()).map(u64::from),
+        })
     }
 }
 
@@ -161,6 +230,14 @@ impl Netlink {
             }
         }
         Ok(addresses)
+    }
+
+    /// What the forwarding databases of all Linux bridges hold.
+    pub async fn bridge_entries(&self) -> Result<Vec<BridgeEntry>> {
+        let request = self.handle.neighbours().get();
+        let messages = request.set_address_family(AddressFamily::Bridge).execute();
+        let messages: Vec<_> = messages.try_collect().await.at("forwarding databases", "list")?;
+        Ok(messages.into_iter().filter_map(BridgeEntry::of).collect())
     }
 
     /// Switches a device's promiscuous mode on or off.

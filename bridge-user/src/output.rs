@@ -15,6 +15,7 @@ use tapbridge::{
     bridge::{Report, Unreadable},
     common::counters::PassReason,
     detach::{Cleared, Detached},
+    fastpath,
     fdb::Entry,
     monitor::Event,
     run::{Change, Notice, Vanished},
@@ -165,8 +166,9 @@ pub fn attached(report: &Report<Attached>, cleared: &[Cleared], bridge: &str, as
         };
         writeln!(
             io::stdout(),
-            "{}: {what} to {bridge} ({}{}){}",
+            "{}: {what} to {} ({}{}){}",
             port.ifname,
+            port.master.as_deref().unwrap_or(bridge),
             port.hooks.join(" + "),
             if port.hook == "auto" { ", auto" } else { "" },
             port.note.map(|note| format!("; {note}")).unwrap_or_default()
@@ -294,7 +296,7 @@ pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
     for bridge in &overview.unreadable {
         writeln!(io::stdout(), "{}", bridge.error)?;
     }
-    if overview.bridges.is_empty() && overview.unreadable.is_empty() {
+    if overview.bridges.is_empty() && overview.accelerated.is_empty() && overview.unreadable.is_empty() {
         return Ok(writeln!(
             io::stdout(),
             "no bridges; make one with 'tapbridge attach IFACE...'"
@@ -306,12 +308,66 @@ pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
         }
         show_bridge(bridge)?;
     }
+    for (index, bridge) in overview.accelerated.iter().enumerate() {
+        if index != 0 || !overview.bridges.is_empty() {
+            writeln!(io::stdout())?;
+        }
+        show_accelerated(bridge)?;
+    }
+    let accelerated = overview.accelerated.iter().flat_map(|bridge| &bridge.ports);
+    let fast_auto = accelerated.filter(|port| port.hook == Some("auto")).count() > 0;
     let auto = |bridge: &BridgeOverview| bridge.here && bridge.ports.iter().any(|port| port.hook == "auto");
-    if !overview.running && overview.bridges.iter().any(auto) {
+    if !overview.running && (fast_auto || overview.bridges.iter().any(auto)) {
         writeln!(
             io::stdout(),
             "\n'auto' ports keep the hooks that they have: 'tapbridge run' is not running"
         )?;
+    }
+    Ok(())
+}
+
+fn show_accelerated(bridge: &fastpath::overview::BridgeOverview) -> Result<()> {
+    let attached = bridge.ports.iter().filter(|port| port.attached).count();
+    match &bridge.bridge {
+        Some(name) => writeln!(
+            io::stdout(),
+            "{name}: a Linux bridge, {attached} of {} ports accelerated",
+            bridge.ports.len()
+        )?,
+        None => writeln!(io::stdout(), "without a bridge:")?,
+    }
+    let mut table = Table::new(4, &["  PORT", "KIND", "HOOKS", "STATE", "MTU"]);
+    for port in &bridge.ports {
+        let hooks = if port.hooks.is_empty() {
+            "-".to_owned()
+        } else {
+            port.hooks.join(" + ")
+        };
+        let auto = if port.hook == Some("auto") { " (auto)" } else { "" };
+        let bypass = if port.bypass_netfilter {
+            ", passes netfilter by"
+        } else {
+            ""
+        };
+        table.row([
+            format!("  {}", port.ifname),
+            port.kind.unwrap_or("-").to_owned(),
+            format!("{hooks}{auto}{bypass}"),
+            port.state.to_owned(),
+            port.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
+        ]);
+    }
+    table.print()?;
+    for obstacle in &bridge.obstacles {
+        writeln!(io::stdout(), "  {}", obstacle.text)?;
+    }
+    for port in &bridge.ports {
+        for problem in &port.problems {
+            writeln!(io::stdout(), "  {}: {}", port.ifname, problem.text)?;
+        }
+        for obstacle in &port.obstacles {
+            writeln!(io::stdout(), "  {}: {}", port.ifname, obstacle.text)?;
+        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::{
     bridge::{Reading, Unreadable},
     detach::name_of,
     error::{Context as _, Error, Result},
+    fastpath::{FastPath, overview},
     netlink::{Kind, Link, Netlink},
     port::{hooks, since_boot},
     problem::{Devices, Problem},
@@ -32,6 +33,8 @@ pub struct Overview {
     pub running: bool,
     /// Sorted by name.
     pub bridges: Vec<BridgeOverview>,
+    /// Linux bridges of this network namespace with ports that are attached, sorted by name.
+    pub accelerated: Vec<overview::BridgeOverview>,
     /// Bridges that can't be read, sorted by name.
     pub unreadable: Vec<Unreadable>,
 }
@@ -99,9 +102,25 @@ pub struct Obstacle {
 pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
     let mut bridges = Vec::new();
     let mut unreadable = Vec::new();
+    let mut accelerated = Vec::new();
     if let Some(folder) = state.read()? {
-        let devices = Devices::list(&Netlink::connect()?).await?;
+        let netlink = Netlink::connect()?;
+        let devices = Devices::list(&netlink).await?;
         let sysfs = Sysfs::open().at("sysfs", "mount")?;
+        if let Some(fast) = FastPath::open(&folder)? {
+            let entries = netlink.bridge_entries().await?;
+            accelerated = fast.overview(&devices.links, &entries, &sysfs)?;
+            accelerated.retain(|bridge| only.is_none_or(|only| bridge.bridge.as_deref() == Some(only)));
+            if only.is_some() && !accelerated.is_empty() {
+                return Ok(Overview {
+                    schema: SCHEMA,
+                    running: is_running(state),
+                    bridges,
+                    accelerated,
+                    unreadable,
+                });
+            }
+        }
         let names = only.map_or_else(|| folder.bridges(), |name| Ok(vec![name.to_owned()]))?;
         for name in names {
             let bridge = Reading::open_anywhere(&folder, &name);
@@ -125,6 +144,7 @@ pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
         schema: SCHEMA,
         running: is_running(state),
         bridges,
+        accelerated,
         unreadable,
     })
 }
@@ -204,6 +224,23 @@ fn obstacles(link: &Link, port: &Port, counters: &PortCounters, sysfs: &Sysfs) -
     if port.hook_mode() == HookMode::Tcx {
         return found;
     }
+    found.extend(from_port(
+        name,
+        counters.passed_up[PassReason::VhostNet as usize],
+        sysfs,
+    ));
+    found
+}
+
+/// What keeps XDP from redirecting frames of a tap, of which it has left so many to tcx since vhost-net sent them.
+pub(crate) fn from_port(name: &str, batched: u64, sysfs: &Sysfs) -> Vec<Obstacle> {
+    let mut found = Vec::new();
+    let mut tell = |reason: PassReason, text: String| {
+        found.push(Obstacle {
+            reason: reason.name(),
+            text,
+        });
+    };
     if let Some(queue) = sysfs.steered_queue(name) {
         tell(
             PassReason::Steering,
@@ -213,7 +250,6 @@ fn obstacles(link: &Link, port: &Port, counters: &PortCounters, sysfs: &Sysfs) -
             ),
         );
     }
-    let batched = counters.passed_up[PassReason::VhostNet as usize];
     if batched > 0 {
         tell(
             PassReason::VhostNet,

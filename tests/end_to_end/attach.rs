@@ -116,14 +116,13 @@ fn the_hook_of_an_attached_port_can_be_changed() {
 fn a_failed_attach_undoes_what_it_had_done() {
     let switch = Switch::detached(3);
     switch.speak_ipv6("vm1");
-    ip("link add br0 type bridge");
-    ip("link set dev vm3 master br0");
+    ip("link add link vm3 name macvlan0 type macvlan");
     let before = link("vm1");
     for (third, reason) in [
         ("vm9", "vm9: no such network device in this network namespace"),
         (
             "vm3",
-            "vm3: can't be a port: already a port of br0; take it out first with 'ip link set dev vm3 nomaster'",
+            "vm3: can't be a port: macvlan0 lies on it and would get no more frames",
         ),
     ] {
         let complaint = switch.fails(&format!("attach vm1 vm2 {third}"));
@@ -139,8 +138,7 @@ fn a_failed_attach_undoes_what_it_had_done() {
 
 fn a_failed_attach_leaves_an_existing_bridge_as_it_was() {
     let switch = Switch::detached(5);
-    ip("link add br0 type bridge");
-    ip("link set dev vm5 master br0");
+    ip("link add link vm5 name macvlan0 type macvlan");
     switch.ok("attach vm1 --hook tcx");
     switch.ok("attach vm2");
     switch.introduce();
@@ -209,7 +207,7 @@ fn a_bridge_goes_with_its_last_port() {
     assert!(!switch.state().exists());
     assert_eq!(
         switch.json("show"),
-        json!({ "schema": 1, "running": false, "bridges": [], "unreadable": [] })
+        json!({ "schema": 1, "running": false, "bridges": [], "accelerated": [], "unreadable": [] })
     );
     assert_eq!(
         switch.json("stats"),
@@ -376,18 +374,14 @@ fn mark(what: &str) {
 
 fn nothing_is_touched_before_all_is_checked() {
     let switch = Switch::detached(4);
-    ip("link add br0 type bridge");
-    ip("link set dev vm4 master br0");
+    ip("link add link vm4 name macvlan0 type macvlan");
     let changes = Changes::watch();
     for (words, reason) in [
         (
             "attach vm1 vm2 vm3 --max-ports 2",
             "bridge tapbridge: all 2 slots are taken and none is left for vm3; make a larger bridge",
         ),
-        (
-            "attach vm1 vm2 vm4",
-            "vm4: can't be a port: already a port of br0",
-        ),
+        ("attach vm1 vm2 vm4", "vm4: can't be a port: macvlan0 lies on it"),
         ("attach vm1 vm2 vm9", "vm9: no such network device"),
     ] {
         let complaint = switch.fails(words);

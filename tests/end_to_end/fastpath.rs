@@ -4,15 +4,16 @@ use std::{cell::RefCell, collections::BTreeMap, fs};
 
 use bridge_common::{Hook, forwarding::Reason, port::HookMode};
 use lab::Tap;
+use serde_json::json;
 use tapbridge::{
-    fastpath::FastPath,
+    fastpath::{FastPath, Wish},
     netlink::{Link, Netlink},
     state::State,
 };
 
 use crate::support::{
-    frames::{Flow, hello, partial, payload, segmented},
-    program::ip,
+    frames::{Flow, hello, mac, partial, payload, segmented, text},
+    program::{ip, tc},
     switch::Switch,
     wire::{assert_receives, assert_receives_gso, assert_receives_with, assert_silent, send, send_with},
 };
@@ -21,6 +22,9 @@ crate::tests![
     what_the_bridge_would_send_to_one_port_goes_past_it,
     what_br_netfilter_would_let_pass_goes_past_it,
     what_rules_look_at_stays_with_the_bridge,
+    the_bridges_own_entries_are_shown_with_those_that_are_fast,
+    all_ports_of_a_bridge_are_attached_and_detached_by_its_name,
+    what_keeps_frames_from_going_past_the_bridge_is_shown,
 ];
 
 /// Two taps of a Linux bridge.
@@ -30,21 +34,38 @@ struct Bridged {
     links: BTreeMap<String, Link>,
 }
 
+/// A Linux bridge that taps vm1, vm2 and so on are ports of.
+fn linux_bridge(taps: usize, netfilter: bool) -> Switch {
+    let switch = Switch::detached(taps);
+    for call in ["iptables", "ip6tables", "arptables"] {
+        // Missing where the kernel has no br_netfilter.
+        let _ = fs::write(
+            format!("/proc/sys/net/bridge/bridge-nf-call-{call}"),
+            if netfilter { "1" } else { "0" },
+        );
+    }
+    // With snooping it reports that it wants to hear other snoopers (`br_multicast_join_snoopers`).
+    ip("link add br0 up type bridge mcast_snooping 0");
+    for number in 1..=taps {
+        ip(&format!("link set vm{number} master br0"));
+    }
+    switch
+}
+
+/// Makes the taps known to the bridge.
+fn introduce(taps: &[&Tap]) {
+    for (number, tap) in (1..).zip(taps) {
+        let hello = hello(number);
+        send(tap, &hello);
+        for other in taps.iter().filter(|other| other.ifindex() != tap.ifindex()) {
+            assert_receives(other, &hello);
+        }
+    }
+}
+
 impl Bridged {
     fn new(taps: usize, netfilter: bool) -> Self {
-        let switch = Switch::detached(taps);
-        for call in ["iptables", "ip6tables", "arptables"] {
-            // Missing where the kernel has no br_netfilter.
-            let _ = fs::write(
-                format!("/proc/sys/net/bridge/bridge-nf-call-{call}"),
-                if netfilter { "1" } else { "0" },
-            );
-        }
-        // With snooping it reports that it wants to hear other snoopers (`br_multicast_join_snoopers`).
-        ip("link add br0 up type bridge mcast_snooping 0");
-        for number in 1..=taps {
-            ip(&format!("link set vm{number} master br0"));
-        }
+        let switch = linux_bridge(taps, netfilter);
         let locked = State::new(switch.state()).lock().expect("the state");
         let fast = FastPath::open_or_create(&locked).expect("the fast path");
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -64,13 +85,7 @@ impl Bridged {
     /// The taps, each of which the bridge knows.
     fn introduced<const N: usize>(&self) -> [&Tap; N] {
         let taps = self.switch.taps();
-        for (number, tap) in (1..).zip(taps) {
-            let hello = hello(number);
-            send(tap, &hello);
-            for other in taps.iter().filter(|other| other.ifindex() != tap.ifindex()) {
-                assert_receives(other, &hello);
-            }
-        }
+        introduce(&taps);
         taps
     }
 
@@ -79,6 +94,15 @@ impl Bridged {
             .borrow_mut()
             .attach(&self.links[tap], mode)
             .expect("attach");
+    }
+
+    fn bypass(&self, tap: &Tap, bypass: bool) {
+        let wish = Wish {
+            bypass_netfilter: Some(bypass),
+            ..Wish::default()
+        };
+        let changed = self.fast.borrow_mut().attach(&self.links[tap.name()], wish);
+        assert!(changed.expect("a port"));
     }
 
     fn forwarded(&self, from: &Tap, to: &Tap) -> [u64; 2] {
@@ -185,11 +209,7 @@ fn what_rules_look_at_stays_with_the_bridge() {
     }
     // Rules pass by only what goes between two ports of which that has been said.
     for tap in [vm1, vm2] {
-        bridged
-            .fast
-            .borrow_mut()
-            .bypass_netfilter(tap.ifindex(), true)
-            .expect("a port");
+        bridged.bypass(tap, true);
     }
     for (to, frame, past) in [(vm2, &frames[0], [1, 0]), (vm3, &frames[1], [0, 0])] {
         send(vm1, frame);
@@ -197,11 +217,7 @@ fn what_rules_look_at_stays_with_the_bridge() {
         assert_eq!(bridged.forwarded(vm1, to), past);
     }
     for tap in [vm1, vm2] {
-        bridged
-            .fast
-            .borrow_mut()
-            .bypass_netfilter(tap.ifindex(), false)
-            .expect("a port");
+        bridged.bypass(tap, false);
     }
     send(vm1, &frames[0]);
     assert_receives(vm2, &frames[0]);
@@ -211,4 +227,146 @@ fn what_rules_look_at_stays_with_the_bridge() {
     send(vm1, &frames[0]);
     assert_receives(vm2, &frames[0]);
     assert_eq!(bridged.forwarded(vm1, vm2), [2, 0]);
+}
+
+fn the_bridges_own_entries_are_shown_with_those_that_are_fast() {
+    let bridged = Bridged::new(3, false);
+    for tap in ["vm1", "vm2"] {
+        bridged.attach(tap, HookMode::Xdp);
+    }
+    bridged.introduced::<3>();
+    let shown = bridged.switch.json("fdb show");
+    let entries = shown.as_array().expect("entries");
+    let of = |state: &str| {
+        entries
+            .iter()
+            .filter(|entry| entry["state"] == *state)
+            .collect::<Vec<_>>()
+    };
+    let learned = of("");
+    assert_eq!(learned.len(), 3, "{shown}");
+    for (number, entry) in (1..).zip(learned) {
+        assert_eq!(entry["mac"], text(mac(number)));
+        assert_eq!(entry["ifname"], format!("vm{number}"));
+        assert_eq!((&entry["master"], &entry["fast"]), (&json!("br0"), &json!(true)));
+        assert_eq!(entry["updated"], 0);
+    }
+    // What is for the host never goes past the bridge.
+    assert!(
+        of("permanent").iter().all(|entry| entry["fast"] == false),
+        "{shown}"
+    );
+    assert!(of("permanent").len() >= 3, "{shown}");
+}
+
+fn all_ports_of_a_bridge_are_attached_and_detached_by_its_name() {
+    let switch = linux_bridge(2, false);
+    ip("link add v0 up type veth peer name v1");
+    ip("link set v0 master br0");
+    let attached = switch.json("attach --master br0 --hook xdp");
+    let hooks: Vec<_> = attached["ports"]
+        .as_array()
+        .expect("ports")
+        .iter()
+        .map(|port| {
+            (
+                port["ifname"].clone(),
+                port["master"].clone(),
+                port["hooks"].clone(),
+            )
+        })
+        .collect();
+    let both = json!(["xdp", "tcx"]);
+    for (tap, hooked) in [("vm1", &both), ("vm2", &both), ("v0", &json!(["tcx"]))] {
+        assert!(
+            hooks.contains(&(json!(tap), json!("br0"), hooked.clone())),
+            "{attached}"
+        );
+    }
+    let again = switch.json("attach vm1 vm2 v0");
+    let changed = |port: &serde_json::Value| port["changed"] == true;
+    assert!(
+        !again["ports"].as_array().expect("ports").iter().any(changed),
+        "{again}"
+    );
+
+    let taps = switch.taps::<2>();
+    introduce(&taps);
+    // The other end of the veth may have something to say of itself.
+    let frame = Flow::tcp(1, 2).frame(b"past it");
+    send(taps[0], &frame);
+    assert_receives(taps[1], &frame);
+
+    switch.fails("detach vm1 nosuch");
+    assert_eq!(
+        switch.json("show")["accelerated"][0]["ports"]
+            .as_array()
+            .map(Vec::len),
+        Some(3)
+    );
+    switch.ok("detach --master br0");
+    assert!(
+        !switch.state().exists(),
+        "something is left in {}",
+        switch.state().display()
+    );
+    let frame = Flow::tcp(2, 1).frame(b"through it");
+    send(taps[1], &frame);
+    assert_receives(taps[0], &frame);
+}
+
+fn what_keeps_frames_from_going_past_the_bridge_is_shown() {
+    let switch = linux_bridge(2, true);
+    switch.ok("attach --master br0 --hook xdp");
+    introduce(&switch.taps::<2>());
+    let told = || {
+        let bridge = switch.json("show")["accelerated"][0].take();
+        let ports = bridge["ports"].as_array().expect("ports").clone();
+        let all = std::iter::once(&bridge).chain(&ports);
+        all.flat_map(|place| place["obstacles"].as_array().cloned().unwrap_or_default())
+            .map(|obstacle| obstacle["reason"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(told(), none);
+    for (make, unmake, reasons) in [
+        (
+            "tc qdisc add dev vm1 root tbf rate 1gbit burst 10kb latency 1ms",
+            "tc qdisc del dev vm1 root",
+            ["queueing"],
+        ),
+        (
+            "ip link set br0 promisc on",
+            "ip link set br0 promisc off",
+            ["promiscuous"],
+        ),
+        (
+            "nft add table ip t; nft add chain ip t c {type filter hook forward priority 0;}",
+            "nft delete table ip t",
+            ["bridge_filter"],
+        ),
+        (
+            "nft add table bridge t; nft add chain bridge t c {type filter hook forward priority 0;}",
+            "nft delete table bridge t",
+            ["bridge_filter"],
+        ),
+    ] {
+        for command in make.split("; ") {
+            shell(command);
+        }
+        assert_eq!(told(), reasons, "{make}");
+        shell(unmake);
+        assert_eq!(told(), none, "{unmake}");
+    }
+}
+
+/// Runs a command, which must succeed.
+fn shell(command: &str) {
+    let mut words = command.splitn(2, ' ');
+    let (program, arguments) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match program {
+        "nft" => nft(arguments),
+        "ip" => drop(ip(arguments)),
+        _ => tc(arguments),
+    }
 }

@@ -14,7 +14,6 @@ crate::tests![
     the_loopback_device_is_refused,
     a_device_that_is_no_ethernet_device_is_refused,
     a_device_with_an_address_is_refused,
-    a_port_of_a_linux_bridge_is_refused,
     a_linux_bridge_with_an_address_is_refused,
     a_device_under_a_macvlan_is_refused,
     a_port_of_another_bridge_is_refused,
@@ -66,20 +65,6 @@ fn a_device_with_an_address_is_refused() {
     switch.speak_ipv6("vm1");
     ip("address add fd00::1/64 dev vm1 nodad");
     assert_refused(&switch, "vm1", &["the host has the address fd00::1/64 on it"]);
-}
-
-fn a_port_of_a_linux_bridge_is_refused() {
-    let switch = Switch::detached(1);
-    ip("link add br0 type bridge");
-    ip("link set dev vm1 master br0");
-    let words = [
-        "vm1: can't be a port: already a port of br0",
-        "take it out first with 'ip link set dev vm1 nomaster'",
-    ];
-    assert_refused(&switch, "vm1", &words);
-    // The next step that it names is the right one.
-    ip("link set dev vm1 nomaster");
-    switch.ok("attach vm1");
 }
 
 fn a_linux_bridge_with_an_address_is_refused() {

@@ -37,6 +37,7 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
         payload: ethernet.payload,
         device: Device(Memory::of(skb.context()).follow(offset!(sk_buff_dev))),
         tcx_program: counters::tcx_program(),
+        all_fresh: false,
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),

@@ -77,6 +77,7 @@ fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
         payload: ethernet.payload,
         device: queue.device,
         tcx_program: counters::tcx_program(),
+        all_fresh: false,
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),

@@ -7,6 +7,7 @@ use tapbridge::{
     bridge::Bridge,
     common::{frame::Vlan, mac::Mac},
     detach::find,
+    fastpath::FastPath,
     netlink::Netlink,
     state::{Locked, State},
 };
@@ -75,7 +76,8 @@ pub enum Fdb {
 
 /// Shows or changes the forwarding database.
 pub async fn run(state: &State, command: Fdb, json: bool) -> Result<()> {
-    let links = Netlink::connect()?.links().await?;
+    let netlink = Netlink::connect()?;
+    let links = netlink.links().await?;
     match command {
         Fdb::Show(Which { bridge }) => {
             let opened = read(state, bridge.as_deref())?;
@@ -83,6 +85,13 @@ pub async fn run(state: &State, command: Fdb, json: bool) -> Result<()> {
             let mut entries = Vec::new();
             for bridge in opened.bridges {
                 entries.extend(bridge.fdb(&links)?);
+            }
+            if let Some(folder) = state.read()?
+                && let Some(fast) = FastPath::open(&folder)?
+            {
+                let mut found = fast.fdb(&links, netlink.bridge_entries().await?)?;
+                found.retain(|entry| bridge.as_ref().is_none_or(|only| *only == entry.master));
+                entries.extend(found);
             }
             output::fdb(&entries, json)
         }

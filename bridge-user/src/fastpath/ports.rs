@@ -4,102 +4,266 @@ use std::{fs, io, os::fd::AsFd as _, path::PathBuf};
 
 use bridge_common::{
     Hook,
-    fastpath::{Port, program},
+    counters::PathCounters,
+    fastpath::{Path, Port, program},
     port::{HookMode, INTERFACE_NAME, flag},
 };
 
 use super::FastPath;
 use crate::{
     error::{Context as _, Result},
-    link,
+    link::{self, LinkState, refuse_other_xdp},
     netlink::{Kind, Link},
 };
 
+/// What is asked for a port; none of it leaves what is, or takes the default of a new port.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// Who chooses its hooks.
+    pub mode: Option<HookMode>,
+    /// Whether no rule of netfilter is meant for frames between this port and others of which the same is said.
+    pub bypass_netfilter: Option<bool>,
+}
+
+impl From<HookMode> for Wish {
+    fn from(mode: HookMode) -> Self {
+        Self {
+            mode: Some(mode),
+            ..Self::default()
+        }
+    }
+}
+
 impl FastPath {
+    /// Where the link of a port's hook is pinned.
     fn link_path(&self, ifindex: u32, hook: Hook) -> PathBuf {
-        self.pin(&format!("link_{ifindex}_{}", hook.name()))
+        self.pin(&format!("{}{ifindex}_{}", link::PREFIX, hook.name()))
     }
 
-    /// Attaches the programs to a port of a bridge, with the hooks of this mode if it is a tap. On failure the device is
-    /// as it was.
-    pub fn attach(&mut self, device: &Link, mode: HookMode) -> Result<()> {
-        let result = self.attach_hooks(device, mode);
+    /// What has become of the link of a port's hook.
+    pub(crate) fn link_state(&self, ifindex: u32, hook: Hook) -> Result<LinkState> {
+        let path = self.link_path(ifindex, hook);
+        link::state(&path).at(path.display(), "look at the link")
+    }
+
+    /// The port of this index.
+    pub fn port(&self, ifindex: u32) -> Result<Option<Port>> {
+        let ports = self.ports()?;
+        Ok(ports
+            .into_iter()
+            .find_map(|(index, port)| (index == ifindex).then_some(port)))
+    }
+
+    /// The hooks by which a port's frames should come to the programs and don't.
+    pub fn broken_hooks(&self, ifindex: u32, port: &Port) -> Result<Vec<Hook>> {
+        let mut broken = Vec::new();
+        for hook in Hook::ALL {
+            let wanted = hook == Hook::Tcx || port.has(flag::XDP);
+            if wanted && self.link_state(ifindex, hook)? != LinkState::Attached(ifindex) {
+                broken.push(hook);
+            }
+        }
+        Ok(broken)
+    }
+
+    /// Attaches the programs to a port of a bridge, or gives an attached one what is asked for and mends what others have
+    /// undone. Says whether anything has changed. On failure the device is as it was.
+    pub fn attach(&mut self, device: &Link, wish: impl Into<Wish>) -> Result<bool> {
+        let wish = wish.into();
+        if let Some(port) = self.port(device.ifindex)? {
+            return self.change(device, port, wish);
+        }
+        let result = self.attach_hooks(device, wish);
         if result.is_err() {
             self.detach(device.ifindex)?;
         }
-        result
+        result.map(|()| true)
     }
 
-    fn attach_hooks(&mut self, device: &Link, mode: HookMode) -> Result<()> {
+    fn attach_hooks(&mut self, device: &Link, wish: Wish) -> Result<()> {
         let mut name = [0; INTERFACE_NAME];
         name[..device.name.len()].copy_from_slice(device.name.as_bytes());
-        let mut port = Port {
+        let wanted = wanted(device, Port::default(), wish);
+        if wanted & flag::XDP != 0 {
+            refuse_other_xdp(device)?;
+        }
+        let port = Port {
             flags: flag::UNFINISHED,
             name,
             ..Port::default()
         };
-        if mode == HookMode::Auto {
-            port.flags |= flag::AUTO;
-        }
         self.add(device.ifindex, port)?;
         // tcx first: XDP redirects nothing without it.
-        self.link(device.ifindex, Hook::Tcx)
-            .at(&device.name, "attach tcx")?;
-        if device.kind == Kind::Tap && mode != HookMode::Tcx {
-            self.link(device.ifindex, Hook::Xdp)
-                .at(&device.name, "attach xdp")?;
-            port.flags |= flag::XDP;
+        self.link(device, Hook::Tcx)?;
+        if wanted & flag::XDP != 0 {
+            self.link(device, Hook::Xdp)?;
         }
-        port.flags = port.flags & !flag::UNFINISHED | flag::ACTIVE;
-        self.write(device.ifindex, port)
+        self.write(
+            device.ifindex,
+            Port {
+                flags: wanted | flag::ACTIVE,
+                ..port
+            },
+        )
     }
 
-    /// Says of an attached port whether no rule of netfilter is meant for frames between it and others of which the same
-    /// has been said.
-    pub fn bypass_netfilter(&mut self, ifindex: u32, bypass: bool) -> Result<()> {
-        let ports = self.ports()?;
-        let Some((_, port)) = ports.iter().find(|(index, _)| *index == ifindex) else {
-            return Ok(());
-        };
-        let mut port = *port;
-        port.flags &= !flag::BYPASS_NETFILTER;
-        if bypass {
-            port.flags |= flag::BYPASS_NETFILTER;
+    fn change(&mut self, device: &Link, before: Port, wish: Wish) -> Result<bool> {
+        let wanted = wanted(device, before, wish);
+        let broken = self.broken_hooks(device.ifindex, &before)?;
+        let has_xdp = before.has(flag::XDP) && !broken.contains(&Hook::Xdp);
+        if wanted & flag::XDP != 0 && !has_xdp {
+            refuse_other_xdp(device)?;
         }
-        self.write(ifindex, port)
+        if broken.contains(&Hook::Tcx) {
+            self.unlink(device.ifindex, Hook::Tcx)?;
+            self.link(device, Hook::Tcx)?;
+        }
+        let after = Port {
+            flags: wanted | flag::ACTIVE,
+            ..before
+        };
+        self.set_xdp(device, after, has_xdp)?;
+        Ok(after != before || !broken.is_empty())
     }
 
-    fn link(&self, ifindex: u32, hook: Hook) -> io::Result<()> {
-        let name = match hook {
-            Hook::Xdp => program::XDP,
-            Hook::Tcx => program::TCX,
+    /// Writes a port, and gives it XDP or takes it off as that says.
+    fn set_xdp(&mut self, device: &Link, port: Port, has_xdp: bool) -> Result<()> {
+        let wanted = port.has(flag::XDP);
+        // What is on without being written down is taken off by the next command.
+        if wanted {
+            self.write(device.ifindex, port)?;
+        }
+        if wanted != has_xdp {
+            self.unlink(device.ifindex, Hook::Xdp)?;
+            if wanted {
+                self.link(device, Hook::Xdp)?;
+            }
+        }
+        if wanted {
+            Ok(())
+        } else {
+            self.write(device.ifindex, port)
+        }
+    }
+
+    /// Puts a port back to what it was `before`, if it was one; nothing may be in the way.
+    pub(crate) fn undo(&mut self, device: &Link, before: Option<Port>) -> Result<()> {
+        match before {
+            None => self.detach(device.ifindex),
+            Some(before) => {
+                let now = self.port(device.ifindex)?.unwrap_or_default();
+                self.set_xdp(device, before, now.flags & flag::XDP != 0)
+            }
+        }
+    }
+
+    /// Attaches a program for as long as the link stays pinned.
+    fn link(&self, device: &Link, hook: Hook) -> Result<()> {
+        let attach = || -> io::Result<()> {
+            let name = match hook {
+                Hook::Xdp => program::XDP,
+                Hook::Tcx => program::TCX,
+            };
+            let program = link::open(&self.pin(name))?;
+            let created = link::create(program.as_fd(), device.ifindex, hook)?;
+            link::pin(&created, &self.link_path(device.ifindex, hook))
         };
-        let program = link::open(&self.pin(name))?;
-        let created = link::create(program.as_fd(), ifindex, hook)?;
-        link::pin(&created, &self.link_path(ifindex, hook))
+        attach().at(
+            &device.name,
+            match hook {
+                Hook::Xdp => "attach xdp",
+                Hook::Tcx => "attach tcx",
+            },
+        )
+    }
+
+    fn unlink(&self, ifindex: u32, hook: Hook) -> Result<()> {
+        let path = self.link_path(ifindex, hook);
+        if path.exists() {
+            // Removing the pin would detach too, but some time after this call.
+            link::detach(&path).at(path.display(), "detach the program")?;
+            fs::remove_file(&path).at(path.display(), "unpin the link")?;
+        }
+        Ok(())
     }
 
     /// Detaches the programs from a port. Every step may have been done before.
     pub fn detach(&mut self, ifindex: u32) -> Result<()> {
         // XDP first: what it passes finds tcx.
         for hook in [Hook::Xdp, Hook::Tcx] {
-            let path = self.link_path(ifindex, hook);
-            if path.exists() {
-                link::detach(&path).at(path.display(), "detach the program")?;
-                fs::remove_file(&path).at(path.display(), "unpin the link")?;
-            }
+            self.unlink(ifindex, hook)?;
         }
         self.forget(ifindex)
     }
 
-    /// Undoes what a killed command has left, and clears ports whose device is gone.
-    pub fn tidy(&mut self) -> Result<()> {
+    /// Undoes what a killed command has left, and clears ports whose device is gone, given the devices that there are.
+    /// Those are answered with: a device that has the name of one now may be the one that was made anew.
+    pub fn tidy(&mut self, links: &[Link]) -> Result<Vec<Port>> {
+        let mut gone = Vec::new();
+        let is_there = |ifindex: u32| links.iter().any(|link| link.ifindex == ifindex);
         for (ifindex, port) in self.ports()? {
-            let attached = link::device_of(&self.link_path(ifindex, Hook::Tcx)) == Some(ifindex);
-            if port.flags & flag::UNFINISHED != 0 || !attached {
+            // A device of another network namespace has its own index there; a later device can have an earlier one's.
+            let attached = match self.link_state(ifindex, Hook::Tcx)? {
+                LinkState::Attached(index) => index == ifindex,
+                LinkState::Detached => false,
+                LinkState::Unpinned => true,
+            };
+            if port.has(flag::UNFINISHED) {
                 self.detach(ifindex)?;
+            } else if !is_there(ifindex) || !attached && is_other_device(ifindex, &port, links) {
+                self.detach(ifindex)?;
+                gone.push(port);
+            } else if !port.has(flag::XDP) {
+                self.unlink(ifindex, Hook::Xdp)?;
             }
         }
-        Ok(())
+        for (path, counters) in self.paths()? {
+            if path.to != Path::GONE && !is_there(path.to) {
+                self.move_path(path, counters)?;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// What went to a device that is no more is kept, without saying where it went. No program counts it any more.
+    fn move_path(&mut self, path: Path, counters: PathCounters) -> Result<()> {
+        let gone = Path {
+            to: Path::GONE,
+            ..path
+        };
+        self.add_to_path(gone, counters)?;
+        self.forget_path(path)
+    }
+}
+
+/// Whether the device of this index is another than the one that was attached.
+fn is_other_device(ifindex: u32, port: &Port, links: &[Link]) -> bool {
+    let name = super::recorded_name(port);
+    let link = links.iter().find(|link| link.ifindex == ifindex);
+    link.is_none_or(|link| !link.is_called(&name))
+}
+
+/// The flags of a port of which this is asked for.
+fn wanted(device: &Link, before: Port, wish: Wish) -> u32 {
+    let mut flags = before.flags & !flag::UNFINISHED;
+    let new = before == Port::default();
+    if let Some(mode) = wish.mode.or(new.then_some(HookMode::Auto)) {
+        flags &= !(flag::AUTO | flag::XDP);
+        if device.kind == Kind::Tap {
+            flags |= match mode {
+                HookMode::Auto => flag::AUTO | flag::XDP,
+                HookMode::Xdp => flag::XDP,
+                HookMode::Tcx => 0,
+            };
+            // `run` has chosen already.
+            if mode == HookMode::Auto && before.has(flag::AUTO) {
+                flags = flags & !flag::XDP | before.flags & flag::XDP;
+            }
+        }
+    }
+    match wish.bypass_netfilter {
+        Some(true) => flags | flag::BYPASS_NETFILTER,
+        Some(false) => flags & !flag::BYPASS_NETFILTER,
+        None => flags,
     }
 }

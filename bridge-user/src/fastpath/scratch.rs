@@ -57,10 +57,10 @@ const fn station(number: u8) -> [u8; 6] {
 }
 
 /// The shortest frame, of a protocol for experiments (IEEE 802, 0x88b5).
-fn frame(from: u8, to: u8) -> [u8; 60] {
+pub(super) fn frame(from: [u8; 6], to: [u8; 6]) -> [u8; 60] {
     let mut frame = [0; 60];
-    frame[..6].copy_from_slice(&station(to));
-    frame[6..12].copy_from_slice(&station(from));
+    frame[..6].copy_from_slice(&to);
+    frame[6..12].copy_from_slice(&from);
     frame[12..14].copy_from_slice(&[0x88, 0xb5]);
     frame
 }
@@ -99,7 +99,7 @@ impl Scratch {
     pub fn introduce(&self) -> io::Result<()> {
         let [first, second] = &self.taps;
         for (mut tap, from, to) in [(first, 1, 2), (second, 2, 1)] {
-            tap.write_all(&frame(from, to))?;
+            tap.write_all(&frame(station(from), station(to)))?;
         }
         let mut buffer = [0; 2048];
         for mut tap in [first, second] {
@@ -116,18 +116,22 @@ impl Scratch {
 
     /// What the program at tcx makes of a frame from station 1 to another station.
     pub fn run(&self, tcx: &SchedClassifier, to: u8) -> Result<u32> {
-        let frame = frame(1, to);
-        // Of `struct __sk_buff`: `ifindex`, the device that the frame came in by (`convert___skb_to_skb`).
-        let mut context = [0_u8; 192];
-        context[40..44].copy_from_slice(&self.ifindex.to_ne_bytes());
-        let options = TestRunOptions {
-            data_in: Some(&frame),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
-        let result = tcx.test_run(options).at("tcx program", "run")?;
-        Ok(result.return_value)
+        run(tcx, self.ifindex, &frame(station(1), station(to)))
     }
+}
+
+/// What a program makes of a frame that a device of the calling thread's network namespace receives.
+pub(super) fn run(program: &SchedClassifier, ifindex: u32, frame: &[u8]) -> Result<u32> {
+    // Of `struct __sk_buff`: `ifindex`, the device that the frame came in by (`convert___skb_to_skb`).
+    let mut context = [0_u8; 192];
+    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        ..TestRunOptions::new()
+    };
+    let result = program.test_run(options).at("tcx program", "run")?;
+    Ok(result.return_value)
 }
 
 /// Where `br_netfilter` has its settings in `net->gen`: the slot in which a word follows `call_iptables`. None where the

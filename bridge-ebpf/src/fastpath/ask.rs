@@ -1,0 +1,44 @@
+//! What the hooks would decide about a frame, for whoever asks: run by hand, it forwards and counts nothing.
+
+use aya_ebpf::{bindings::tcx_action_base::TCX_NEXT, macros::classifier, programs::TcContext};
+use bridge_common::{
+    Hook,
+    fastpath::Answer,
+    forwarding::{Received, decide},
+    frame::{ETHERNET_HEADER, Ethernet},
+};
+
+use crate::{
+    bridge::{Device, Kernel},
+    counters,
+    memory::{Memory, offset},
+    packet::Skb,
+};
+
+/// Answers with an [`Answer`]. How long ago the bridge has seen the source does not matter.
+#[classifier]
+pub fn tapbridge_ask(context: TcContext) -> i32 {
+    let skb = Skb::new(context.skb.skb);
+    let Some(ethernet) = Ethernet::read(&skb, None) else {
+        return TCX_NEXT;
+    };
+    let kernel = Kernel {
+        frame: &skb,
+        payload: ethernet.payload,
+        device: Device(Memory::of(skb.context()).follow(offset!(sk_buff_dev))),
+        tcx_program: counters::tcx_program(),
+        all_fresh: true,
+    };
+    let received = Received {
+        destination: ethernet.destination.to_bits(),
+        source: ethernet.source.to_bits(),
+        ethertype: ethernet.ethertype,
+        tagged: ethernet.payload != ETHERNET_HEADER,
+        length: skb.length(),
+        gso: false,
+    };
+    Answer::NONE
+        .with(Hook::Xdp, decide(&kernel, &received, Hook::Xdp))
+        .with(Hook::Tcx, decide(&kernel, &received, Hook::Tcx))
+        .0 as i32
+}

@@ -1,0 +1,50 @@
+//! The forwarding databases of accelerated bridges: they are the bridges' own.
+
+use super::FastPath;
+use crate::{
+    error::Result,
+    fdb::Entry,
+    netlink::{BridgeEntry, Link},
+};
+
+impl FastPath {
+    /// Entries of all bridges that have an attached port, sorted by bridge, VLAN and address.
+    pub fn fdb(&self, links: &[Link], entries: Vec<BridgeEntry>) -> Result<Vec<Entry>> {
+        let ports = self.ports()?;
+        let attached: Vec<&Link> = links
+            .iter()
+            .filter(|link| ports.iter().any(|(ifindex, _)| *ifindex == link.ifindex))
+            .collect();
+        let name = |ifindex: u32| {
+            let link = links.iter().find(|link| link.ifindex == ifindex);
+            link.map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
+        };
+        let mut found: Vec<Entry> = entries
+            .into_iter()
+            .filter(|entry| attached.iter().any(|port| port.master == Some(entry.master)))
+            .map(|entry| Entry {
+                mac: entry.mac.to_string(),
+                ifname: name(entry.ifindex),
+                vlan: entry.vlan,
+                vlan_protocol: None,
+                fast: Some(is_fast(&attached, &entry)),
+                flags: entry.flags,
+                master: name(entry.master),
+                state: entry.state,
+                updated: entry.updated,
+            })
+            .collect();
+        found.sort_by(|one, other| {
+            let key = |entry: &Entry| (entry.master.clone(), entry.vlan, entry.mac.clone());
+            key(one).cmp(&key(other))
+        });
+        Ok(found)
+    }
+}
+
+/// Whether frames for the address can come in by an attached port and leave by another.
+fn is_fast(attached: &[&Link], entry: &BridgeEntry) -> bool {
+    let mut elsewhere = attached.iter().filter(|port| port.ifindex != entry.ifindex);
+    let is_hosts = entry.state == "permanent" || entry.ifindex == entry.master;
+    !is_hosts && elsewhere.any(|port| port.master == Some(entry.master))
+}
