@@ -5,8 +5,10 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +18,10 @@ use crate::plan;
 const MOUNTS: &str = "/proc/self/mountinfo";
 /// What follows the process's id in the name of a cgroup.
 const ROLE: &str = "spinners";
+
+/// How long killed processes are waited for, which end last of all on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(20);
 
 /// The cgroup of this process's lab. Dropping it removes it; its processes must have ended.
 #[derive(Debug)]
@@ -58,6 +64,20 @@ pub fn remains(alive: impl Fn(u32) -> bool) -> Vec<PathBuf> {
         plan::owner(&name.to_string_lossy()).is_some_and(|(pid, role)| role == ROLE && !alive(pid))
     });
     abandoned.map(|entry| entry.path()).collect()
+}
+
+/// Removes a cgroup whose processes have been killed: they run only where nothing else wants to until they are gone, and
+/// as long it is busy.
+pub fn remove(group: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                thread::sleep(POLL);
+            }
+            removed => return removed,
+        }
+    }
 }
 
 /// Unlike a file of other file systems, one of a cgroup's is not made where it is missing.

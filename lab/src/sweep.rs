@@ -31,7 +31,7 @@ pub fn sweep(tapbridge: Option<&Path>) {
         tell(&folder, fs::remove_dir_all(&folder));
     }
     for group in cgroup::remains(alive) {
-        tell(&group, fs::remove_dir(&group));
+        tell(&group, cgroup::remove(&group));
     }
 }
 

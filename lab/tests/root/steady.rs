@@ -37,6 +37,10 @@ pub const TESTS: &[Test] = &[
         the_next_run_removes_the_cgroup,
     ),
     (
+        "a_cgroup_is_removed_when_the_processes_of_a_killed_lab_have_ended_at_last",
+        what_ends_late_is_waited_for,
+    ),
+    (
         "a_steady_run_that_fails_leaves_no_cgroup",
         a_failed_run_leaves_none,
     ),
@@ -190,6 +194,24 @@ fn the_next_run_removes_the_cgroup() {
     assert!(!cgroup(lab).exists());
     next.signal(Signal::SIGINT);
     next.child.wait().expect("wait for the lab");
+}
+
+/// On a busy machine they do so long after they have been killed.
+fn what_ends_late_is_waited_for() {
+    let _guard = run::alone();
+    let mut gone = Command::new("true").spawn().expect("start a process");
+    gone.wait().expect("wait for it");
+    let group = cgroup(gone.id());
+    fs::create_dir(&group).expect("make a cgroup");
+    let mut late = Command::new("sleep").arg("3").spawn().expect("start a process");
+    fs::write(group.join("cgroup.procs"), late.id().to_string()).expect("move it there");
+    let waits = thread::spawn(move || late.wait());
+
+    let mut next = Run::in_the_middle(&[]);
+    assert!(!group.exists());
+    next.signal(Signal::SIGINT);
+    next.child.wait().expect("wait for the lab");
+    waits.join().expect("a thread").expect("wait for the process");
 }
 
 /// Has a lab fail; returns its id and what it says.
