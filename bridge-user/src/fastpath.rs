@@ -70,6 +70,11 @@ fn folder(state: &Folder) -> Result<PathBuf> {
 }
 
 impl FastPath {
+    /// Whether the calling thread's network namespace has one, whole or half made.
+    pub fn is_there(state: &Folder) -> Result<bool> {
+        Ok(folder(state)?.is_dir())
+    }
+
     /// Opens that of the calling thread's network namespace, if there is one.
     pub fn open(state: &Folder) -> Result<Option<Self>> {
         let folder = folder(state)?;

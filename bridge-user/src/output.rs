@@ -19,7 +19,7 @@ use tapbridge::{
     fdb::Entry,
     monitor::Event,
     run::{Change, Notice, Vanished},
-    show::{BridgeOverview, Overview, PortOverview},
+    show::{BridgeOverview, Overview},
     stats::{BridgeStatistics, Count, PortStatistics, Statistics},
 };
 
@@ -236,6 +236,14 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
         Notice::Failed(failure) => error(&format!("{failure}; trying again"), as_json),
         Notice::LeftAlone(entry) => error(&entry.error, as_json),
         Notice::Vanished(vanished) if as_json => json(vanished)?,
+        Notice::Vanished(Vanished { master, ports, .. }) if master.is_empty() => {
+            let text = format!(
+                "the programs on {0} are gone though no command has detached them: their bpffs was unmounted, or their \
+                 folder removed; their bridges go on without them, and 'tapbridge attach {0}' attaches them again",
+                ports.join(" ")
+            );
+            error(&text, as_json);
+        }
         Notice::Vanished(Vanished { master, ports, .. }) => {
             let text = format!(
                 "bridge {master}: is gone though no command has removed it: its bpffs was unmounted, or its folder \
@@ -341,9 +349,9 @@ fn show_accelerated(bridge: &fastpath::overview::BridgeOverview) -> Result<()> {
         let hooks = if port.hooks.is_empty() {
             "-".to_owned()
         } else {
-            port.hooks.join(" + ")
+            let auto = port.hook == Some("auto");
+            hooks(&port.hooks, auto, port.hook_changes, port.hook_changed)
         };
-        let auto = if port.hook == Some("auto") { " (auto)" } else { "" };
         let bypass = if port.bypass_netfilter {
             ", passes netfilter by"
         } else {
@@ -352,7 +360,7 @@ fn show_accelerated(bridge: &fastpath::overview::BridgeOverview) -> Result<()> {
         table.row([
             format!("  {}", port.ifname),
             port.kind.unwrap_or("-").to_owned(),
-            format!("{hooks}{auto}{bypass}"),
+            format!("{hooks}{bypass}"),
             port.state.to_owned(),
             port.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
         ]);
@@ -400,7 +408,12 @@ fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
         table.row([
             format!("  {}", port.ifname),
             port.kind.unwrap_or("-").to_owned(),
-            hooks(port),
+            hooks(
+                &port.hooks,
+                port.hook == "auto",
+                port.hook_changes,
+                port.hook_changed,
+            ),
             port.state.to_owned(),
             port.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
         ]);
@@ -418,15 +431,12 @@ fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
 }
 
 /// Such as "tcx (auto, changes: 3, last 12 s ago)".
-fn hooks(port: &PortOverview) -> String {
-    let hooks = port.hooks.join(" + ");
-    match port.hook_changed {
-        _ if port.hook != "auto" => hooks,
+fn hooks(names: &[&str], is_auto: bool, changes: u32, last: Option<u64>) -> String {
+    let hooks = names.join(" + ");
+    match last {
+        _ if !is_auto => hooks,
         None => format!("{hooks} (auto)"),
-        Some(seconds) => format!(
-            "{hooks} (auto, changes: {}, last {seconds} s ago)",
-            port.hook_changes
-        ),
+        Some(seconds) => format!("{hooks} (auto, changes: {changes}, last {seconds} s ago)"),
     }
 }
 

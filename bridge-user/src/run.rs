@@ -3,6 +3,7 @@
 //! It holds no state of its own that would be missed: when it ends, in whatever way, every port keeps the hooks that it
 //! has, and forwarding goes on.
 
+mod accelerated;
 mod keeper;
 
 use std::{
@@ -11,9 +12,13 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixDatagram},
     },
+    time::Duration,
 };
 
-use bridge_common::adaptive::INTERVAL;
+use bridge_common::{
+    adaptive::{Growth, INTERVAL},
+    counters::PassReason,
+};
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
@@ -21,6 +26,7 @@ use self::keeper::Keeper;
 use crate::{
     bridge::{Bridge, Unreadable},
     error::{Context as _, Error, Result},
+    fastpath::FastPath,
     netlink::Netlink,
     state::State,
 };
@@ -47,6 +53,7 @@ pub struct Vanished {
     pub event: &'static str,
     /// The bridge.
     pub master: String,
+    /// Empty where the ports were those of Linux bridges, which go on without us.
     /// Its ports, by the names they had when they were attached.
     pub ports: Vec<String>,
 }
@@ -82,6 +89,46 @@ pub struct Change {
     pub xdp_costs_ns: u64,
 }
 
+impl Change {
+    /// Of a port that has this growth, and has XDP from now on or has it no more.
+    fn new(
+        ifname: String,
+        master: String,
+        hooks: Vec<&'static str>,
+        hook_changes: u32,
+        growth: &Growth,
+        xdp: bool,
+        interval: Duration,
+    ) -> Self {
+        let Growth {
+            frames,
+            passed_up,
+            vhost_net,
+            bulk,
+        } = *growth;
+        let balance = growth.balance(!xdp);
+        Self {
+            event: "hook",
+            ifname,
+            master,
+            hooks,
+            hook_changes,
+            reason: if vhost_net > 0 {
+                PassReason::VhostNet.name()
+            } else {
+                "cost"
+            },
+            interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
+            frames,
+            passed_up,
+            bulk_frames: bulk.frames,
+            bulk_bytes: bulk.bytes,
+            xdp_saves_ns: balance.saved,
+            xdp_costs_ns: balance.spent,
+        }
+    }
+}
+
 /// Looks after all bridges of the calling thread's network namespace, those that come later included, until `end` is
 /// done or `report` fails.
 pub async fn run<E: From<Error>>(
@@ -95,6 +142,9 @@ pub async fn run<E: From<Error>>(
     if let Some(locked) = state.lock_existing()? {
         for bridge in &mut Bridge::open_all(&locked)?.bridges {
             bridge.tidy(&netlink).await?;
+        }
+        if let Some(mut fast) = FastPath::open(&locked)? {
+            fast.tidy(&netlink.links().await?)?;
         }
     }
     let mut end = std::pin::pin!(end);

@@ -170,7 +170,7 @@ fn overview(bridge: &Reading, devices: &Devices, sysfs: &Sysfs) -> Result<Bridge
             kind: link.map(|link| if link.kind == Kind::Tap { "tap" } else { "other" }),
             hook: port.hook_mode().name(),
             hook_changes: port.hook_changes,
-            hook_changed: hook_changed(&port)?,
+            hook_changed: seconds_since(port.hook_changed_at)?,
             hooks,
             state: match link {
                 _ if port.has(flag::UNFINISHED) => "unfinished",
@@ -262,11 +262,11 @@ pub(crate) fn from_port(name: &str, batched: u64, sysfs: &Sysfs) -> Vec<Obstacle
     found
 }
 
-/// In seconds before now.
-fn hook_changed(port: &Port) -> Result<Option<u64>> {
-    if port.hook_changed_at == 0 {
+/// Seconds from a time since boot, in ns, until now; none of 0.
+pub(crate) fn seconds_since(time: u64) -> Result<Option<u64>> {
+    if time == 0 {
         return Ok(None);
     }
-    let ago = Duration::from_nanos(since_boot()?.saturating_sub(port.hook_changed_at));
+    let ago = Duration::from_nanos(since_boot()?.saturating_sub(time));
     Ok(Some(ago.as_secs()))
 }

@@ -35,7 +35,7 @@ struct Bridged {
 }
 
 /// A Linux bridge that taps vm1, vm2 and so on are ports of.
-fn linux_bridge(taps: usize, netfilter: bool) -> Switch {
+pub fn linux_bridge(taps: usize, netfilter: bool) -> Switch {
     let switch = Switch::detached(taps);
     for call in ["iptables", "ip6tables", "arptables"] {
         // Missing where the kernel has no br_netfilter.
@@ -53,7 +53,7 @@ fn linux_bridge(taps: usize, netfilter: bool) -> Switch {
 }
 
 /// Makes the taps known to the bridge.
-fn introduce(taps: &[&Tap]) {
+pub fn introduce(taps: &[&Tap]) {
     for (number, tap) in (1..).zip(taps) {
         let hello = hello(number);
         send(tap, &hello);

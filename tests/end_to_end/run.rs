@@ -1,6 +1,7 @@
 //! `run`: hooks that follow the traffic, and what must not happen meanwhile.
 
 use std::{
+    fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -10,22 +11,28 @@ use aya::maps::{Array, Map, MapData};
 use lab::{Tap, VnetHeader};
 use serde_json::{Value, json};
 use tapbridge::common::{
+    adaptive::INTERVAL,
     layout::map,
     port::{Port, flag},
 };
 
-use crate::support::{
-    bpffs,
-    frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
-    program::{ip, link, run, wait},
-    random::Random,
-    running::{LIMIT, Running},
-    switch::{Switch, command_in, unique},
-    wire::{assert_receives, receive, send, send_with},
+use crate::{
+    fastpath::{introduce, linux_bridge},
+    support::{
+        bpffs,
+        frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
+        program::{ip, link, run, wait},
+        random::Random,
+        running::{LIMIT, Running},
+        switch::{Switch, command_in, unique},
+        wire::{assert_receives, receive, send, send_with},
+    },
 };
 
 crate::tests![
     xdp_goes_off_a_bulk_sender_and_comes_back,
+    hooks_of_a_linux_bridges_ports_follow_their_traffic,
+    a_linux_bridges_ports_that_lost_their_pins_are_told_of,
     ports_with_a_hook_of_their_own_are_left_alone,
     bridges_that_come_and_go_are_looked_after,
     no_frame_is_lost_or_overtaken_while_hooks_change,
@@ -130,6 +137,54 @@ fn xdp_goes_off_a_bulk_sender_and_comes_back() {
         xdp + tcx + stats.port("vm1").flooded.frames
     );
     assert_eq!(stats.port("vm1").bulk.frames, stats.port("vm1").gso_frames);
+}
+
+fn hooks_of_a_linux_bridges_ports_follow_their_traffic() {
+    let switch = linux_bridge(2, false);
+    switch.ok("attach --master br0");
+    let [vm1, vm2] = switch.taps();
+    introduce(&[vm1, vm2]);
+    let running = Running::start(&switch);
+    let change = send_until_change(&running, vm1, vm2, &bulk(1, 2));
+    assert_eq!(
+        (&change["ifname"], &change["master"], &change["hooks"]),
+        (&json!("vm1"), &json!("br0"), &json!(["tcx"]))
+    );
+    assert!(!has_program("vm1") && has_program("vm2"));
+    assert!(switch.ok("show").contains("tcx (auto, changes: 1, last "));
+
+    let change = send_until_change(&running, vm1, vm2, &short(1, 2));
+    assert_eq!((&change["ifname"], &change["hooks"]), (&json!("vm1"), &both()));
+    assert!(has_program("vm1"));
+    // What a command has said stays.
+    switch.ok("attach vm1 --hook tcx");
+    for _ in 0..20_000 {
+        let (header, frame) = short(1, 2);
+        send_with(vm1, &header, &frame);
+        receive(vm2);
+    }
+    assert!(running.change().is_none() && !has_program("vm1"));
+}
+
+fn a_linux_bridges_ports_that_lost_their_pins_are_told_of() {
+    let switch = linux_bridge(2, false);
+    switch.ok("attach --master br0");
+    let running = Running::start(&switch);
+    // It has seen them when it has looked once.
+    thread::sleep(2 * INTERVAL);
+    fs::remove_dir_all(switch.state()).expect("remove the pins");
+    let deadline = Instant::now() + LIMIT;
+    let told = loop {
+        match running.change() {
+            Some(told) => break told,
+            None => assert!(Instant::now() < deadline, "nothing is told in {LIMIT:?}"),
+        }
+        thread::sleep(INTERVAL);
+    };
+    assert_eq!(
+        (&told["event"], &told["ports"]),
+        (&json!("vanished"), &json!(["vm1", "vm2"]))
+    );
 }
 
 fn ports_with_a_hook_of_their_own_are_left_alone() {

@@ -20,7 +20,7 @@ use crate::{
     error::Result,
     netlink::{BridgeEntry, Kind, Link},
     problem::Problem,
-    show::{self, Obstacle},
+    show::{self, Obstacle, seconds_since},
     sysfs::Sysfs,
 };
 
@@ -53,6 +53,8 @@ pub struct PortOverview {
     pub hooks: Vec<&'static str>,
     /// How often `run` has changed them since the port was attached.
     pub hook_changes: u32,
+    /// How many seconds ago it did so last; none if never.
+    pub hook_changed: Option<u64>,
     /// Whether no rule of netfilter is meant for frames between it and others of which the same has been said.
     pub bypass_netfilter: bool,
     /// "up", "down", "no carrier" or "gone".
@@ -204,6 +206,7 @@ impl FastPath {
             hook: port.map(|port| port.hook_mode().name()),
             hooks: meets,
             hook_changes: port.map_or(0, |port| port.hook_changes),
+            hook_changed: seconds_since(port.map_or(0, |port| port.hook_changed_at))?,
             bypass_netfilter: port.is_some_and(|port| port.has(flag::BYPASS_NETFILTER)),
             state: match link {
                 None => "gone",

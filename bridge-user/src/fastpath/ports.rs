@@ -146,6 +146,19 @@ impl FastPath {
         }
     }
 
+    /// Switches XDP of an attached port on or off, as its traffic fits.
+    pub(crate) fn adapt(&mut self, device: &Link, port: Port, xdp: bool, now: u64) -> Result<Port> {
+        let has_xdp = port.has(flag::XDP);
+        let after = Port {
+            flags: port.flags & !flag::XDP | if xdp { flag::XDP } else { 0 },
+            hook_changes: port.hook_changes.saturating_add(1),
+            hook_changed_at: now,
+            ..port
+        };
+        self.set_xdp(device, after, has_xdp)?;
+        Ok(after)
+    }
+
     /// Puts a port back to what it was `before`, if it was one; nothing may be in the way.
     pub(crate) fn undo(&mut self, device: &Link, before: Option<Port>) -> Result<()> {
         match before {

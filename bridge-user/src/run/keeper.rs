@@ -7,14 +7,15 @@ use std::{
 
 use bridge_common::{
     adaptive::{Choice, Growth},
-    counters::{PassReason, PortCounters},
+    counters::PortCounters,
     port::flag,
 };
 
-use super::{Change, Notice, Vanished};
+use super::{Change, Notice, Vanished, accelerated::Accelerated};
 use crate::{
     bridge::{Bridge, Reading},
     error::{Error, Result},
+    fastpath::FastPath,
     link::refuse_other_xdp,
     netlink::Netlink,
     port::{hooks, recorded_name},
@@ -27,6 +28,8 @@ pub(super) struct Keeper<'state> {
     netlink: Netlink,
     /// By name.
     bridges: BTreeMap<String, Kept>,
+    /// Ports of Linux bridges.
+    accelerated: Accelerated,
     /// All there were when they were opened last, others' too.
     seen: BTreeMap<String, u64>,
     start: Instant,
@@ -73,6 +76,7 @@ impl<'state> Keeper<'state> {
             state,
             netlink,
             bridges: BTreeMap::new(),
+            accelerated: Accelerated::default(),
             seen: BTreeMap::new(),
             start: Instant::now(),
             last: Duration::ZERO,
@@ -113,10 +117,50 @@ impl<'state> Keeper<'state> {
                 _ => {}
             }
         }
+        failures.extend(self.look_at_accelerated(now, interval, &mut notices).await.err());
         for error in failures {
             notices.extend(self.failed(error, now));
         }
         notices
+    }
+
+    /// The same, of ports of Linux bridges.
+    async fn look_at_accelerated(
+        &mut self,
+        now: Duration,
+        interval: Duration,
+        notices: &mut Vec<Notice>,
+    ) -> Result<()> {
+        let Some(folder) = self.state.read()? else {
+            notices.extend(self.accelerated.vanished().map(Notice::Vanished));
+            return Ok(());
+        };
+        if !FastPath::is_there(&folder)? {
+            notices.extend(self.accelerated.vanished().map(Notice::Vanished));
+            return Ok(());
+        }
+        for wanted in self.accelerated.observe(&folder, now)? {
+            // A command is at work: the next look tells.
+            let Some(locked) = self.state.lock_if_free()? else {
+                return Ok(());
+            };
+            let changed = wanted.change(&locked, &self.netlink, interval).await;
+            let Some(choice) = self.accelerated.choice(wanted.ifindex) else {
+                continue;
+            };
+            match changed {
+                Ok(Some(change)) => {
+                    choice.changed(wanted.xdp, now);
+                    notices.push(Notice::Changed(change));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    choice.failed(now);
+                    notices.extend(self.failed(error, now));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The same failure can come with every look; once a minute is enough.
@@ -184,32 +228,15 @@ impl<'state> Keeper<'state> {
             refuse_other_xdp(link)?;
         }
         let port = bridge.adapt_hooks(slot, link, wanted.xdp)?;
-        let Growth {
-            frames,
-            passed_up,
-            vhost_net,
-            bulk,
-        } = wanted.growth;
-        let balance = wanted.growth.balance(!wanted.xdp);
-        Ok(Some(Change {
-            event: "hook",
-            ifname: link.name.clone(),
-            master: name.to_owned(),
-            hooks: hooks(&port),
-            hook_changes: port.hook_changes,
-            reason: if vhost_net > 0 {
-                PassReason::VhostNet.name()
-            } else {
-                "cost"
-            },
-            interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
-            frames,
-            passed_up,
-            bulk_frames: bulk.frames,
-            bulk_bytes: bulk.bytes,
-            xdp_saves_ns: balance.saved,
-            xdp_costs_ns: balance.spent,
-        }))
+        Ok(Some(Change::new(
+            link.name.clone(),
+            name.to_owned(),
+            hooks(&port),
+            port.hook_changes,
+            &wanted.growth,
+            wanted.xdp,
+            interval,
+        )))
     }
 }
 

@@ -1,0 +1,179 @@
+//! Ports of Linux bridges: reads what they have received, and finds those that their hooks do not fit.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
+
+use bridge_common::{
+    Hook,
+    adaptive::{Choice, Growth},
+    counters::{PathCounters, Traffic},
+    fastpath::PortCounters,
+    forwarding::Reason,
+    port::flag,
+};
+
+use super::{Change, Vanished};
+use crate::{
+    error::Result,
+    fastpath::{FastPath, operations::hooks, recorded_name},
+    link::refuse_other_xdp,
+    netlink::Netlink,
+    port::since_boot,
+    state::{Folder, Locked},
+};
+
+/// The ports of `--hook auto` of a network namespace's fast path.
+#[derive(Default)]
+pub(super) struct Accelerated {
+    /// As it was opened last.
+    fast: Option<FastPath>,
+    /// By index of the device.
+    ports: BTreeMap<u32, Kept>,
+}
+
+struct Kept {
+    choice: Choice,
+    /// When they were read last.
+    counters: PortCounters,
+    forwarded: PathCounters,
+}
+
+/// A change that is called for.
+pub(super) struct Wanted {
+    pub(super) ifindex: u32,
+    pub(super) xdp: bool,
+    growth: Growth,
+}
+
+impl Accelerated {
+    /// Reads the counters, and finds the ports whose hooks do not fit.
+    pub(super) fn observe(&mut self, folder: &Folder, now: Duration) -> Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        self.fast = FastPath::open(folder)?;
+        let Some(fast) = &self.fast else {
+            self.ports.clear();
+            return Ok(wanted);
+        };
+        let mut ports = fast.ports()?;
+        ports.retain(|(_, port)| port.has(flag::ACTIVE | flag::AUTO));
+        self.ports
+            .retain(|ifindex, _| ports.iter().any(|(index, _)| index == ifindex));
+        if ports.is_empty() {
+            return Ok(wanted);
+        }
+        let mut forwarded = BTreeMap::<u32, PathCounters>::new();
+        for (path, counters) in fast.paths()? {
+            *forwarded.entry(path.from).or_default() += counters;
+        }
+        for (ifindex, port) in ports {
+            let xdp = port.has(flag::XDP);
+            let counters = fast.counters(ifindex)?;
+            let forwarded = forwarded.remove(&ifindex).unwrap_or_default();
+            let new = || Kept {
+                choice: Choice::new(xdp),
+                counters,
+                forwarded,
+            };
+            let kept = match self.ports.entry(ifindex) {
+                Entry::Vacant(place) => place.insert(new()),
+                Entry::Occupied(place) => {
+                    let kept = place.into_mut();
+                    // A command has changed the hooks.
+                    if kept.choice.xdp() != xdp {
+                        *kept = new();
+                    }
+                    kept
+                }
+            };
+            let growth = kept.growth(xdp, &counters, &forwarded);
+            (kept.counters, kept.forwarded) = (counters, forwarded);
+            if let Some(xdp) = kept.choice.observe(&growth, now) {
+                wanted.push(Wanted { ifindex, xdp, growth });
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// The pins are gone. A command takes the ports out first; if it has not, they went by themselves.
+    pub(super) fn vanished(&mut self) -> Option<Vanished> {
+        self.ports.clear();
+        let ports = self.fast.take()?.ports().unwrap_or_default();
+        let names: Vec<String> = ports
+            .iter()
+            .filter(|(_, port)| port.has(flag::ACTIVE))
+            .map(|(_, port)| recorded_name(port))
+            .collect();
+        (!names.is_empty()).then_some(Vanished {
+            event: "vanished",
+            master: String::new(),
+            ports: names,
+        })
+    }
+
+    pub(super) fn choice(&mut self, ifindex: u32) -> Option<&mut Choice> {
+        self.ports.get_mut(&ifindex).map(|kept| &mut kept.choice)
+    }
+}
+
+impl Kept {
+    /// What XDP meets, or would meet: without it, what is left to the bridge would be left by XDP too, which tells
+    /// nothing for it.
+    fn growth(&self, xdp: bool, counters: &PortCounters, forwarded: &PathCounters) -> Growth {
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        let passed = |counters: &PortCounters| counters.left[Hook::Xdp as usize].iter().sum::<u64>();
+        let vhost = |counters: &PortCounters| counters.left[Hook::Xdp as usize][Reason::VhostNet as usize];
+        let left = since(counters.left_traffic.frames, self.counters.left_traffic.frames);
+        Growth {
+            frames: since(forwarded.total().frames, self.forwarded.total().frames)
+                + if xdp { left } else { 0 },
+            passed_up: since(passed(counters), passed(&self.counters)),
+            vhost_net: since(vhost(counters), vhost(&self.counters)),
+            bulk: Traffic {
+                frames: since(counters.bulk.frames, self.counters.bulk.frames),
+                bytes: since(counters.bulk.bytes, self.counters.bulk.bytes),
+            },
+        }
+    }
+}
+
+impl Wanted {
+    /// Makes the change, if the port is still what it was.
+    pub(super) async fn change(
+        &self,
+        locked: &Locked,
+        netlink: &Netlink,
+        interval: Duration,
+    ) -> Result<Option<Change>> {
+        let Some(mut fast) = FastPath::open(locked)? else {
+            return Ok(None);
+        };
+        let Some(port) = fast.port(self.ifindex)? else {
+            return Ok(None);
+        };
+        if !port.has(flag::ACTIVE | flag::AUTO) || port.has(flag::XDP) == self.xdp {
+            return Ok(None);
+        }
+        let Some(link) = netlink.link_at(self.ifindex).await? else {
+            return Ok(None);
+        };
+        if self.xdp {
+            refuse_other_xdp(&link)?;
+        }
+        let master = match link.master {
+            Some(master) => netlink.link_at(master).await?,
+            None => None,
+        };
+        let port = fast.adapt(&link, port, self.xdp, since_boot()?)?;
+        Ok(Some(Change::new(
+            link.name,
+            master.map_or_else(String::new, |master| master.name),
+            hooks(&port),
+            port.hook_changes,
+            &self.growth,
+            self.xdp,
+            interval,
+        )))
+    }
+}
