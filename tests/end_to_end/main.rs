@@ -15,6 +15,7 @@ mod interrupted;
 mod learning;
 mod mtu;
 mod native;
+mod oracle;
 mod order;
 mod ports;
 mod queueing;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         trials("learning", learning::TESTS, lacking),
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
+        trials("oracle", oracle::TESTS, lacking),
         trials("order", order::TESTS, two_cpus.as_deref()),
         trials("ports", ports::TESTS, lacking),
         trials("queueing", queueing::TESTS, lacking),
@@ -113,6 +115,7 @@ fn main() -> ExitCode {
         trials("vlan", vlan::TESTS, lacking),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    oracle::remove_all();
     drop(bpffs);
     conclusion.exit_code()
 }

@@ -127,6 +127,11 @@ impl Reason {
         Self::Steering,
     ];
 
+    /// Whether only XDP asks for it: tcx carries such frames.
+    pub const fn is_of_xdp_alone(self) -> bool {
+        self as u64 >= Self::Generic as u64
+    }
+
     /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,0 +1,501 @@
+//! A bridge with four taps, and what is done to it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::fd::AsRawFd as _,
+    process::{self, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bridge_common::{Hook, port::HookMode};
+use lab::{Entered, Namespace, Tap, VnetHeader, tap::IdleTap};
+use serde_json::Value;
+use tapbridge::{netlink::Netlink, sysfs::Sysfs};
+
+use super::{
+    record::{Arrival, Record, Snapshot},
+    site::Site,
+    sniffer::Sniffer,
+    traffic::{self, ALWAYS, BRIDGE, IN_TURN, Kind, SPECIAL},
+};
+use crate::support::{
+    frames::{BROADCAST, Mac, mac, text},
+    program::{happens, run},
+};
+
+pub const TAPS: u8 = 4;
+/// Longer than anything is waited for that the kernel does by itself.
+const LIMIT: Duration = Duration::from_mins(1);
+/// Bytes of the header before every frame.
+const HEADER: u64 = VnetHeader::LEN as u64;
+/// The beginning of a station's address.
+const STATIONS: [u8; 5] = [0x52, 0x54, 0, 0, 0];
+
+/// Who of the ports has the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Nobody.
+    Alone,
+    /// All, with tcx.
+    Tcx,
+    /// All, with both hooks.
+    Xdp,
+    /// The first with both hooks and the third with tcx.
+    Some,
+}
+
+impl Manner {
+    fn mode(self, number: u8) -> Option<HookMode> {
+        match (self, number) {
+            (Self::Tcx, _) | (Self::Some, 3) => Some(HookMode::Tcx),
+            (Self::Xdp, _) | (Self::Some, 1) => Some(HookMode::Xdp),
+            _ => None,
+        }
+    }
+}
+
+/// Something that is done. Taps and stations are numbers: tap n is vm*n*, where station n is in the beginning.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A command that succeeds.
+    Run(String),
+    /// A command that succeeds in all runs or in none.
+    Try(String),
+    /// Something is written into a setting under /proc/sys.
+    Sysctl(&'static str, &'static str),
+    /// Something is written into a setting under /sys/class/net.
+    Sysfs(&'static str, &'static str),
+    /// A station sends from a tap, once, to another one, or to all if that is 0.
+    Send { tap: u8, from: u8, to: u8 },
+    /// A station sends from the device of the packet socket that was opened first.
+    SendFromOutside { from: u8, to: u8 },
+    /// Some time passes.
+    Wait(Duration),
+    /// The process that holds a tap ends; the tap stays.
+    Close(u8),
+    /// Another process takes the tap.
+    Open(u8),
+    /// A tap is deleted, and another one of its name becomes a port.
+    Remake(u8),
+    /// The same with two queues.
+    RemakeWithQueues(u8),
+    /// A tap is moved to another network namespace.
+    MoveAway(u8),
+    /// A packet socket is opened at a device; at all, if it has no name.
+    Listen(&'static str),
+    /// All packet sockets are closed.
+    Unlisten,
+    /// Another device's port gets the fast path, with tcx.
+    Attach(&'static str),
+    /// From now on frames take some time.
+    Slow,
+    /// From now on it can't be foreseen what devices count.
+    Uncounted,
+    /// It is waited until a port's spanning-tree state is this one.
+    UntilState(&'static str, &'static str),
+    /// One station sends to another, which is silent, until the bridge forgets that.
+    UntilForgotten { from: u8, silent: u8 },
+}
+
+/// A namespace with a bridge, and what it has been seen to do. What is made there goes when this is dropped.
+pub struct Rig<'site> {
+    site: &'site Site,
+    taps: BTreeMap<u8, Vec<Tap>>,
+    idle: BTreeMap<u8, IdleTap>,
+    sniffers: Vec<Sniffer>,
+    elsewhere: Vec<Namespace>,
+    rounds: usize,
+    slow: bool,
+    counted: bool,
+    record: Record,
+    _entered: Entered,
+}
+
+impl<'site> Rig<'site> {
+    pub fn new(site: &'site Site, manner: Manner) -> Self {
+        let mut rig = Self {
+            site,
+            taps: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            sniffers: Vec::new(),
+            elsewhere: Vec::new(),
+            rounds: 0,
+            slow: false,
+            counted: true,
+            record: Record::default(),
+            _entered: site.namespace.enter().expect("enter the namespace"),
+        };
+        for call in ["iptables", "ip6tables", "arptables"] {
+            // Missing where the kernel has no br_netfilter.
+            let _ = fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{call}"), "0");
+        }
+        // With snooping it sends reports of its own.
+        rig.run(&format!(
+            "ip link add br0 address {} up type bridge mcast_snooping 0",
+            text(BRIDGE)
+        ));
+        for number in 1..=TAPS {
+            rig.make_tap(number, false);
+            if let Some(mode) = manner.mode(number) {
+                rig.attach(&format!("vm{number}"), mode);
+            }
+        }
+        for number in 1..=TAPS {
+            rig.send(number, number, 0);
+        }
+        rig.round("the beginning");
+        rig
+    }
+
+    pub fn take_step(&mut self, step: &Step) {
+        match step {
+            Step::Run(command) => {
+                self.run(command);
+            }
+            Step::Try(command) => {
+                let (_, success) = execute(command);
+                self.round(&format!("{command}: {success}"));
+                return;
+            }
+            Step::Sysctl(setting, value) => {
+                let path = format!("/proc/sys/{setting}");
+                fs::write(&path, value).unwrap_or_else(|error| panic!("write {path}: {error}"));
+            }
+            Step::Sysfs(setting, value) => {
+                let sysfs = Sysfs::open().expect("mount sysfs");
+                let path = sysfs.path(&format!("class/net/{setting}"));
+                fs::write(&path, value).unwrap_or_else(|error| panic!("write {setting}: {error}"));
+            }
+            Step::Send { tap, from, to } => {
+                self.send(*tap, *from, *to);
+                self.snapshot(format!("{step:?}"));
+                return;
+            }
+            Step::SendFromOutside { from, to } => {
+                let number = u32::try_from(self.record.sent.len()).expect("not so many frames");
+                let (_, frame) = traffic::frame(Kind::Complete, mac(*from), mac(*to), number);
+                let place = self.sniffers[0].device.clone();
+                self.record.sent.push((place, format!("{step:?}")));
+                self.sniffers[0].send(&frame);
+                self.pause();
+                return;
+            }
+            Step::Wait(time) => thread::sleep(*time),
+            Step::Close(number) => {
+                let tap = self.take(*number);
+                self.idle.insert(*number, tap.close().expect("close a tap"));
+                until_carrier_is_known(*number, "disabled");
+            }
+            Step::Open(number) => {
+                let idle = self.idle.remove(number).expect("a tap that was closed");
+                let tap = idle.open().expect("open a tap again");
+                self.taps.insert(*number, vec![tap]);
+                until_carrier_is_known(*number, "forwarding");
+                // What waits was sent before.
+                self.collect();
+            }
+            Step::Remake(number) | Step::RemakeWithQueues(number) => {
+                drop(self.take(*number));
+                self.make_tap(*number, matches!(step, Step::RemakeWithQueues(_)));
+            }
+            Step::MoveAway(number) => {
+                let namespace = Namespace::anonymous().expect("another namespace");
+                let file = namespace.run(|| File::open("/proc/thread-self/ns/net"));
+                let file = file.expect("the namespace's file");
+                let path = format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd());
+                self.run(&format!("ip link set vm{number} netns {path}"));
+                self.elsewhere.push(namespace);
+            }
+            Step::Listen(device) => self.sniffers.push(Sniffer::open(device)),
+            Step::Unlisten => self.sniffers.clear(),
+            Step::Attach(device) => {
+                if !self.site.fast.borrow().ports().expect("ports").is_empty() {
+                    self.attach(device, HookMode::Tcx);
+                }
+            }
+            Step::Slow => {
+                self.slow = true;
+                return;
+            }
+            Step::Uncounted => {
+                self.counted = false;
+                return;
+            }
+            Step::UntilState(port, state) => {
+                let is_so = || port_state(port) == *state;
+                assert!(
+                    happens(LIMIT, is_so),
+                    "{port} does not become {state} in {LIMIT:?}"
+                );
+            }
+            Step::UntilForgotten { from, silent } => self.until_forgotten(*from, *silent),
+        }
+        self.round(&format!("{step:?}"));
+    }
+
+    /// What it has been seen to do.
+    pub fn finish(mut self) -> Record {
+        let fast = self.site.fast.borrow();
+        for (_, counters) in fast.paths().expect("paths") {
+            for hook in Hook::ALL {
+                self.record.forwarded[hook as usize] += counters.via[hook as usize].frames;
+            }
+        }
+        for (ifindex, _) in fast.ports().expect("ports") {
+            self.record.counters += fast.counters(ifindex).expect("counters");
+        }
+        drop(fast);
+        std::mem::take(&mut self.record)
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "commands run in its namespace, where the thread is"
+    )]
+    fn run(&self, command: &str) {
+        let (said, success) = execute(command);
+        assert!(success, "{command}: {said}");
+    }
+
+    fn take(&mut self, number: u8) -> Tap {
+        let mut queues = self.taps.remove(&number).expect("an open tap");
+        queues.swap_remove(0)
+    }
+
+    fn make_tap(&mut self, number: u8, several_queues: bool) {
+        let mut builder = Tap::builder(format!("vm{number}"));
+        if several_queues {
+            builder = builder.multi_queue();
+        }
+        let mut queues = vec![builder.open().expect("open a tap")];
+        if several_queues {
+            queues.push(queues[0].another_queue().expect("another queue"));
+        }
+        self.taps.insert(number, queues);
+        self.run(&format!(
+            "ip link set vm{number} address 52:54:00:00:01:0{number} master br0 up"
+        ));
+    }
+
+    fn attach(&self, device: &str, mode: HookMode) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let links = runtime
+            .block_on(async { Netlink::connect()?.links().await })
+            .expect("the devices");
+        let link = links.iter().find(|link| link.name == device).expect("the device");
+        self.site
+            .fast
+            .borrow_mut()
+            .attach(link, mode)
+            .expect("attach the fast path");
+    }
+
+    fn until_forgotten(&mut self, from: u8, silent: u8) {
+        let address = text(mac(silent));
+        let deadline = Instant::now() + LIMIT;
+        while fdb().iter().any(|entry| entry.contains(&address)) {
+            assert!(
+                Instant::now() < deadline,
+                "{address} is not forgotten in {LIMIT:?}"
+            );
+            // How many of these there are differs, so they have no place in the record.
+            let (header, frame) = traffic::frame(Kind::Partial, mac(from), mac(silent), u32::MAX);
+            let _ = self.taps[&from][0].send(&header, &frame);
+            self.collect();
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A station sends one frame from a tap.
+    fn send(&mut self, tap: u8, from: u8, to: u8) {
+        let to = if to == 0 { BROADCAST } else { mac(to) };
+        self.transmit(tap, Kind::Partial, mac(from), to);
+    }
+
+    fn transmit(&mut self, tap: u8, kind: Kind, from: Mac, to: Mac) {
+        let number = u32::try_from(self.record.sent.len()).expect("not so many frames");
+        let (header, frame) = traffic::frame(kind, from, to, number);
+        let place = format!("vm{tap}");
+        let Some(queues) = self.taps.get(&tap) else { return };
+        let result = queues[0].send(&header, &frame).map_err(|error| error.kind());
+        let what = format!("{kind:?} {} -> {}: {result:?}", text(from), text(to));
+        self.record.sent.push((place, what));
+        self.pause();
+    }
+
+    /// Every station sends to every other.
+    fn round(&mut self, step: &str) {
+        let turn = self.rounds;
+        self.rounds += 1;
+        let pairs = (1..=TAPS).flat_map(|from| (1..=TAPS).map(move |to| (from, to)));
+        for (index, (from, to)) in pairs.filter(|(from, to)| from != to).enumerate() {
+            let in_turn = IN_TURN[(turn + index) % IN_TURN.len()];
+            for kind in ALWAYS.into_iter().chain([in_turn]) {
+                self.transmit(from, kind, mac(from), mac(to));
+            }
+        }
+        let from = 1 + u8::try_from(turn).expect("few rounds") % TAPS;
+        for (source, destination) in SPECIAL {
+            self.transmit(from, Kind::Complete, source.unwrap_or(mac(from)), destination);
+        }
+        self.transmit(from, Kind::ArpRequest, mac(from), BROADCAST);
+        for from in 1..=TAPS {
+            self.transmit(from, Kind::Complete, mac(from), BROADCAST);
+        }
+        if self.slow {
+            thread::sleep(Duration::from_millis(100));
+            self.collect();
+        }
+        self.snapshot(step.into());
+    }
+
+    /// Takes what has come of the last frame.
+    fn pause(&mut self) {
+        if self.slow {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.collect();
+    }
+
+    /// Notes all that has come.
+    fn collect(&mut self) {
+        let mut arrivals = Vec::new();
+        for (number, queues) in &self.taps {
+            for queue in queues {
+                while let Some((header, frame)) = queue.receive(Duration::ZERO).expect("receive") {
+                    arrivals.push((format!("vm{number}"), header, frame));
+                }
+            }
+        }
+        for sniffer in &self.sniffers {
+            for (outgoing, frame) in sniffer.heard() {
+                let direction = if outgoing { "out" } else { "in" };
+                arrivals.push((
+                    format!("a packet socket at {:?}, {direction}", sniffer.device),
+                    VnetHeader::none(),
+                    frame,
+                ));
+            }
+        }
+        for (place, header, frame) in arrivals {
+            self.note(place, header, frame);
+        }
+    }
+
+    fn note(&mut self, place: String, header: VnetHeader, frame: Vec<u8>) {
+        let number = match traffic::number(&frame) {
+            Some(number) if (number as usize) < self.record.sent.len() => number,
+            // What the bridge answers in a station's name belongs to the last frame; what it sends itself, to none.
+            None if frame[6..11] == STATIONS && frame[11] != BRIDGE[5] => {
+                u32::try_from(self.record.sent.len() - 1).expect("not so many frames")
+            }
+            _ => return,
+        };
+        self.record.order.entry(place.clone()).or_default().push(number);
+        let header = header.to_bytes();
+        let arrival = Arrival { place, header, frame };
+        self.record.arrivals.entry(number).or_default().push(arrival);
+    }
+
+    fn snapshot(&mut self, step: String) {
+        let counters = if self.counted {
+            self.counters()
+        } else {
+            BTreeMap::new()
+        };
+        let fdb = fdb();
+        self.record.snapshots.push(Snapshot { step, fdb, counters });
+    }
+}
+
+impl Rig<'_> {
+    /// What `ip -s link` shows of each device.
+    fn counters(&self) -> BTreeMap<String, Value> {
+        let Value::Array(devices) = json("ip -s -j link show") else {
+            panic!("no list of devices");
+        };
+        let paths = self.site.fast.borrow().paths().expect("paths");
+        let counters = devices.into_iter().map(|mut device| {
+            let name = device["ifname"].as_str().expect("a name").to_owned();
+            let to_it = paths.iter().filter(|(path, _)| device["ifindex"] == path.to);
+            let native: u64 = to_it
+                .map(|(_, counters)| counters.via[Hook::Xdp as usize].frames)
+                .sum();
+            let mut counters = device["stats64"].take();
+            // Of a native frame a tap counts the header too that its reader gets (`tun_put_user_xdp`).
+            let bytes = counters["tx"]["bytes"].as_u64().expect("bytes");
+            counters["tx"]["bytes"] = (bytes - HEADER * native).into();
+            (name, counters)
+        });
+        counters.collect()
+    }
+}
+
+impl Drop for Rig<'_> {
+    fn drop(&mut self) {
+        let mut fast = self.site.fast.borrow_mut();
+        for (ifindex, _) in fast.ports().into_iter().flatten() {
+            let _ = fast.detach(ifindex);
+        }
+        self.sniffers.clear();
+        self.taps.clear();
+        self.idle.clear();
+        for device in json("ip -j link show").as_array().into_iter().flatten() {
+            let name = device["ifname"].as_str().unwrap_or_default();
+            if name != "lo" {
+                execute(&format!("ip link delete {name}"));
+            }
+        }
+        execute("nft flush ruleset");
+    }
+}
+
+/// Runs a command: what it said, and whether it succeeded.
+fn execute(words: &str) -> (String, bool) {
+    let mut words = words.split_whitespace();
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
+    let output = run(command);
+    (output.to_string(), output.status.success())
+}
+
+fn json(words: &str) -> Value {
+    let mut words = words.split_whitespace();
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
+    run(command).json()
+}
+
+/// The entries of all databases, without their ages.
+fn fdb() -> Vec<String> {
+    let Value::Array(mut entries) = json("bridge -s -j fdb show") else {
+        panic!("no list of entries");
+    };
+    let mut entries: Vec<_> = entries
+        .iter_mut()
+        .map(|entry| {
+            let members = entry.as_object_mut().expect("an entry");
+            members.remove("used");
+            members.remove("updated");
+            entry.to_string()
+        })
+        .collect();
+    entries.sort();
+    entries
+}
+
+/// The bridge is told of a carrier some time later (`linkwatch_event`).
+fn until_carrier_is_known(number: u8, state: &str) {
+    let is_known = || port_state(&format!("vm{number}")) == state;
+    assert!(happens(LIMIT, is_known), "vm{number} is not {state} in {LIMIT:?}");
+}
+
+fn port_state(port: &str) -> String {
+    let ports = json(&format!("bridge -j link show dev {port}"));
+    ports[0]["state"].as_str().unwrap_or_default().to_owned()
+}
