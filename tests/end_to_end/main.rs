@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         trials("learning", learning::TESTS, lacking),
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
-        trials("oracle", oracle::TESTS, lacking),
+        trials("oracle", &oracle::TESTS.concat(), lacking),
         trials("order", order::TESTS, two_cpus.as_deref()),
         trials("ports", ports::TESTS, lacking),
         trials("queueing", queueing::TESTS, lacking),

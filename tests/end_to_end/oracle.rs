@@ -5,12 +5,17 @@
 //! What the runs observed must be equal: where each frame arrived, how often, its bytes and header, the order between two
 //! ports, the forwarding database, the counters of the devices.
 
+mod churn;
 mod record;
 mod rig;
 mod rows;
+mod sequences;
+mod shot;
 mod site;
 mod sniffer;
 mod traffic;
+
+use std::env;
 
 use bridge_common::{Hook, forwarding::Reason};
 
@@ -20,7 +25,15 @@ use self::{
     site::Site,
 };
 
-pub use self::{rows::TESTS, site::remove_all};
+pub use self::site::remove_all;
+
+pub const TESTS: [&[crate::Test]; 3] = [rows::TESTS, sequences::TESTS, churn::TESTS];
+
+/// How long a test goes on whose length is free; the environment may say so.
+fn seconds(default: u64) -> u64 {
+    let wished = env::var("TAPBRIDGE_ORACLE_SECONDS");
+    wished.map_or(default, |seconds| seconds.parse().expect("a number of seconds"))
+}
 
 /// Runs a script on the bridge alone and in each manner, and compares. With the fast path it must have met this reason to
 /// leave frames to the bridge, if one is given.

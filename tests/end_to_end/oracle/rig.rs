@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, OwnedFd},
     process::{self, Command},
     thread,
     time::{Duration, Instant},
@@ -16,8 +16,9 @@ use tapbridge::{netlink::Netlink, sysfs::Sysfs};
 
 use super::{
     record::{Arrival, Record, Snapshot},
+    shot::{self, Side},
     site::Site,
-    sniffer::Sniffer,
+    sniffer::{Sniffer, index},
     traffic::{self, ALWAYS, BRIDGE, IN_TURN, Kind, SPECIAL},
 };
 use crate::support::{
@@ -87,6 +88,10 @@ pub enum Step {
     Listen(&'static str),
     /// All packet sockets are closed.
     Unlisten,
+    /// A program of somebody else's that drops long frames is attached to a device with tcx.
+    Shoot(&'static str, Side),
+    /// All of these are detached.
+    Unshoot,
     /// Another device's port gets the fast path, with tcx.
     Attach(&'static str),
     /// From now on frames take some time.
@@ -105,6 +110,7 @@ pub struct Rig<'site> {
     taps: BTreeMap<u8, Vec<Tap>>,
     idle: BTreeMap<u8, IdleTap>,
     sniffers: Vec<Sniffer>,
+    shots: Vec<OwnedFd>,
     elsewhere: Vec<Namespace>,
     rounds: usize,
     slow: bool,
@@ -120,6 +126,7 @@ impl<'site> Rig<'site> {
             taps: BTreeMap::new(),
             idle: BTreeMap::new(),
             sniffers: Vec::new(),
+            shots: Vec::new(),
             elsewhere: Vec::new(),
             rounds: 0,
             slow: false,
@@ -210,6 +217,8 @@ impl<'site> Rig<'site> {
             }
             Step::Listen(device) => self.sniffers.push(Sniffer::open(device)),
             Step::Unlisten => self.sniffers.clear(),
+            Step::Shoot(device, side) => self.shots.push(shot::attach(index(device), *side)),
+            Step::Unshoot => self.shots.clear(),
             Step::Attach(device) => {
                 if !self.site.fast.borrow().ports().expect("ports").is_empty() {
                     self.attach(device, HookMode::Tcx);
@@ -233,6 +242,21 @@ impl<'site> Rig<'site> {
             Step::UntilForgotten { from, silent } => self.until_forgotten(*from, *silent),
         }
         self.round(&format!("{step:?}"));
+    }
+
+    /// A tap's first queue.
+    pub fn tap(&self, number: u8) -> &Tap {
+        &self.taps[&number][0]
+    }
+
+    /// How many frames went past the bridge from one tap to another, by hook.
+    pub fn forwarded(&self, from: u8, to: u8) -> [u64; Hook::ALL.len()] {
+        let [from, to] = [from, to].map(|number| self.tap(number).ifindex());
+        let paths = self.site.fast.borrow().paths().expect("paths");
+        let path = paths.iter().find(|(path, _)| (path.from, path.to) == (from, to));
+        path.map_or_else(Default::default, |(_, counters)| {
+            Hook::ALL.map(|hook| counters.via[hook as usize].frames)
+        })
     }
 
     /// What it has been seen to do.
@@ -279,7 +303,7 @@ impl<'site> Rig<'site> {
         ));
     }
 
-    fn attach(&self, device: &str, mode: HookMode) {
+    pub fn attach(&self, device: &str, mode: HookMode) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -443,6 +467,7 @@ impl Drop for Rig<'_> {
             let _ = fast.detach(ifindex);
         }
         self.sniffers.clear();
+        self.shots.clear();
         self.taps.clear();
         self.idle.clear();
         for device in json("ip -j link show").as_array().into_iter().flatten() {

@@ -8,8 +8,9 @@ use super::{
     compare,
     rig::Step::{
         self, Attach, Close, Listen, MoveAway, Open, Remake, RemakeWithQueues, Run, Send, SendFromOutside,
-        Slow, Sysctl, Sysfs, Try, Uncounted, Unlisten, UntilForgotten, UntilState, Wait,
+        Shoot, Slow, Sysctl, Sysfs, Try, Uncounted, Unlisten, Unshoot, UntilForgotten, UntilState, Wait,
     },
+    shot::Side,
 };
 
 /// A command that succeeds.
@@ -279,6 +280,16 @@ rows! {
         run("tc qdisc replace dev vm2 root pfifo"),
         run("tc qdisc replace dev vm2 root pfifo_fast"),
         run("tc qdisc replace dev vm2 root noqueue"),
+    ],
+    another_program_at_a_sender(Some(Reason::IngressFilter)): [
+        Shoot("vm1", Side::Ingress),
+        A_WHILE,
+        Unshoot,
+    ],
+    another_program_at_a_receiver(Some(Reason::EgressFilter)): [
+        Shoot("vm2", Side::Egress),
+        A_WHILE,
+        Unshoot,
     ],
     places_for_filters(None): [
         run("tc qdisc add dev vm1 clsact"),

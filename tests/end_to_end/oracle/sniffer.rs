@@ -27,19 +27,11 @@ impl Sniffer {
         assert!(fd >= 0, "a packet socket: {}", io::Error::last_os_error());
         // SAFETY: the kernel has just opened this descriptor for us.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let index = if device.is_empty() {
-            0
-        } else {
-            let name = CString::new(device).expect("a name");
-            // SAFETY: the call reads a string that ends with a zero.
-            let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-            assert_ne!(index, 0, "no device {device}");
-            index
-        };
+        let ifindex = if device.is_empty() { 0 } else { index(device) };
         let mut address = no_address();
         address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
         address.sll_protocol = EVERYTHING;
-        address.sll_ifindex = index.cast_signed();
+        address.sll_ifindex = ifindex.cast_signed();
         // SAFETY: the kernel reads one address of the length that it is told.
         let bound = unsafe { libc::bind(fd, (&raw const address).cast(), ADDRESS) };
         assert_eq!(bound, 0, "bind to {device:?}: {}", io::Error::last_os_error());
@@ -88,6 +80,15 @@ impl Sniffer {
             ));
         }
     }
+}
+
+/// A device's index in the calling thread's network namespace.
+pub fn index(device: &str) -> u32 {
+    let name = CString::new(device).expect("a name");
+    // SAFETY: the call reads a string that ends with a zero.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    assert_ne!(index, 0, "no device {device}");
+    index
 }
 
 fn no_address() -> libc::sockaddr_ll {

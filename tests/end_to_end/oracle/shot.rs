@@ -1,0 +1,97 @@
+//! A program of somebody else's at tcx: it drops frames that are longer than 1000 bytes.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+const PROG_LOAD: libc::c_long = 5;
+const LINK_CREATE: libc::c_long = 28;
+/// `BPF_PROG_TYPE_SCHED_CLS`
+const SCHED_CLS: u32 = 3;
+
+/// Where it is attached (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Side {
+    Ingress = 46,
+    Egress = 47,
+}
+
+/// `struct bpf_insn`; registers are the destination's number and 16 times the source's.
+#[repr(C)]
+struct Instruction {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+const fn instruction(code: u8, registers: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction {
+        code,
+        registers,
+        offset,
+        immediate,
+    }
+}
+
+const PROGRAM: [Instruction; 5] = [
+    // r2 = skb->len
+    instruction(0x61, 0x12, 0, 0),
+    // r0 = TCX_NEXT
+    instruction(0xb7, 0, 0, -1),
+    // if r2 <= 1000 goto exit
+    instruction(0xb5, 2, 1, 1000),
+    // r0 = TCX_DROP
+    instruction(0xb7, 0, 0, 2),
+    // exit
+    instruction(0x95, 0, 0, 0),
+];
+
+#[repr(C)]
+struct Load {
+    kind: u32,
+    instructions: u32,
+    address: u64,
+    license: u64,
+}
+
+#[repr(C)]
+struct Create {
+    program: u32,
+    ifindex: u32,
+    side: u32,
+    flags: u32,
+}
+
+/// Attaches it behind what is there, until the link is closed.
+pub fn attach(ifindex: u32, side: Side) -> OwnedFd {
+    let program = bpf(
+        PROG_LOAD,
+        &Load {
+            kind: SCHED_CLS,
+            instructions: u32::try_from(PROGRAM.len()).expect("few"),
+            address: PROGRAM.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+        },
+    );
+    bpf(
+        LINK_CREATE,
+        &Create {
+            program: program.as_raw_fd().cast_unsigned(),
+            ifindex,
+            side: side as u32,
+            flags: 0,
+        },
+    )
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &T) -> OwnedFd {
+    // SAFETY: the attributes are of the form that the command reads, and what they point to outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, mem::size_of::<T>()) };
+    assert!(fd >= 0, "bpf command {command}: {}", io::Error::last_os_error());
+    let fd = i32::try_from(fd).expect("a descriptor");
+    // SAFETY: the kernel has just opened this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
