@@ -55,6 +55,8 @@ pub struct Settings {
     pub tcx_program: u32,
     /// Cookie of the network namespace that the programs are for (`net->net_cookie`).
     pub cookie: u64,
+    /// Inode of that namespace, to find it by.
+    pub network_namespace: u64,
 }
 
 /// What the loader has noted of an attached port. Of it the programs read only [`crate::port::flag::BYPASS_NETFILTER`], where

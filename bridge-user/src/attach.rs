@@ -1,22 +1,21 @@
 //! `attach`: devices become ports of a bridge, all of them or none.
 
-use aya::programs::{SchedClassifier, TcAttachType};
 use bridge_common::{
     Hook,
-    layout::{DEFAULT_MAX_PORTS, program},
+    layout::DEFAULT_MAX_PORTS,
     port::{HookMode, INTERFACE_NAME, Port, flag},
 };
 use serde::Serialize;
 
 use crate::{
     bridge::{Bridge, Report, remove_folder},
-    error::{Context as _, Error, Result},
+    error::{Error, Result},
     fastpath::{
-        Wish,
+        FastPath, Wish,
         operations::{self, bridge_of, ports_of},
     },
     journal::{self, Journal},
-    link::refuse_other_xdp,
+    link::{refuse_other_xdp, refuse_strangers},
     netlink::{Kind, Link, Netlink},
     port::{Originals, hooks, recorded_name},
     problem::Devices,
@@ -101,6 +100,7 @@ pub async fn attach(
     for bridge in &Bridge::open_all(state)?.bridges {
         refuse_ports_of(bridge, &accelerated, "")?;
     }
+    refuse_accelerated(state, &own)?;
     let wish = Wish {
         mode: options.hook,
         bypass_netfilter: options.bypass_netfilter,
@@ -251,7 +251,7 @@ fn plan<'links>(
             interface: link.name.clone(),
         })?;
         if !matches!(port, Known::Attached(..)) {
-            refuse_other_bridges(link)?;
+            refuse_strangers(link)?;
         }
         let (gets_xdp, has_xdp) = match &port {
             Known::Attached(port, broken) => (
@@ -384,6 +384,25 @@ async fn undo(bridge: &mut Bridge<'_>, netlink: &Netlink, plans: &[Plan<'_>]) ->
     bridge.remove_ports(netlink, &new, |_| ()).await
 }
 
+/// Refuses devices that were ports of a Linux bridge when they were attached, and are still attached as such.
+fn refuse_accelerated(state: &Locked, wanted: &[&Link]) -> Result<()> {
+    let Some(fast) = FastPath::open(state)? else {
+        return Ok(());
+    };
+    for link in wanted {
+        if let Some(port) = fast.port(link.ifindex)?
+            && !fast.broken_hooks(link.ifindex, &port)?.contains(&Hook::Tcx)
+        {
+            return Err(Error::NotAPort {
+                name: link.name.clone(),
+                reason: "still attached as the port of a Linux bridge".into(),
+                next: format!("detach it first with 'tapbridge detach {}'", link.name),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Refuses devices that are ports of another bridge of ours.
 fn refuse_ports_of(bridge: &Bridge<'_>, wanted: &[&Link], own: &str) -> Result<()> {
     if bridge.name == own {
@@ -422,22 +441,4 @@ fn check_device(devices: &Devices, link: &Link) -> Result<()> {
         Some(claim) => refuse(claim.reason, claim.next),
         None => Ok(()),
     }
-}
-
-/// Refuses a device with a tcx program of ours, though no bridge at hand knows of it.
-fn refuse_other_bridges(link: &Link) -> Result<()> {
-    let (_, programs) =
-        SchedClassifier::query_tcx(&link.name, TcAttachType::Ingress).at(&link.name, "list tcx programs")?;
-    if programs
-        .iter()
-        .all(|info| info.name_as_str() != Some(program::TCX))
-    {
-        return Ok(());
-    }
-    Err(Error::NotAPort {
-        name: link.name.clone(),
-        reason: "already a port of a bridge in another state folder, or of one made by another version"
-            .into(),
-        next: "detach it there first; 'tapbridge show' and its option --state find it".into(),
-    })
 }

@@ -18,8 +18,8 @@ use crate::{
 pub struct Detached {
     /// The device.
     pub ifname: String,
-    /// The bridge that it was a port of.
-    pub bridge: String,
+    /// The bridge that it was a port of; none where a Linux bridge's port is gone, or no port any more.
+    pub bridge: Option<String>,
     /// Whether the device itself was gone already.
     pub gone: bool,
     /// Whether the device has its settings back that attach had changed. Not where the bridge's record of them can't be
@@ -36,9 +36,12 @@ pub struct Cleared {
     pub reason: String,
 }
 
-/// Removes bridges whose network namespace is gone: all, or one.
+/// Removes bridges whose network namespace is gone: all, or one; with all of them what accelerated others there.
 pub fn clear_abandoned(state: &Locked, only: Option<&str>) -> Result<Vec<Cleared>> {
     let mut cleared = Vec::new();
+    if only.is_none() {
+        FastPath::clear_abandoned(state)?;
+    }
     for name in state.bridges()? {
         if only.is_some_and(|only| only != name) {
             continue;
@@ -182,12 +185,17 @@ pub async fn detach_all(
     let links = netlink.links().await?;
     let mut reports = Vec::new();
     let mut unreadable = Vec::new();
-    if only.is_none()
-        && let Some(mut fast) = FastPath::open(state)?
-    {
-        let ports: Vec<u32> = fast.ports()?.into_iter().map(|(ifindex, _)| ifindex).collect();
-        let all = ports.len();
-        reports = fast.detach_ports(&links, &ports, |count| progress(count, all))?;
+    if only.is_none() {
+        match FastPath::open(state) {
+            Ok(Some(mut fast)) => {
+                let ports: Vec<u32> = fast.ports()?.into_iter().map(|(ifindex, _)| ifindex).collect();
+                let all = ports.len();
+                reports = fast.detach_ports(&links, &ports, |count| progress(count, all))?;
+            }
+            Ok(None) | Err(Error::OtherFastPath { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        FastPath::clear(state)?;
     }
     for name in names {
         match Bridge::open(state, &name) {
@@ -240,7 +248,7 @@ async fn clear_away(state: &Locked, netlink: &Netlink, links: &[Link], name: &st
         };
         ports.push(Detached {
             ifname: link.name.clone(),
-            bridge: name.to_owned(),
+            bridge: Some(name.to_owned()),
             gone: false,
             restored,
         });
@@ -269,7 +277,7 @@ fn report(bridge: &Bridge<'_>, links: &[Link], slot: u32) -> Result<Detached> {
     let gone = !bridge.has_device(slot)?;
     Ok(Detached {
         ifname: name_of(&port, links, gone),
-        bridge: bridge.name.clone(),
+        bridge: Some(bridge.name.clone()),
         gone,
         restored: !gone,
     })

@@ -132,6 +132,19 @@ pub enum Error {
         /// Ours.
         expected: u32,
     },
+    /// The fast path of Linux bridges was pinned by another version.
+    #[error(
+        "{path}: was made by a tapbridge with layout version {found}, and this one has version {expected}; use that \
+         tapbridge, or clear it away with 'tapbridge detach --all' and attach anew"
+    )]
+    OtherFastPath {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        expected: u32,
+    },
     /// The bridge belongs to another network namespace.
     #[error("bridge {name}: is in another network namespace; use it from there: {next}")]
     OtherNamespace {

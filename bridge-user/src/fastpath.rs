@@ -13,7 +13,7 @@ pub use ports::Wish;
 mod scratch;
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path as FilePath, PathBuf},
 };
@@ -25,6 +25,7 @@ use aya::{
     util::nr_cpus,
 };
 use bridge_common::{
+    Hook,
     counters::PathCounters,
     fastpath::{Answer, OFFSETS, Offsets, Path, Peek, Port, PortCounters, Settings, VERSION, map, program},
     layout,
@@ -37,7 +38,7 @@ use crate::{
     error::{Context as _, Error, Result},
     fastpath::scratch::Scratch,
     fdb::existed,
-    kernel,
+    kernel, link,
     namespace::Network,
     state::{FASTPATH_PREFIX, Folder},
     verifier::load_error,
@@ -49,6 +50,9 @@ const MAPS: [&str; 3] = [map::PORTS, map::COUNTERS, map::PATHS];
 /// What the programs answer with.
 const TC_ACT_REDIRECT: u32 = 7;
 const TCX_NEXT: u32 = u32::MAX;
+
+/// How often a known station is tried out: on a busy machine more than a second may have passed since the bridge saw it.
+const ATTEMPTS: u32 = 20;
 
 /// The fast path of a network namespace.
 pub struct FastPath {
@@ -97,8 +101,8 @@ impl FastPath {
                 paths: pinned(&folder, map::PATHS)?,
                 folder,
             })),
-            found => Err(Error::OtherLayout {
-                name: folder.display().to_string(),
+            found => Err(Error::OtherFastPath {
+                path: folder,
                 found,
                 expected: VERSION,
             }),
@@ -110,11 +114,9 @@ impl FastPath {
         if let Some(open) = Self::open(state)? {
             return Ok(open);
         }
+        // What a killed command has left.
+        Self::clear(state)?;
         let folder = folder(state)?;
-        if folder.exists() {
-            // A killed command left it; it has no ports.
-            fs::remove_dir_all(&folder).at(folder.display(), "remove")?;
-        }
         let object = Loaded::try_out()?;
         fs::DirBuilder::new()
             .mode(0o700)
@@ -134,7 +136,33 @@ impl FastPath {
 
     /// Removes it: what is pinned, and with it the programs and maps.
     pub fn remove(&self) -> Result<()> {
-        fs::remove_dir_all(&self.folder).at(self.folder.display(), "remove")
+        remove(&self.folder)
+    }
+
+    /// Removes whatever is pinned for the calling thread's network namespace, of any version and half made or removed.
+    pub fn clear(state: &Folder) -> Result<()> {
+        let folder = folder(state)?;
+        if folder.exists() { remove(&folder) } else { Ok(()) }
+    }
+
+    /// Removes what is pinned for network namespaces that are gone.
+    pub fn clear_abandoned(state: &Folder) -> Result<()> {
+        for folder in state.fast_paths()? {
+            let settings: Result<Array<_, Settings>> = pinned(&folder, map::SETTINGS);
+            let settings = settings.and_then(|map| map.get(&0, 0).at(folder.display(), "read"));
+            // What is half made or of another version is its own namespace's business.
+            let Ok(settings) = settings else { continue };
+            let [a, b, c, d, ..] = settings.cookie.to_le_bytes();
+            let network = Network {
+                inode: settings.network_namespace,
+                cookie: u32::from_le_bytes([a, b, c, d]),
+            };
+            let gone = settings.version == VERSION && !network.is_here()?;
+            if gone && links(&folder)?.is_empty() && !network.is_kept() {
+                remove(&folder)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where a program or link is pinned.
@@ -240,6 +268,32 @@ impl FastPath {
     }
 }
 
+/// The links pinned in a folder that are attached to a device: XDP's first, since tcx takes what it passes.
+fn links(folder: &FilePath) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).at(folder.display(), "list")?;
+    let mut links: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| link::device_of(path).is_some())
+        .collect();
+    links.sort_by_key(|path| !path.to_string_lossy().ends_with(Hook::Xdp.name()));
+    Ok(links)
+}
+
+/// Detaches and unpins all that is in a folder.
+fn remove(folder: &FilePath) -> Result<()> {
+    // First, since without it nothing there is used.
+    match fs::remove_file(folder.join(map::SETTINGS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed.at(folder.display(), "unpin the settings")?,
+    }
+    for path in links(folder)? {
+        // Removing the pin would detach too, but some time after this call.
+        link::detach(&path).at(path.display(), "detach the program")?;
+    }
+    fs::remove_dir_all(folder).at(folder.display(), "remove")
+}
+
 fn pinned<T: TryFrom<Map, Error = MapError>>(folder: &FilePath, name: &str) -> Result<T> {
     let path = folder.join(name);
     MapData::from_pin(&path)
@@ -316,10 +370,12 @@ impl Loaded {
 
     fn write_settings(&mut self, version: u32) -> Result<()> {
         let tcx = self.classifier(program::TCX)?;
+        let network = Network::current()?;
         let settings = Settings {
             version,
             tcx_program: tcx.info().at(program::TCX, "read its id")?.id(),
-            cookie: u64::from(Network::current()?.cookie),
+            cookie: u64::from(network.cookie),
+            network_namespace: network.inode,
         };
         self.settings.set(0, settings, 0).at(map::SETTINGS, "write")
     }
@@ -344,7 +400,15 @@ impl Loaded {
         // Without our program at tcx everything stays with the bridge.
         scratch::expect("a port without tcx", scratch.run(tcx, 2)?, TCX_NEXT)?;
         let _attached = scratch.attach(tcx)?;
-        scratch::expect("a known station", scratch.run(tcx, 2)?, TC_ACT_REDIRECT)?;
+        let mut verdict = TCX_NEXT;
+        for _ in 0..ATTEMPTS {
+            scratch.introduce().at("a bridge to try out", "send a frame")?;
+            verdict = scratch.run(tcx, 2)?;
+            if verdict == TC_ACT_REDIRECT {
+                break;
+            }
+        }
+        scratch::expect("a known station", verdict, TC_ACT_REDIRECT)?;
         scratch::expect("an unknown station", scratch.run(tcx, 3)?, TCX_NEXT)?;
         scratch::expect("a station at the same port", scratch.run(tcx, 1)?, TCX_NEXT)
     }

@@ -14,7 +14,7 @@ use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, links::FdLink, tc::TcAttachOptions,
 };
 use aya_obj::programs::XdpAttachType;
-use bridge_common::{Hook, layout::program};
+use bridge_common::{Hook, fastpath, layout::program};
 
 use crate::{
     bridge::Bridge,
@@ -241,6 +241,30 @@ pub(crate) fn detach(path: &Path) -> io::Result<bool> {
         result => result.map(|_| true),
     }
 }
+
+/// Refuses a device with a tcx program of ours that nothing at hand has attached.
+pub(crate) fn refuse_strangers(link: &Link) -> Result<()> {
+    let (_, programs) =
+        SchedClassifier::query_tcx(&link.name, TcAttachType::Ingress).at(&link.name, "list tcx programs")?;
+    // The kernel cuts names off (`BPF_OBJ_NAME_LEN`).
+    let ours = [program::TCX, fastpath::program::TCX].map(|name| &name[..name.len().min(PROGRAM_NAME)]);
+    let is_ours = |name: &str| ours.contains(&name);
+    if !programs
+        .iter()
+        .any(|info| info.name_as_str().is_some_and(is_ours))
+    {
+        return Ok(());
+    }
+    Err(Error::NotAPort {
+        name: link.name.clone(),
+        reason: "already a port of a bridge in another state folder, or of one made by another version"
+            .into(),
+        next: "detach it there first; 'tapbridge show' and its option --state find it".into(),
+    })
+}
+
+/// Bytes that the kernel keeps of a program's name.
+const PROGRAM_NAME: usize = 15;
 
 /// Refuses a device that has an XDP program already, which can only be somebody else's.
 pub(crate) fn refuse_other_xdp(link: &Link) -> Result<()> {

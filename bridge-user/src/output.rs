@@ -195,7 +195,8 @@ pub fn detached(report: &Report<Detached>, cleared: &[Cleared], as_json: bool) -
             "detached, but how it was before can't be read: look at its disable_ipv6, its queueing discipline and \
              whether it is promiscuous"
         };
-        writeln!(io::stdout(), "{}: {what} ({})", port.ifname, port.bridge)?;
+        let bridge = port.bridge.as_ref().map(|bridge| format!(" ({bridge})"));
+        writeln!(io::stdout(), "{}: {what}{}", port.ifname, bridge.unwrap_or_default())?;
     }
     Ok(())
 }

@@ -229,6 +229,16 @@ impl Folder {
         lock.is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
+    /// Where the fast paths of network namespaces are.
+    pub(crate) fn fast_paths(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.root).at(self.root.display(), "list the fast paths")?;
+        let paths = entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(FASTPATH_PREFIX))
+            .map(|entry| entry.path());
+        Ok(paths.collect())
+    }
+
     /// Names of all that is there, sorted: bridges, unless somebody else has put something there.
     pub fn bridges(&self) -> Result<Vec<String>> {
         let entries = fs::read_dir(&self.root).at(self.root.display(), "list the bridges")?;

@@ -199,7 +199,7 @@ impl FastPath {
                 ifname: link.map_or_else(|| recorded_name(&recorded), |link| link.name.clone()),
                 bridge: link
                     .and_then(|link| bridge_of(links, link))
-                    .map_or_else(String::new, |bridge| bridge.name.clone()),
+                    .map(|bridge| bridge.name.clone()),
                 gone: link.is_none(),
                 restored: link.is_some(),
             });

@@ -12,7 +12,7 @@ use bridge_common::{
 use super::FastPath;
 use crate::{
     error::{Context as _, Result},
-    link::{self, LinkState, refuse_other_xdp},
+    link::{self, LinkState, refuse_other_xdp, refuse_strangers},
     netlink::{Kind, Link},
 };
 
@@ -84,6 +84,7 @@ impl FastPath {
         let mut name = [0; INTERFACE_NAME];
         name[..device.name.len()].copy_from_slice(device.name.as_bytes());
         let wanted = wanted(device, Port::default(), wish);
+        refuse_strangers(device)?;
         if wanted & flag::XDP != 0 {
             refuse_other_xdp(device)?;
         }
@@ -133,11 +134,11 @@ impl FastPath {
         if wanted {
             self.write(device.ifindex, port)?;
         }
-        if wanted != has_xdp {
+        if !(wanted && has_xdp) {
             self.unlink(device.ifindex, Hook::Xdp)?;
-            if wanted {
-                self.link(device, Hook::Xdp)?;
-            }
+        }
+        if wanted && !has_xdp {
+            self.link(device, Hook::Xdp)?;
         }
         if wanted {
             Ok(())
