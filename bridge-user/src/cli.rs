@@ -21,6 +21,7 @@ use tapbridge::{
         port::HookMode,
     },
     detach::{clear_abandoned, detach, detach_all},
+    fastpath::FastPath,
     kernel,
     monitor::monitor,
     netlink::Netlink,
@@ -404,27 +405,36 @@ fn change(state: &State, bridge: &str) -> Result<Locked> {
 }
 
 async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
-    let Opened {
-        bridges,
-        mut unreadable,
-    } = read(state, only)?;
     let links = Netlink::connect()?.links().await?;
-    let mut statistics = Vec::new();
-    for bridge in bridges {
+    let mut statistics = Statistics {
+        schema: stats::SCHEMA,
+        bridges: Vec::new(),
+        accelerated: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    if let Some(folder) = state.read()? {
+        statistics.accelerated = FastPath::statistics_of(&folder, &links)?;
+        let is_wanted = |name: Option<&str>| only.is_none_or(|only| name == Some(only));
+        statistics
+            .accelerated
+            .retain(|bridge| is_wanted(bridge.bridge.as_deref()));
+        if only.is_some() && !statistics.accelerated.is_empty() {
+            return Ok(statistics);
+        }
+    }
+    let opened = read(state, only)?;
+    statistics.unreadable = opened.unreadable;
+    for bridge in opened.bridges {
         match bridge.statistics(&links) {
-            Ok(read) => statistics.push(read),
+            Ok(read) => statistics.bridges.push(read),
             Err(error) if only.is_some() => return Err(error.into()),
-            Err(error) => unreadable.push(Unreadable {
+            Err(error) => statistics.unreadable.push(Unreadable {
                 bridge: bridge.name.clone(),
                 error: error.to_string(),
             }),
         }
     }
-    Ok(Statistics {
-        schema: stats::SCHEMA,
-        bridges: statistics,
-        unreadable,
-    })
+    Ok(statistics)
 }
 
 async fn watch_statistics(state: &State, only: Option<&str>, period: Duration, json: bool) -> Result<()> {

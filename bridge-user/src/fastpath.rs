@@ -11,6 +11,7 @@ pub mod overview;
 mod ports;
 pub use ports::Wish;
 mod scratch;
+pub mod statistics;
 
 use std::{
     fs, io,

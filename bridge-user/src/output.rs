@@ -1,5 +1,6 @@
 //! What the commands print: tables for people, JSON for programs.
 
+mod accelerated;
 pub mod progress;
 mod syscalls;
 
@@ -20,7 +21,7 @@ use tapbridge::{
     monitor::Event,
     run::{Change, Notice, Vanished},
     show::{BridgeOverview, Overview},
-    stats::{BridgeStatistics, Count, PortStatistics, Statistics},
+    stats::{BridgeStatistics, Count, PathStatistics, PortStatistics, Statistics},
 };
 
 pub use self::syscalls::syscalls;
@@ -196,7 +197,12 @@ pub fn detached(report: &Report<Detached>, cleared: &[Cleared], as_json: bool) -
              whether it is promiscuous"
         };
         let bridge = port.bridge.as_ref().map(|bridge| format!(" ({bridge})"));
-        writeln!(io::stdout(), "{}: {what}{}", port.ifname, bridge.unwrap_or_default())?;
+        writeln!(
+            io::stdout(),
+            "{}: {what}{}",
+            port.ifname,
+            bridge.unwrap_or_default()
+        )?;
     }
     Ok(())
 }
@@ -475,7 +481,7 @@ pub fn statistics(now: &Statistics, before: Option<(&Statistics, Duration)>, as_
     if before.is_none() {
         unreadable(&now.unreadable, false);
     }
-    if now.bridges.is_empty() {
+    if now.bridges.is_empty() && now.accelerated.is_empty() {
         return Ok(writeln!(
             io::stdout(),
             "no bridges in this network namespace; 'tapbridge show' lists all"
@@ -493,6 +499,17 @@ pub fn statistics(now: &Statistics, before: Option<(&Statistics, Duration)>, as_
             Some((bridge, ago))
         });
         bridge_statistics(bridge, earlier)?;
+    }
+    for (index, bridge) in now.accelerated.iter().enumerate() {
+        if index != 0 || !now.bridges.is_empty() {
+            writeln!(io::stdout())?;
+        }
+        let earlier = before.and_then(|(statistics, ago)| {
+            let mut earlier = statistics.accelerated.iter();
+            let bridge = earlier.find(|earlier| earlier.bridge == bridge.bridge)?;
+            Some((bridge, ago))
+        });
+        accelerated::statistics(bridge, earlier)?;
     }
     Ok(())
 }
@@ -525,7 +542,8 @@ fn bridge_statistics(now: &BridgeStatistics, before: Option<(&BridgeStatistics, 
         ]);
     }
     ports.print()?;
-    paths(now, before)?;
+    let earlier = before.map(|(before, ago)| (&before.paths[..], ago));
+    paths(&now.paths, earlier)?;
     drops(&now.ports)
 }
 
@@ -535,8 +553,8 @@ fn per_second(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }
 
-fn paths(now: &BridgeStatistics, before: Option<(&BridgeStatistics, Duration)>) -> Result<()> {
-    if now.paths.is_empty() {
+fn paths(now: &[PathStatistics], before: Option<(&[PathStatistics], Duration)>) -> Result<()> {
+    if now.is_empty() {
         return Ok(());
     }
     let mut heads = vec!["  FROM", "TO", "VIA", "FRAMES", "BYTES"];
@@ -544,7 +562,7 @@ fn paths(now: &BridgeStatistics, before: Option<(&BridgeStatistics, Duration)>) 
         heads.extend(["FRAMES/S", "MBIT/S"]);
     }
     let mut table = Table::new(3, &heads);
-    for path in &now.paths {
+    for path in now {
         let mut row = vec![
             format!("  {}", path.from),
             path.to.clone(),
@@ -553,10 +571,10 @@ fn paths(now: &BridgeStatistics, before: Option<(&BridgeStatistics, Duration)>) 
             path.bytes.to_string(),
         ];
         if let Some((before, ago)) = before {
-            let same = |other: &&tapbridge::stats::PathStatistics| {
+            let same = |other: &&PathStatistics| {
                 (&other.from, &other.to, other.via) == (&path.from, &path.to, path.via)
             };
-            let earlier = before.paths.iter().find(same);
+            let earlier = before.iter().find(same);
             let earlier = earlier.map_or(Count::default(), |path| Count {
                 frames: path.frames,
                 bytes: path.bytes,

@@ -17,6 +17,7 @@ use crate::{
     bridge::{Bridge, Unreadable},
     detach::name_of,
     error::{Context as _, Result},
+    fastpath::statistics,
     netlink::Link,
     sys::sums,
 };
@@ -35,6 +36,8 @@ pub struct Statistics {
     pub schema: u32,
     /// Sorted by name.
     pub bridges: Vec<BridgeStatistics>,
+    /// Linux bridges with ports that are attached, sorted by name.
+    pub accelerated: Vec<statistics::BridgeStatistics>,
     /// What can't be read, sorted by name.
     pub unreadable: Vec<Unreadable>,
 }

@@ -211,7 +211,7 @@ fn a_bridge_goes_with_its_last_port() {
     );
     assert_eq!(
         switch.json("stats"),
-        json!({ "schema": 1, "bridges": [], "unreadable": [] })
+        json!({ "schema": 1, "bridges": [], "accelerated": [], "unreadable": [] })
     );
     // Nothing to do is no error where nothing is named.
     switch.ok("detach --all");

@@ -55,7 +55,7 @@ fn assert_sound(switch: &Switch, port: &str, hook: &str, hooks: &Value) {
 }
 
 /// `BPF_LINK_DETACH`, as any tool may do it.
-fn detach(link: &Path) {
+pub fn detach(link: &Path) {
     #[repr(C)]
     struct Attributes {
         path: u64,

@@ -8,6 +8,7 @@ mod command_line;
 mod conservation;
 mod drops;
 mod fastpath;
+mod fastpath_commands;
 mod fdb;
 mod flood;
 mod gso;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         trials("conservation", conservation::TESTS, lacking),
         trials("drops", drops::TESTS, lacking),
         trials("fastpath", fastpath::TESTS, lacking),
+        trials("fastpath_commands", fastpath_commands::TESTS, lacking),
         trials("fdb", fdb::TESTS, lacking),
         trials("flood", flood::TESTS, lacking),
         trials("gso", gso::TESTS, lacking),

@@ -10,7 +10,82 @@ use serde_json::Value;
 pub struct Statistics {
     pub schema: u32,
     pub bridges: Vec<Bridge>,
+    pub accelerated: Vec<Accelerated>,
     pub unreadable: Vec<Value>,
+}
+
+/// A Linux bridge with ports that are attached.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accelerated {
+    pub bridge: Option<String>,
+    pub ports: Vec<AcceleratedPort>,
+    pub paths: Vec<PathPast>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceleratedPort {
+    pub ifname: String,
+    pub rx: Count,
+    pub forwarded: Count,
+    pub left: Count,
+    pub left_by_reason: BTreeMap<String, u64>,
+    pub passed_up: u64,
+    pub passed_up_by_reason: BTreeMap<String, u64>,
+    pub tx: Count,
+    pub checksums_completed: u64,
+    pub bulk: Count,
+    pub gso_frames: u64,
+}
+
+/// A path past a Linux bridge; without an end where that is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathPast {
+    pub from: String,
+    pub to: Option<String>,
+    pub via: String,
+    pub frames: u64,
+    pub bytes: u64,
+}
+
+impl Accelerated {
+    #[track_caller]
+    pub fn port(&self, name: &str) -> &AcceleratedPort {
+        let port = self.ports.iter().find(|port| port.ifname == name);
+        port.unwrap_or_else(|| panic!("no port {name} in {self:#?}"))
+    }
+
+    /// Frames that went from one port past the bridge: by XDP, by tcx.
+    pub fn frames(&self, from: &str, to: Option<&str>) -> (u64, u64) {
+        let by = |via: &str| {
+            let mut paths = self.paths.iter();
+            let path = paths.find(|path| (&*path.from, path.to.as_deref(), &*path.via) == (from, to, via));
+            path.map_or(0, |path| path.frames)
+        };
+        (by("xdp"), by("tcx"))
+    }
+
+    /// Every frame is in exactly one place.
+    #[track_caller]
+    pub fn assert_conservation(&self) {
+        for port in &self.ports {
+            assert_eq!(port.rx, port.forwarded + port.left, "{}: {self:#?}", port.ifname);
+            let from = self.paths.iter().filter(|path| path.from == port.ifname);
+            let forwarded = from.fold(Count::default(), |sum, path| {
+                sum + Count {
+                    frames: path.frames,
+                    bytes: path.bytes,
+                }
+            });
+            assert_eq!(port.forwarded, forwarded, "{}: {self:#?}", port.ifname);
+            let reasons: u64 = port.left_by_reason.values().sum();
+            assert_eq!(port.left.frames, reasons, "{}: {self:#?}", port.ifname);
+            let passed_up: u64 = port.passed_up_by_reason.values().sum();
+            assert_eq!(port.passed_up, passed_up, "{}: {self:#?}", port.ifname);
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

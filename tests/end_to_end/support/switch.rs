@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{
     bpffs, frames,
     program::{Output, link, run},
-    statistics::{Bridge, Statistics},
+    statistics::{Accelerated, Bridge, Statistics},
     wire,
 };
 
@@ -185,12 +185,27 @@ impl Switch {
     /// The statistics of all bridges, as [`Switch::stats`].
     #[track_caller]
     pub fn all_stats(&self) -> Vec<Bridge> {
-        let json = self.json("stats");
-        let statistics: Statistics = serde_json::from_value(json).expect("the documented statistics");
+        self.read_stats().bridges
+    }
+
+    /// The statistics of all Linux bridges, as [`Switch::stats`].
+    #[track_caller]
+    pub fn accelerated(&self) -> Vec<Accelerated> {
+        self.read_stats().accelerated
+    }
+
+    #[track_caller]
+    fn read_stats(&self) -> Statistics {
+        let statistics: Statistics =
+            serde_json::from_value(self.json("stats")).expect("the documented statistics");
         assert_eq!(statistics.schema, 1);
         statistics.bridges.iter().for_each(Bridge::assert_conservation);
+        statistics
+            .accelerated
+            .iter()
+            .for_each(Accelerated::assert_conservation);
         assert_eq!(statistics.unreadable, Vec::<Value>::new());
-        statistics.bridges
+        statistics
     }
 
     /// What `show` says of the only bridge's port.

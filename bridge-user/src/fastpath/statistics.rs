@@ -1,0 +1,167 @@
+//! What the programs at the ports of Linux bridges counted.
+
+use std::collections::BTreeMap;
+
+use bridge_common::{
+    Hook,
+    fastpath::{Path, PortCounters},
+    forwarding::Reason,
+};
+use serde::Serialize;
+
+use super::{FastPath, operations::bridge_of, recorded_name};
+use crate::{error::Result, netlink::Link, state::Folder, stats::Count};
+
+/// Statistics of a Linux bridge's attached ports, since each was attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BridgeStatistics {
+    /// Its name; none of ports whose device is gone, or is no port of a Linux bridge any more.
+    pub bridge: Option<String>,
+    /// The attached ports, sorted by name.
+    pub ports: Vec<PortStatistics>,
+    /// Paths that frames have taken past the bridge, sorted by the names of their ports.
+    pub paths: Vec<PathStatistics>,
+}
+
+/// Statistics of a port.
+///
+/// `rx` = `forwarded` + `left`, and `forwarded` is the sum of all paths from the port. What reached it by the bridge's way
+/// is in no counter here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PortStatistics {
+    /// The device.
+    pub ifname: String,
+    /// Frames that the programs received from the device.
+    pub rx: Count,
+    /// Those that went past the bridge.
+    pub forwarded: Count,
+    /// Those that were left to the bridge.
+    pub left: Count,
+    /// The same by reason ([`Reason::name`]); reasons without any are left out.
+    pub left_by_reason: BTreeMap<&'static str, u64>,
+    /// Times that XDP left a frame to tcx, which carried it or left it in turn.
+    pub passed_up: u64,
+    /// The same by reason.
+    pub passed_up_by_reason: BTreeMap<&'static str, u64>,
+    /// Frames from attached ports that went past the bridge to this one.
+    pub tx: Count,
+    /// Partial checksums that XDP completed.
+    pub checksums_completed: u64,
+    /// Frames that tcx met and native XDP can't take: GSO, or longer than a page has room for.
+    pub bulk: Count,
+    /// Received frames that carried several segments.
+    pub gso_frames: u64,
+}
+
+/// Statistics of a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PathStatistics {
+    /// The port that the frames came in by.
+    pub from: String,
+    /// The port that they left by, which need not be attached; none for all devices that are no more.
+    pub to: Option<String>,
+    /// The hook that forwarded them.
+    pub via: &'static str,
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What a hook left, by reason.
+fn by_reason(counters: &PortCounters, hook: Hook) -> BTreeMap<&'static str, u64> {
+    let left = &counters.left[hook as usize];
+    let counted = Reason::ALL
+        .into_iter()
+        .map(|reason| (reason.name(), left[reason as usize]));
+    counted.filter(|&(_, count)| count != 0).collect()
+}
+
+impl FastPath {
+    /// The statistics of the calling thread's network namespace; none where a command has just removed the last port.
+    pub fn statistics_of(state: &Folder, links: &[Link]) -> Result<Vec<BridgeStatistics>> {
+        let fast = Self::open(state);
+        let read = fast.and_then(|fast| fast.map_or_else(|| Ok(Vec::new()), |fast| fast.statistics(links)));
+        match read {
+            Err(_) if matches!(Self::open(state), Ok(None)) => Ok(Vec::new()),
+            read => read,
+        }
+    }
+
+    /// Sums the counters of all CPUs, for each bridge of the network namespace that has an attached port, and for those
+    /// that have no bridge.
+    pub fn statistics(&self, links: &[Link]) -> Result<Vec<BridgeStatistics>> {
+        let paths = self.paths()?;
+        let mut bridges = BTreeMap::<Option<String>, BridgeStatistics>::new();
+        for (ifindex, port) in self.ports()? {
+            let link = links.iter().find(|link| link.ifindex == ifindex);
+            let name = link.map_or_else(|| recorded_name(&port), |link| link.name.clone());
+            let bridge = link.and_then(|link| bridge_of(links, link));
+            let bridge = bridge.map(|bridge| bridge.name.clone());
+            let statistics = bridges.entry(bridge.clone()).or_insert_with(|| BridgeStatistics {
+                bridge,
+                ports: Vec::new(),
+                paths: Vec::new(),
+            });
+            let (mut forwarded, mut tx) = (Count::default(), Count::default());
+            for (path, counters) in &paths {
+                if path.from == ifindex {
+                    forwarded += counters.total().into();
+                }
+                if path.to == ifindex {
+                    tx += counters.total().into();
+                }
+                for hook in Hook::ALL.into_iter().filter(|_| path.from == ifindex) {
+                    let count = Count::from(counters.via[hook as usize]);
+                    if count.frames != 0 {
+                        statistics.paths.push(PathStatistics {
+                            from: name.clone(),
+                            to: target(*path, links),
+                            via: hook.name(),
+                            frames: count.frames,
+                            bytes: count.bytes,
+                        });
+                    }
+                }
+            }
+            let counters = self.counters(ifindex)?;
+            let left = Count::from(counters.left_traffic);
+            let mut rx = forwarded;
+            rx += left;
+            statistics.ports.push(PortStatistics {
+                ifname: name,
+                rx,
+                forwarded,
+                left,
+                left_by_reason: by_reason(&counters, Hook::Tcx),
+                passed_up: counters.left[Hook::Xdp as usize].iter().sum(),
+                passed_up_by_reason: by_reason(&counters, Hook::Xdp),
+                tx,
+                checksums_completed: counters.checksums_completed,
+                bulk: counters.bulk.into(),
+                gso_frames: counters.gso,
+            });
+        }
+        // Ports without a bridge come last.
+        let (without, mut all): (Vec<_>, Vec<_>) = bridges
+            .into_values()
+            .partition(|statistics| statistics.bridge.is_none());
+        all.extend(without);
+        for statistics in &mut all {
+            statistics
+                .ports
+                .sort_by(|one, other| one.ifname.cmp(&other.ifname));
+            let key = |path: &PathStatistics| (path.from.clone(), path.to.clone());
+            statistics.paths.sort_by_key(key);
+        }
+        Ok(all)
+    }
+}
+
+/// The name of the device that a path leads to.
+fn target(path: Path, links: &[Link]) -> Option<String> {
+    let mut found = links
+        .iter()
+        .filter(|link| path.to != Path::GONE && link.ifindex == path.to);
+    found.next().map(|link| link.name.clone())
+}
