@@ -3,6 +3,7 @@
 mod auto;
 mod budget;
 mod case;
+mod fastpath;
 mod floor;
 mod frame;
 mod measure;
@@ -10,6 +11,7 @@ mod report;
 mod results;
 mod site;
 mod threads;
+mod uplink;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,8 +46,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// Measure what a frame costs from one tap to another, without guests
 ///
-/// Frames are written and read with a VMM's system calls, over the Linux bridge, macvtap, tapbridge with each hook, and
-/// the floor: one static redirect and nothing else. All are up at once and take turns. Where tapbridge chooses its hooks
+/// Frames are written and read with a VMM's system calls, over the Linux bridge, the same with tapbridge's fast path,
+/// macvtap, tapbridge with each hook, and the floor: one static redirect and nothing else. All are up at once and take turns. Where tapbridge chooses its hooks
 /// itself it does so before the first round, in each case by what that sends.
 #[derive(Debug, Args)]
 pub struct BenchArguments {
@@ -164,9 +166,21 @@ impl BenchArguments {
         let named = |datapath: Datapath| {
             self.datapath.is_empty() || self.datapath.iter().any(|name| name == datapath.name())
         };
+        let topologies: BTreeSet<_> = cases.iter().map(|case| case.topology).collect();
+        for (topology, lacking) in topologies
+            .iter()
+            .filter_map(|&topology| Some((topology, site::lacks(topology)?)))
+        {
+            let cases = cases.iter().filter(|case| case.topology == topology);
+            let cases: Vec<_> = cases.map(|case| case.name).collect();
+            eprintln!(
+                "not measured, since this kernel has no {lacking}: {}",
+                cases.join(", ")
+            );
+        }
         for (datapath, topology, case) in wanted(cases)
             .into_iter()
-            .filter(|&(datapath, ..)| named(datapath))
+            .filter(|&(datapath, topology, _)| named(datapath) && site::lacks(topology).is_none())
         {
             if let Some(interrupted) = interrupt::received() {
                 return Err(interrupted.into());

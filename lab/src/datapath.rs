@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::{guest::Hardware, plan::Seat, settings::Setup};
 
+pub use link::ip;
 pub use ovs::version as ovs_version;
 pub use tapbridge::{Change, Hook, Watcher, detach_all, is_pinned};
 

@@ -31,8 +31,8 @@ const SOCKPERF: Program = program("sockperf", "sockperf");
 const WEBORF: Program = program("weborf", "weborf");
 const WRK: Program = program("wrk", "wrk");
 
-/// What the bench runs: `ip`, and `tc` from the same package.
-pub const BENCH: &[Program] = &[IP];
+/// What the bench runs: `ip`, `tc` from the same package, and `nft`.
+pub const BENCH: &[Program] = &[IP, NFT];
 /// What the lab runs to measure.
 pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the lab runs to measure connections between guests that are namespaces.

@@ -8,6 +8,9 @@ use super::frame::Shape;
 
 pub use all::{CASES, FAMILIES};
 
+/// Stations behind each of the ports of [`Topology::Crowded`].
+pub const EVERYBODY: usize = 32_768;
+
 /// One thing to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
@@ -26,6 +29,8 @@ pub enum Family {
     Bulk,
     Mix,
     Broadcast,
+    Left,
+    Uplink,
     Scale,
     Latency,
     Threads,
@@ -46,12 +51,18 @@ pub enum Topology {
     Wide,
     /// Two ports, and 32,768 addresses behind each.
     Crowded,
+    /// Two ports; `br_netfilter` calls the rules of IP, and there are none.
+    Called,
+    /// The same with a rule.
+    Ruled,
+    /// Two ports, the first of which is no tap: it leads out of the host.
+    Uplink,
 }
 
 impl Topology {
     pub fn ports(self) -> usize {
         match self {
-            Self::Pair | Self::Jumbo | Self::Crowded => 2,
+            Self::Pair | Self::Jumbo | Self::Crowded | Self::Called | Self::Ruled | Self::Uplink => 2,
             Self::Three => 3,
             Self::Nine => 9,
             Self::SixtyFive => 65,
@@ -66,7 +77,7 @@ impl Topology {
 
     /// Behind each port.
     pub fn addresses(self) -> usize {
-        if self == Self::Crowded { 32_768 } else { 1 }
+        if self == Self::Crowded { EVERYBODY } else { 1 }
     }
 }
 
@@ -77,6 +88,14 @@ pub enum Work {
     WriteRead(Shape),
     /// The same, one frame after the other between so many pairs of stations.
     Spread(usize),
+    /// The same from one station to so many others in turn.
+    Destinations(usize),
+    /// The same to a station that nobody knows.
+    Unknown,
+    /// One thread writes a frame for the host.
+    Host,
+    /// One thread writes a frame to the first port and reads it from the second, and does the same the other way.
+    ThereAndBack,
     /// As TCP in bulk: one thread writes a long segment to the first port and reads it from the second, and does the
     /// same with its acknowledgements the other way.
     Mix,
@@ -101,6 +120,7 @@ impl Case {
             Work::RoundTrip => &["p50 µs", "p99 µs", "p99.9 µs"],
             Work::OneWay | Work::BothWays | Work::FourSenders => &["ns/delivered frame"],
             Work::Mix => &["ns/segment with its ACKs"],
+            Work::ThereAndBack => &["ns/frame and answer"],
             _ => &["ns/frame"],
         }
     }

@@ -6,6 +6,10 @@ use lab::VnetHeader;
 pub type Mac = [u8; 6];
 
 pub const BROADCAST: Mac = [0xff; 6];
+/// The address of a site's bridge.
+pub const HOST: Mac = [0x06, 0, 0, 0, 0, 0xfe];
+/// Nobody has it.
+pub const UNKNOWN: Mac = [0x06, 0, 0, 0, 0, 0xff];
 /// Without the frame check sequence, which no tap has: "64 octets" on a wire.
 pub const SHORTEST: usize = 60;
 

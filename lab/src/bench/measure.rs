@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::{
     case::{Case, Work},
-    frame::{BROADCAST, Frame, SHORTEST, Shape, station},
+    frame::{BROADCAST, Frame, HOST, Mac, SHORTEST, Shape, UNKNOWN, station},
     site::{BUFFER, Site, receive},
     threads, write,
 };
@@ -39,6 +39,14 @@ pub fn measure(site: &Site, case: &Case, turn: Duration) -> Result<Turn> {
             turn,
             &mut Stream::spread(flows, case.topology.addresses()),
         ),
+        Work::Destinations(flows) => {
+            let mut stream = Stream::spread(flows, case.topology.addresses());
+            stream.one_sender = true;
+            one_thread(site, case, turn, &mut stream)
+        }
+        Work::Unknown => one_thread(site, case, turn, &mut Stream::to(UNKNOWN, 1)),
+        Work::Host => one_thread(site, case, turn, &mut Stream::to(HOST, 0)),
+        Work::ThereAndBack => one_thread(site, case, turn, &mut Stream::there_and_back()),
         Work::Mix => one_thread(site, case, turn, &mut Stream::mix()),
         Work::Flood => one_thread(site, case, turn, &mut Stream::flood(case.topology.ports())),
         Work::RoundTrip => threads::round_trip(site, turn),
@@ -59,6 +67,8 @@ struct Stream {
     /// Behind each port.
     addresses: usize,
     next: usize,
+    /// Whether all flows are the same station's.
+    one_sender: bool,
     /// The ports behind the first that read it.
     readers: usize,
 }
@@ -71,6 +81,7 @@ impl Stream {
             flows: 1,
             addresses: 1,
             next: 0,
+            one_sender: false,
             readers: 1,
         }
     }
@@ -92,10 +103,22 @@ impl Stream {
         }
     }
 
-    fn flood(ports: usize) -> Self {
+    fn there_and_back() -> Self {
+        let shape = Shape::Complete(SHORTEST);
         Self {
-            frame: Frame::new(Shape::Complete(SHORTEST), station(0, 0), BROADCAST),
-            readers: ports - 1,
+            answers: vec![Frame::new(shape, station(1, 0), station(0, 0))],
+            ..Self::one(shape)
+        }
+    }
+
+    fn flood(ports: usize) -> Self {
+        Self::to(BROADCAST, ports - 1)
+    }
+
+    fn to(destination: Mac, readers: usize) -> Self {
+        Self {
+            frame: Frame::new(Shape::Complete(SHORTEST), station(0, 0), destination),
+            readers,
             ..Self::one(Shape::Complete(SHORTEST))
         }
     }
@@ -111,6 +134,7 @@ impl Stream {
             self.next = (self.next + 1) % self.flows;
             let from = self.next * 20_011 % self.addresses;
             let to = (from + self.addresses / 2) % self.addresses;
+            let from = if self.one_sender { 0 } else { from };
             self.frame.address(station(0, from), station(1, to));
         }
     }
@@ -216,6 +240,19 @@ mod tests {
             lower_quartile(&mut [Duration::from_nanos(1)]),
             Duration::from_nanos(1)
         );
+    }
+
+    #[test]
+    fn one_sender_has_as_many_destinations_as_it_has_flows() {
+        let mut stream = Stream::spread(10_000, 32_768);
+        stream.one_sender = true;
+        let mut pairs = BTreeSet::new();
+        for _ in 0..20_000 {
+            stream.advance();
+            pairs.insert(stream.frame.octets[..12].to_vec());
+        }
+        assert_eq!(pairs.len(), 10_000);
+        assert!(pairs.iter().all(|pair| pair[6..] == station(0, 0)));
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn decimals(figure: &str) -> usize {
 const EXPLAINED: &str = "Frames are written to one tap and read from another with a VMM's system calls. All datapaths \
     are up at once and take turns, so that what drifts concerns all alike. A ratio has two numbers: of the two best \
     rounds, and the median of the ratios within each round. Less is better. `floor-xdp` and `floor-tcx` are one static \
-    redirect at that hook and nothing else. `tapbridge-auto` has chosen the hooks of its ports before the first round, in \
+    redirect at that hook and nothing else. `fastpath-xdp` and `fastpath-tcx` are the Linux bridge with the fast path at its ports. `tapbridge-auto` has chosen the hooks of its ports before the first round, in \
     each case by what that sends. What is lost found the receiver's ring full: where a writer and a reader are \
     threads of their own, the writer does not wait.";
 

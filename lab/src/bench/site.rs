@@ -1,6 +1,7 @@
 //! A datapath with its ports, in a network namespace of its own.
 
 use std::{
+    fs,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     process::Command,
@@ -14,18 +15,33 @@ use nix::{errno::Errno, unistd::read};
 
 use super::{
     auto::Auto,
-    case::{Case, Topology, Work},
+    case::{Case, EVERYBODY, Topology, Work},
+    fastpath::Fastpath,
     floor::Floor,
-    frame::{BROADCAST, Frame, LEAST_QUIC, SHORTEST, Shape, station, text},
+    frame::{BROADCAST, Frame, HOST, LEAST_QUIC, SHORTEST, Shape, station, text},
+    uplink::{self, Uplink},
     write,
 };
 use crate::{
-    datapath::{Hook, linux_bridge, macvtap},
+    datapath::{Hook, ip, linux_bridge, macvtap},
     process,
 };
 
 /// Where pins lie can be chosen by this variable; here they are to lie in the bpffs that goes with this process.
 const STATE: &str = "TAPBRIDGE_STATE";
+
+/// Where the kernel has `br_netfilter`.
+const CALL_IPTABLES: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+/// One that every frame of IPv4 meets, and that lets it pass.
+const RULE: &str = "add table ip bench; \
+    add chain ip bench forward { type filter hook forward priority 0 ; }; \
+    add rule ip bench forward ip daddr 192.0.2.1 drop";
+
+/// What a topology needs that this machine lacks.
+pub fn lacks(topology: Topology) -> Option<&'static str> {
+    let filtered = matches!(topology, Topology::Called | Topology::Ruled);
+    (filtered && !Path::new(CALL_IPTABLES).exists()).then_some("br_netfilter")
+}
 
 /// The longest frame and its header.
 pub const BUFFER: usize = 68 * 1024;
@@ -37,11 +53,13 @@ pub enum Datapath {
     Macvtap,
     Tapbridge(Hook),
     Floor(Place),
+    /// The Linux bridge with this project's fast path.
+    Fastpath(Place),
 }
 
 impl Datapath {
     /// In the order in which they are measured and reported.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::LinuxBridge,
         Self::Macvtap,
         Self::Tapbridge(Hook::Xdp),
@@ -49,6 +67,8 @@ impl Datapath {
         Self::Tapbridge(Hook::Auto),
         Self::Floor(Place::Xdp),
         Self::Floor(Place::Tcx),
+        Self::Fastpath(Place::Xdp),
+        Self::Fastpath(Place::Tcx),
     ];
 
     /// In results and budgets.
@@ -61,6 +81,8 @@ impl Datapath {
             Self::Tapbridge(Hook::Tcx) => "tapbridge-tcx",
             Self::Floor(Place::Xdp) => "floor-xdp",
             Self::Floor(Place::Tcx) => "floor-tcx",
+            Self::Fastpath(Place::Xdp) => "fastpath-xdp",
+            Self::Fastpath(Place::Tcx) => "fastpath-tcx",
         }
     }
 
@@ -86,10 +108,16 @@ impl Datapath {
                     )
             ),
             Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Place::Xdp),
+            // Neither switch has the host behind it.
+            Work::Host => matches!(self, Self::LinuxBridge | Self::Fastpath(_)),
+            // Those know no stations.
+            Work::Unknown => !matches!(self, Self::Macvtap | Self::Floor(_)),
             // A floor is the least that one kind of frame can cost.
             Work::Mix => !matches!(self, Self::Floor(_)),
             // The others have no statistics by paths.
             Work::Steady { .. } => matches!(self, Self::Tapbridge(_)),
+            // The bridge wants to see a station once a second, and these send less often in the turns that they get.
+            Work::Spread(EVERYBODY) => !matches!(self, Self::Fastpath(_)),
             _ => true,
         };
         this_case && self.fits(case.topology)
@@ -98,8 +126,11 @@ impl Datapath {
     /// Whether it can be among so many. The floor knows one way only; a macvtap knows its guest's address alone, and
     /// has one lower device for all ports.
     pub fn fits(self, topology: Topology) -> bool {
+        let bridged = matches!(self, Self::LinuxBridge | Self::Fastpath(_));
         match self {
-            Self::LinuxBridge | Self::Tapbridge(Hook::Xdp | Hook::Tcx) => true,
+            // Of the Linux bridge's surroundings.
+            _ if matches!(topology, Topology::Called | Topology::Ruled | Topology::Uplink) => bridged,
+            Self::LinuxBridge | Self::Tapbridge(Hook::Xdp | Hook::Tcx) | Self::Fastpath(_) => true,
             Self::Tapbridge(Hook::Auto) => topology == Topology::Pair,
             Self::Macvtap => !matches!(topology, Topology::Wide | Topology::Crowded),
             Self::Floor(_) => matches!(topology, Topology::Pair | Topology::Jumbo),
@@ -119,6 +150,7 @@ pub struct Site {
     auto: Option<Auto>,
     ports: Vec<Port>,
     _floors: Vec<Floor>,
+    fastpath: Option<Fastpath>,
     host: Namespace,
     program: PathBuf,
     bridge: String,
@@ -129,19 +161,31 @@ impl Site {
     pub fn new(datapath: Datapath, topology: Topology, program: &Path, bridge: String) -> Result<Self> {
         let host = Namespace::anonymous()?;
         host.run(netns::disable_ipv6)?;
-        let mut floors = Vec::new();
+        let (mut floors, mut fastpath) = (Vec::new(), None);
         let ports = if datapath == Datapath::Macvtap {
             macvtaps(&host, topology)?
         } else {
             let taps = taps(&host, topology)?;
-            let names: Vec<&str> = taps.iter().map(Tap::name).collect();
+            let mut names: Vec<&str> = taps.iter().map(Tap::name).collect();
+            let uplink = (topology == Topology::Uplink)
+                .then(|| Uplink::make(&host))
+                .transpose()?;
+            if uplink.is_some() {
+                names.insert(0, uplink::NAME);
+            }
             match datapath {
-                Datapath::LinuxBridge => linux_bridge::connect(&host, &names)?,
+                Datapath::LinuxBridge => connect(&host, topology, &names)?,
                 Datapath::Tapbridge(hook) => attach(&host, program, &bridge, hook, &names)?,
+                Datapath::Fastpath(place) => {
+                    connect(&host, topology, &names)?;
+                    fastpath = Some(Fastpath::attach(&host, place, &names)?);
+                }
                 Datapath::Floor(place) => floors = self::floors(&host, place, &taps)?,
                 Datapath::Macvtap => unreachable!("has no taps"),
             }
-            taps.into_iter().map(|tap| Box::new(tap) as Port).collect()
+            let uplink = uplink.map(|uplink| Box::new(uplink) as Port);
+            let taps = taps.into_iter().map(|tap| Box::new(tap) as Port);
+            uplink.into_iter().chain(taps).collect()
         };
         let site = Self {
             datapath,
@@ -149,6 +193,7 @@ impl Site {
             auto: None,
             ports,
             _floors: floors,
+            fastpath,
             host,
             program: program.into(),
             bridge,
@@ -173,6 +218,14 @@ impl Site {
 
     /// Takes it apart; unlike a drop it tells what went wrong.
     pub fn end(self) -> Result<()> {
+        if let Some(fastpath) = &self.fastpath {
+            eprintln!(
+                "{}, {} ports: {}",
+                self.datapath.name(),
+                self.ports.len(),
+                fastpath.text()?
+            );
+        }
         self.auto.map_or(Ok(()), Auto::end)
     }
 
@@ -248,8 +301,28 @@ fn taps(host: &Namespace, topology: Topology) -> Result<Vec<Tap>> {
             tap.up()?;
             Ok(tap)
         };
-        (0..topology.ports()).map(open).collect()
+        let first = usize::from(topology == Topology::Uplink);
+        (first..topology.ports()).map(open).collect()
     })
+}
+
+/// A Linux bridge of these ports, with what surrounds it.
+fn connect(host: &Namespace, topology: Topology, ports: &[&str]) -> Result<()> {
+    linux_bridge::connect(host, ports)?;
+    ip(
+        host,
+        &["link", "set", "dev", linux_bridge::BRIDGE, "address", &text(HOST)],
+    )?;
+    if matches!(topology, Topology::Called | Topology::Ruled) {
+        host.run(|| fs::write(CALL_IPTABLES, "1"))
+            .with_context(|| format!("writing to {CALL_IPTABLES}"))?;
+    }
+    if topology == Topology::Ruled {
+        let mut nft = host.command("nft")?;
+        nft.arg(RULE);
+        process::call(nft)?;
+    }
+    Ok(())
 }
 
 fn tapbridge(host: &Namespace, program: &Path) -> Result<Command> {

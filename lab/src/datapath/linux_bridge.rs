@@ -8,7 +8,8 @@ use super::{
     link::{Link, ip},
 };
 
-const BRIDGE: &str = "br0";
+/// Its name.
+pub const BRIDGE: &str = "br0";
 
 pub struct LinuxBridge;
 

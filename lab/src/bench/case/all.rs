@@ -1,6 +1,6 @@
 //! The cases there are.
 
-use super::{Case, Family, Topology, Work};
+use super::{Case, EVERYBODY, Family, Topology, Work};
 use crate::bench::frame::{BULK_QUIC, LEAST_QUIC, SHORTEST, Shape};
 
 /// Each with the name and the title of its plot.
@@ -16,6 +16,16 @@ pub const FAMILIES: &[(&str, &str, Family)] = &[
         "broadcast",
         "A broadcast, written once and read by all",
         Family::Broadcast,
+    ),
+    (
+        "left",
+        "A frame that a fast path can only leave to the bridge",
+        Family::Left,
+    ),
+    (
+        "uplink",
+        "A frame from an uplink to a tap, and one back",
+        Family::Uplink,
     ),
     ("scale", "One frame among many ports and addresses", Family::Scale),
     (
@@ -131,6 +141,41 @@ pub const CASES: &[Case] = &[
         Work::Flood,
     ),
     case(
+        "unknown",
+        "64 B to an unknown station",
+        Family::Left,
+        Topology::Pair,
+        Work::Unknown,
+    ),
+    case(
+        "host",
+        "64 B to the host",
+        Family::Left,
+        Topology::Pair,
+        Work::Host,
+    ),
+    case(
+        "64-rules",
+        "64 B, br_netfilter calls a rule",
+        Family::Left,
+        Topology::Ruled,
+        SHORT,
+    ),
+    case(
+        "64-calls",
+        "64 B, br_netfilter calls no rule",
+        Family::Frames,
+        Topology::Called,
+        SHORT,
+    ),
+    case(
+        "uplink",
+        "64 B from an uplink and back",
+        Family::Uplink,
+        Topology::Uplink,
+        Work::ThereAndBack,
+    ),
+    case(
         "ports-256",
         "64 B, 256 ports",
         Family::Scale,
@@ -149,7 +194,14 @@ pub const CASES: &[Case] = &[
         "64 B, 65,536 addresses in turn",
         Family::Scale,
         Topology::Crowded,
-        Work::Spread(32_768),
+        Work::Spread(EVERYBODY),
+    ),
+    case(
+        "destinations-10000",
+        "64 B, 10,000 destinations in turn",
+        Family::Scale,
+        Topology::Crowded,
+        Work::Destinations(10_000),
     ),
     case(
         "round-trip",
