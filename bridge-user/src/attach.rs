@@ -85,6 +85,7 @@ pub async fn attach(
     options: &Options,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Report<Attached>> {
+    FastPath::undo_unfinished(state)?;
     let links = Netlink::connect()?.links().await?;
     let mut wanted = find(&links, interfaces)?;
     for master in &options.masters {

@@ -413,7 +413,13 @@ async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
         unreadable: Vec::new(),
     };
     if let Some(folder) = state.read()? {
-        statistics.accelerated = FastPath::statistics_of(&folder, &links)?;
+        match FastPath::statistics_of(&folder, &links) {
+            Ok(read) => statistics.accelerated = read,
+            Err(error) => {
+                let entry = error.unreadable_fast_path().ok_or(error)?;
+                statistics.unreadable.push(entry);
+            }
+        }
         let is_wanted = |name: Option<&str>| only.is_none_or(|only| name == Some(only));
         statistics
             .accelerated
@@ -423,7 +429,7 @@ async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
         }
     }
     let opened = read(state, only)?;
-    statistics.unreadable = opened.unreadable;
+    statistics.unreadable.extend(opened.unreadable);
     for bridge in opened.bridges {
         match bridge.statistics(&links) {
             Ok(read) => statistics.bridges.push(read),

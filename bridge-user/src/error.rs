@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::namespace::Network;
+use crate::{bridge::Unreadable, namespace::Network};
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -322,6 +322,19 @@ pub enum Error {
         /// What the kernel said.
         cause: String,
     },
+}
+
+impl Error {
+    /// The entry in a list of what can't be read, if this is why a fast path can't be.
+    pub fn unreadable_fast_path(&self) -> Option<Unreadable> {
+        let Self::OtherFastPath { path, .. } = self else {
+            return None;
+        };
+        Some(Unreadable {
+            bridge: path.file_name()?.to_string_lossy().into_owned(),
+            error: self.to_string(),
+        })
+    }
 }
 
 /// Adds what was done to what to an error from below.

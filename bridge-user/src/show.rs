@@ -107,7 +107,12 @@ pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
         let netlink = Netlink::connect()?;
         let devices = Devices::list(&netlink).await?;
         let sysfs = Sysfs::open().at("sysfs", "mount")?;
-        if let Some(fast) = FastPath::open(&folder)? {
+        let fast = FastPath::open(&folder).or_else(|error| {
+            let entry = error.unreadable_fast_path().ok_or(error)?;
+            unreadable.push(entry);
+            Ok::<_, Error>(None)
+        })?;
+        if let Some(fast) = fast {
             let entries = netlink.bridge_entries().await?;
             accelerated = fast.overview(&devices.links, &entries, &sysfs)?;
             accelerated.retain(|bridge| only.is_none_or(|only| bridge.bridge.as_deref() == Some(only)));

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::{SchedClassifier, TcAttachType},
+};
 use lab::{Namespace, Tap};
 use serde_json::{Value, json};
 use tapbridge::{
@@ -41,6 +44,8 @@ crate::tests![
     no_frame_is_lost_doubled_or_overtaken_while_ports_are_attached_and_detached,
     every_frame_of_a_port_is_counted_where_it_went,
     statistics_of_one_bridge_are_those_of_its_ports,
+    what_another_version_has_left_is_told_of_and_can_be_cleared_away,
+    what_is_half_made_is_made_anew_or_cleared_away,
     a_killed_attach_is_undone_by_the_next_command,
     a_killed_detach_is_finished_by_the_next_command,
 ];
@@ -817,4 +822,56 @@ fn statistics_of_one_bridge_are_those_of_its_ports() {
     let complaint = switch.fails("stats --bridge br2");
     assert!(complaint.contains("br2"), "{complaint}");
     ip("link set vm2 master br0");
+}
+
+fn what_another_version_has_left_is_told_of_and_can_be_cleared_away() {
+    let switch = bridged(1);
+    switch.ok("attach vm1");
+    let pin = folder(&switch).join(fastpath::map::SETTINGS);
+    let map = MapData::from_pin(&pin).expect("open a map");
+    let map = Map::from_map_data(map).expect("a map");
+    let mut map: Array<_, fastpath::Settings> = map.try_into().expect("an array");
+    let mut settings = map.get(&0, 0).expect("read the settings");
+    settings.version += 1;
+    map.set(0, settings, 0).expect("write the settings");
+    let words = "'tapbridge detach --all'";
+    for command in ["show", "stats"] {
+        let told = switch.json(command);
+        let entry = &told["unreadable"][0]["error"];
+        assert!(
+            entry.as_str().is_some_and(|text| text.contains(words)),
+            "{command}: {told}"
+        );
+    }
+    for command in ["attach vm1", "detach vm1"] {
+        let complaint = switch.fails(command);
+        assert!(complaint.contains(words), "{command}: {complaint}");
+    }
+    assert_eq!(tcx("vm1"), 1);
+    switch.ok("detach --all");
+    assert!(!switch.state().exists() && !has_xdp("vm1") && tcx("vm1") == 0);
+}
+
+fn what_is_half_made_is_made_anew_or_cleared_away() {
+    let switch = bridged(2);
+    let [vm1, vm2] = switch.taps();
+    for missing in [fastpath::map::SETTINGS, fastpath::map::PORTS] {
+        for words in ["attach vm1 vm2", "detach --all"] {
+            switch.ok("attach vm1 vm2 --hook xdp");
+            let folder = folder(&switch);
+            fs::remove_file(folder.join(missing)).expect("unpin a map");
+            if missing == fastpath::map::PORTS {
+                // As `detach` takes it apart.
+                fs::remove_file(folder.join(fastpath::map::SETTINGS)).expect("unpin a map");
+            }
+            switch.ok(words);
+            if words.starts_with("attach") {
+                introduce(&[vm1, vm2]);
+                assert_passes(switch.state(), [vm1, vm2], true);
+                switch.ok("detach --all");
+            }
+            assert!(!switch.state().exists(), "{words} without {missing}");
+            assert!(!has_xdp("vm1") && tcx("vm1") == 0, "{words} without {missing}");
+        }
+    }
 }

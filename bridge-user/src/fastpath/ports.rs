@@ -14,6 +14,7 @@ use crate::{
     error::{Context as _, Result},
     link::{self, LinkState, refuse_other_xdp, refuse_strangers},
     netlink::{Kind, Link},
+    state::Locked,
 };
 
 /// What is asked for a port; none of it leaves what is, or takes the default of a new port.
@@ -208,6 +209,22 @@ impl FastPath {
             self.unlink(ifindex, hook)?;
         }
         self.forget(ifindex)
+    }
+
+    /// Undoes what a killed command has left in the calling thread's network namespace, which changes what devices look
+    /// like.
+    pub(crate) fn undo_unfinished(state: &Locked) -> Result<()> {
+        let Some(mut fast) = Self::open(state)? else {
+            return Self::clear(state);
+        };
+        for (ifindex, port) in fast.ports()? {
+            if port.has(flag::UNFINISHED) {
+                fast.detach(ifindex)?;
+            } else if !port.has(flag::XDP) {
+                fast.unlink(ifindex, Hook::Xdp)?;
+            }
+        }
+        Ok(())
     }
 
     /// Undoes what a killed command has left, and clears ports whose device is gone, given the devices that there are.
