@@ -100,6 +100,8 @@ pub enum Step {
     Uncounted,
     /// It is waited until a port's spanning-tree state is this one.
     UntilState(&'static str, &'static str),
+    /// The ageing time becomes zero, and the bridge has forgotten what it had learned.
+    ForgetAtOnce,
     /// One station sends to another, which is silent, until the bridge forgets that.
     UntilForgotten { from: u8, silent: u8 },
 }
@@ -138,9 +140,9 @@ impl<'site> Rig<'site> {
             // Missing where the kernel has no br_netfilter.
             let _ = fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{call}"), "0");
         }
-        // With snooping it sends reports of its own.
+        // With snooping it sends reports of its own; a delay goes by even without a spanning tree (`br_make_forwarding`).
         rig.run(&format!(
-            "ip link add br0 address {} up type bridge mcast_snooping 0",
+            "ip link add br0 address {} up type bridge mcast_snooping 0 forward_delay 0",
             text(BRIDGE)
         ));
         for number in 1..=TAPS {
@@ -238,6 +240,12 @@ impl<'site> Rig<'site> {
                     happens(LIMIT, is_so),
                     "{port} does not become {state} in {LIMIT:?}"
                 );
+            }
+            Step::ForgetAtOnce => {
+                self.run("ip link set br0 type bridge ageing_time 0");
+                // Which it does some time later (`br_fdb_cleanup`).
+                let forgotten = || !fdb().iter().any(|entry| is_learned(entry));
+                assert!(happens(LIMIT, forgotten), "{:?} in {LIMIT:?}", fdb());
             }
             Step::UntilForgotten { from, silent } => self.until_forgotten(*from, *silent),
         }
@@ -512,6 +520,15 @@ fn fdb() -> Vec<String> {
         .collect();
     entries.sort();
     entries
+}
+
+/// Whether an entry ages.
+fn is_learned(entry: &str) -> bool {
+    let entry: Value = serde_json::from_str(entry).expect("an entry");
+    let flags = entry["flags"].as_array().into_iter().flatten();
+    entry["state"] == ""
+        && entry["master"] != Value::Null
+        && !flags.into_iter().any(|flag| flag == "extern_learn")
 }
 
 /// The bridge is told of a carrier some time later (`linkwatch_event`).

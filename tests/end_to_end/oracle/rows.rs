@@ -7,8 +7,9 @@ use bridge_common::forwarding::Reason;
 use super::{
     compare,
     rig::Step::{
-        self, Attach, Close, Listen, MoveAway, Open, Remake, RemakeWithQueues, Run, Send, SendFromOutside,
-        Shoot, Slow, Sysctl, Sysfs, Try, Uncounted, Unlisten, Unshoot, UntilForgotten, UntilState, Wait,
+        self, Attach, Close, ForgetAtOnce, Listen, MoveAway, Open, Remake, RemakeWithQueues, Run, Send,
+        SendFromOutside, Shoot, Slow, Sysctl, Sysfs, Try, Uncounted, Unlisten, Unshoot, UntilForgotten,
+        UntilState, Wait,
     },
     shot::Side,
 };
@@ -134,7 +135,7 @@ rows! {
         run("ip link set vm4 address 52:54:00:00:01:04"),
     ],
     no_ageing_time(None): [
-        run("ip link set br0 type bridge ageing_time 0"),
+        ForgetAtOnce,
         A_WHILE,
         run("ip link set br0 type bridge ageing_time 30000"),
     ],

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{
     rig::{
         Manner, Rig,
-        Step::{self, Listen, Remake, Run, Send, Sysctl, Try, Unlisten, Wait},
+        Step::{self, ForgetAtOnce, Listen, Remake, Run, Send, Sysctl, Try, Unlisten, Wait},
         TAPS,
     },
     seconds,
@@ -122,10 +122,8 @@ fn step(random: &mut Random) -> Step {
         15 => attempt("bridge fdb flush dev br0".into()),
         16 => Run(format!("ip link set br0 {}", random.pick(&["down", "up", "up"]))),
         17 => Run(format!("ip link set br0 promisc {on}")),
-        18 => Run(format!(
-            "ip link set br0 type bridge ageing_time {}",
-            random.pick(&[0, 30000])
-        )),
+        18 if on == "on" => Run("ip link set br0 type bridge ageing_time 30000".into()),
+        18 => ForgetAtOnce,
         19 => {
             let hook = random.pick(&["prerouting", "forward", "postrouting"]);
             Run(format!(
