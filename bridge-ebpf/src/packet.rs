@@ -177,12 +177,16 @@ impl Frame for Skb {
         self.read(offset).map(u64::from_le_bytes)
     }
 
-    /// tcx completes no checksums: the kernel does, from the skb's metadata.
+    /// Of the linear part, in which headers lie.
     #[inline(always)]
-    fn sum<const N: usize>(&self, _: u32, _: u32) -> Option<u32> {
-        None
+    fn sum<const N: usize>(&self, offset: u32, seed: u32) -> Option<u32> {
+        // SAFETY: the kernel passes a valid context.
+        let (data, end) = unsafe { ((*self.context).data as usize, (*self.context).data_end as usize) };
+        let start = data + offset as usize;
+        (start + N <= end).then(|| sum(start as *mut [u8; N], N as u32, seed))
     }
 
+    /// tcx completes no checksums: the kernel does, from the skb's metadata.
     fn sum_part<const N: usize>(&self, _: u32, _: u32, _: u32) -> Option<u32> {
         None
     }

@@ -173,7 +173,12 @@ fn what_the_bridge_would_send_to_one_port_goes_past_it() {
 fn what_br_netfilter_would_let_pass_goes_past_it() {
     let bridged = Bridged::new(2, true);
     bridged.attach("vm1", HookMode::Xdp);
+    bridged.attach("vm2", HookMode::Tcx);
     let [vm1, vm2] = bridged.introduced();
+    let frame = Flow::udp(2, 1).frame(&[7; 26]);
+    send(vm2, &frame);
+    assert_receives(vm1, &frame);
+    assert_eq!(bridged.forwarded(vm2, vm1), [0, 1]);
     let frame = Flow::udp(1, 2).frame(&[7; 26]);
     send(vm1, &frame);
     assert_receives(vm2, &frame);
