@@ -297,6 +297,8 @@ offsets! {
     prog_aux_id,
     /// `net.nf.hooks_bridge`
     net_hooks_bridge,
+    /// Address of `apparmor_ip_postroute`, 0 where there is none.
+    apparmor_ip_postroute,
     /// `net.gen`
     net_gen,
     /// `net.ptype_all`, or [`crate::layout::ABSENT`] before it was there.

@@ -238,7 +238,7 @@ impl<'a> Btf<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn words(words: &[u32]) -> Vec<u8> {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     /// `struct outer { int a; union { int b; struct { int c; int d; }; }; }`, 12 octets.
-    fn sample() -> Vec<u8> {
+    pub fn sample() -> Vec<u8> {
         let strings = b"\0outer\0a\0b\0c\0d\0";
         let types = words(&[
             0,

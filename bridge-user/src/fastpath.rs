@@ -308,6 +308,17 @@ fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Res
     T::try_from(map.expect("the object has all maps that it is built with")).at(name, "open")
 }
 
+/// How many instructions the kernel's verifier goes through for the programs at XDP and at tcx, of the million that it
+/// takes at most; 0 where it does not say (before 5.16). They are loaded and tried out for it, and nothing of them stays.
+pub fn verified_instructions() -> Result<[u32; 2]> {
+    let loaded = Loaded::try_out()?;
+    let count = |name: &'static str| {
+        let info = loaded.program(name).info().at(name, "read what is known of it")?;
+        Ok(info.verified_instruction_count().unwrap_or(0))
+    };
+    Ok([count(program::XDP)?, count(program::TCX)?])
+}
+
 /// The object, loaded and pinned by nothing yet.
 struct Loaded {
     object: Ebpf,

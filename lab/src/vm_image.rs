@@ -42,7 +42,7 @@ const MODULES: [&str; 9] = [
 ];
 
 /// What tests use of the kernel beside those, each module after those it needs.
-const TESTED_MODULES: [&str; 14] = [
+const TESTED_MODULES: [&str; 17] = [
     "drivers/net/tun",
     "drivers/net/tap",
     "drivers/net/veth",
@@ -57,6 +57,9 @@ const TESTED_MODULES: [&str; 14] = [
     "net/802/mrp",
     "net/8021q/8021q",
     "net/sched/sch_htb",
+    "lib/libcrc32c",
+    "net/netfilter/nfnetlink",
+    "net/netfilter/nf_tables",
 ];
 
 const PROGRAMS: [&str; 4] = [

@@ -48,6 +48,8 @@ const RUNS: &[Run] = &[
         "end_to_end",
         &["native::what_tcx_forwards_makes_no_redirect_in_xdp"],
     ),
+    // Here the bridge is a module.
+    run("end_to_end", &["fastpath::"]),
     run("end_to_end", &["checksum::xdp_completes_partial_checksums"]),
     run("end_to_end", &["checksum::tcx_leaves_partial_checksums"]),
     run("end_to_end", &["attach::detach_gives_every_setting_back"]),
@@ -56,7 +58,7 @@ const RUNS: &[Run] = &[
 ];
 
 /// What the tests call; the machine gets the host's.
-const PROGRAMS: [&str; 3] = ["ip", "bridge", "tc"];
+const PROGRAMS: [&str; 4] = ["ip", "bridge", "nft", "tc"];
 
 /// The longest that one run may take, in seconds: ten times as long as on an idle machine without KVM.
 const LIMIT: &str = "600";

@@ -119,7 +119,7 @@ fn has_only(entries: Memory, function: u64, may_be_missing: bool) -> bool {
         return may_be_missing;
     }
     let number: u16 = entries.read(offset!(hook_entries_number));
-    number == 1 && entries.follow(offset!(hook_entries_hooks)).number() == function
+    number == 1 && function != 0 && entries.follow(offset!(hook_entries_hooks)).number() == function
 }
 
 /// What may happen to bridged frames in a network namespace, given the options of their bridge.
@@ -155,9 +155,11 @@ fn filtering(net: Memory, options: u64) -> Filtering {
         return Filtering::Nothing;
     }
     for hooks in [offset!(net_hooks_ipv4), offset!(net_hooks_ipv6)] {
-        for hook in HOOKS {
-            // Not a rule: it lets bridged frames pass by the rules a second time.
-            if !has_only(net.follow(hooks + POINTER * hook), offset!(ip_sabotage_in), true) {
+        // No rules: one lets bridged frames pass by the rules a second time, the other, which is there wherever AppArmor
+        // is, looks at what has a socket.
+        let own = [offset!(ip_sabotage_in), 0, offset!(apparmor_ip_postroute)];
+        for (hook, own) in HOOKS.into_iter().zip(own) {
+            if !has_only(net.follow(hooks + POINTER * hook), own, true) {
                 return Filtering::Rules;
             }
         }

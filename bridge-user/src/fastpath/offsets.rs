@@ -15,8 +15,12 @@ const SYMBOLS: &str = "/proc/kallsyms";
 
 /// All but [`Offsets::brnf_slot`], which has to be tried out.
 pub fn offsets() -> Result<Offsets> {
+    offsets_in(Path::new(BTF))
+}
+
+fn offsets_in(folder: &Path) -> Result<Offsets> {
     let read = |name: &str| {
-        let path = Path::new(BTF).join(name);
+        let path = folder.join(name);
         match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             data => data.at(path.display(), "read").map(Some),
@@ -28,6 +32,11 @@ pub fn offsets() -> Result<Offsets> {
     let module = |name| read(name).map(Option::unwrap_or_default);
     let (bridge, netfilter) = (module("bridge")?, module("br_netfilter")?);
     let bridge = parse("bridge", &bridge, &vmlinux)?;
+    if bridge.is_none() && vmlinux.structure("net_bridge_port").is_err() {
+        let reason = "there is none, and vmlinux does not describe bridges: the module is not loaded ('modprobe bridge'), \
+                      or was built without CONFIG_DEBUG_INFO_BTF_MODULES";
+        return Err(no_btf("bridge", reason));
+    }
     let netfilter = parse("br_netfilter", &netfilter, &vmlinux)?;
     let bridge = bridge.as_ref().unwrap_or(&vmlinux);
     let netfilter = netfilter.as_ref().unwrap_or(&vmlinux);
@@ -36,7 +45,9 @@ pub fn offsets() -> Result<Offsets> {
         "br_nf_forward",
         "br_nf_post_routing",
         "ip_sabotage_in",
+        "apparmor_ip_postroute",
         "ptype_all",
+        "net_hotdata",
     ])?;
     from_btf(&vmlinux, bridge, netfilter, &symbols).map_err(|error| no_btf("vmlinux", error))
 }
@@ -157,9 +168,14 @@ fn from_btf(
         net_hooks_ipv4: kernel.offset("net", "nf")? + kernel.offset("netns_nf", "hooks_ipv4")?,
         net_hooks_ipv6: kernel.offset("net", "nf")? + kernel.offset("netns_nf", "hooks_ipv6")?,
         ip_sabotage_in: symbol("ip_sabotage_in"),
+        apparmor_ip_postroute: symbol("apparmor_ip_postroute"),
         net_gen: kernel.offset("net", "gen")?,
         net_ptype_all: optional(kernel.offset("net", "ptype_all"))?,
-        global_ptype_all: symbol("ptype_all"),
+        global_ptype_all: match kernel.offset("net_hotdata", "ptype_all") {
+            // From 6.9 on a member, until the list became the namespace's.
+            Ok(member) if symbol("net_hotdata") != 0 => symbol("net_hotdata") + member,
+            _ => symbol("ptype_all"),
+        },
         net_generic_ptr: kernel.offset("net_generic", "ptr")?,
         hook_entries_number: kernel.offset("nf_hook_entries", "num_hook_entries")?,
         hook_entries_hooks: kernel.offset("nf_hook_entries", "hooks")?,
@@ -207,4 +223,36 @@ fn jiffies_per_second() -> u64 {
     let tick = u64::try_from(tick).unwrap_or(0);
     // 250 where it can't be known is at most four seconds.
     1_000_000_000_u64.checked_div(tick).unwrap_or(250)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process;
+
+    use super::*;
+
+    /// A folder of this process's, removed at the end.
+    struct Folder(std::path::PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_describe_its_bridge_is_refused() {
+        let folder = Folder(std::env::temp_dir().join(format!("tapbridge-btf-{}", process::id())));
+        fs::create_dir(&folder.0).unwrap();
+        fs::write(folder.0.join("vmlinux"), crate::btf::tests::sample()).unwrap();
+        let error = offsets_in(&folder.0).unwrap_err().to_string();
+        assert!(
+            error.starts_with("/sys/kernel/btf/bridge: there is none") && error.contains("'modprobe bridge'"),
+            "{error}"
+        );
+        // A module's description that is none is another matter.
+        fs::write(folder.0.join("bridge"), b"x").unwrap();
+        let error = offsets_in(&folder.0).unwrap_err().to_string();
+        assert!(error.starts_with("/sys/kernel/btf/bridge: not valid BTF"), "{error}");
+    }
 }
