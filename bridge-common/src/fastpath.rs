@@ -187,7 +187,7 @@ impl Answer {
     #[must_use]
     pub const fn with(self, hook: Hook, verdict: Verdict) -> Self {
         let code = match verdict {
-            Verdict::Forward(_) => Self::FORWARD,
+            Verdict::Forward(..) => Self::FORWARD,
             Verdict::Leave(reason) => reason as u32,
         };
         Self(self.0 | code << (8 * hook as u32))
@@ -339,6 +339,24 @@ offsets! {
     port_flags,
     /// `net_bridge_port.state`
     port_state,
+    /// `net_bridge_port.vlgrp`, or [`crate::layout::ABSENT`] where the kernel filters no VLANs.
+    port_vlans,
+    /// `net_bridge.vlan_proto`
+    br_vlan_protocol,
+    /// `net_bridge_vlan_group.vlan_hash.tbl`
+    vlans_table,
+    /// `net_bridge_vlan_group.pvid`
+    vlans_own,
+    /// `net_bridge_vlan_group.pvid_state`
+    vlans_own_state,
+    /// `net_bridge_vlan.vnode`
+    vlan_node,
+    /// `net_bridge_vlan.vid`
+    vlan_id,
+    /// `net_bridge_vlan.flags`
+    vlan_flags,
+    /// `net_bridge_vlan.state`
+    vlan_state,
     /// `net_bridge.dev`
     br_dev,
     /// `net_bridge.options`
@@ -349,6 +367,8 @@ offsets! {
     br_ageing_time,
     /// Masks of `enum net_bridge_opts`, 0 for one that the kernel does not have.
     option_vlan,
+    /// `BROPT_VLAN_STATS_ENABLED`
+    option_vlan_stats,
     /// `BROPT_MST_ENABLED`
     option_mst,
     /// `BROPT_NEIGH_SUPPRESS_ENABLED`
@@ -388,6 +408,7 @@ offsets! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forwarding::Retag;
 
     #[test]
     fn answers_tell_the_hooks_apart() {
@@ -395,7 +416,7 @@ mod tests {
             for [leaves, forwards] in [[Hook::Xdp, Hook::Tcx], [Hook::Tcx, Hook::Xdp]] {
                 let answer = Answer::NONE
                     .with(leaves, Verdict::Leave(reason))
-                    .with(forwards, Verdict::Forward(7));
+                    .with(forwards, Verdict::Forward(7, Retag::Keep));
                 assert_eq!(answer.obstacle(leaves), Some(reason));
                 assert_eq!(answer.obstacle(forwards), None);
             }

@@ -2,17 +2,23 @@
 //!
 //! The bridge decides, in its own tables: an address is found in its forwarding database, ports and devices have the
 //! states that it gave them. [`decide`] asks them what `br_handle_frame` and `br_forward` ask, in an order in which the
-//! cheap questions come first, and sends a frame only where the bridge would send it, unchanged. Whatever else the
-//! bridge would do with it (learn, flood, deliver to the host, filter, count, change a tag), and all that is in doubt, is a
+//! cheap questions come first, and sends a frame only where the bridge would send it, with the tag that it would have. Whatever else the
+//! bridge would do with it (learn, flood, deliver to the host, filter, count), and all that is in doubt, is a
 //! [`Reason`] to leave the frame to it.
 
 pub mod netfilter;
 mod reason;
+mod vlan;
 
 pub use netfilter::Filtering;
 pub use reason::Reason;
+pub use vlan::{Membership, PortVlan, Retag};
 
-use crate::{Hook, frame::ETHERNET_HEADER};
+use self::vlan::Vlan;
+use crate::{
+    Hook,
+    frame::{ETHERNET_HEADER, VlanTag},
+};
 
 /// `BR_STATE_FORWARDING`
 pub const STATE_FORWARDING: u8 = 3;
@@ -54,6 +60,8 @@ pub struct EntryFlags {
 pub struct Options {
     /// `BROPT_VLAN_ENABLED`
     pub vlan_filtering: bool,
+    /// `BROPT_VLAN_STATS_ENABLED`
+    pub vlan_statistics: bool,
     /// `BROPT_MST_ENABLED`
     pub mst: bool,
     /// `BROPT_NEIGH_SUPPRESS_ENABLED`
@@ -95,8 +103,15 @@ pub trait Tables {
     fn has_ingress_hook(&self) -> bool;
     /// Whether traffic control has a filter, or a program beside ours, at the device that the frame came in by.
     fn has_ingress_filter(&self) -> bool;
-    /// The entry of an address, in the database of the bridge that the port belongs to.
-    fn entry(&self, port: Self::Port, address: u64) -> Option<Self::Entry>;
+    /// The EtherType of the tags of the bridge that the port belongs to, where it filters VLANs.
+    fn vlan_protocol(&self, port: Self::Port) -> u16;
+    /// The VLAN of what the port receives without one.
+    fn port_vlan(&self, port: Self::Port) -> PortVlan;
+    /// The port's membership of a VLAN; none if it is no member, as far as can be seen.
+    fn membership(&self, port: Self::Port, vlan: u16) -> Option<Membership>;
+    /// The entry of an address in a VLAN (0 where the bridge does not filter), in the database of the bridge that the
+    /// port belongs to.
+    fn entry(&self, port: Self::Port, vlan: u16, address: u64) -> Option<Self::Entry>;
     /// The entry's flags.
     fn entry_flags(&self, entry: Self::Entry) -> EntryFlags;
     /// The entry's port; none if it is the bridge's own.
@@ -130,8 +145,8 @@ pub struct Received {
     pub source: u64,
     /// The EtherType, behind the outermost tag.
     pub ethertype: u16,
-    /// Whether the frame has a tag.
-    pub tagged: bool,
+    /// The outermost tag.
+    pub tag: Option<VlanTag>,
     /// Bytes as the redirect measures them: XDP with the tag, tcx without one that lies in the metadata.
     pub length: u32,
     /// Whether it carries several segments that are cut later.
@@ -141,8 +156,8 @@ pub struct Received {
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// To the device of this index, unchanged.
-    Forward(u32),
+    /// To the device of this index, with this change of its tag.
+    Forward(u32, Retag),
     /// To the bridge.
     Leave(Reason),
 }
@@ -158,7 +173,7 @@ const ETHERTYPE_CFM: u16 = 0x8902;
 #[inline(always)]
 pub fn decide<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Verdict {
     match egress(tables, received, hook) {
-        Ok(ifindex) => Verdict::Forward(ifindex),
+        Ok((ifindex, retag)) => Verdict::Forward(ifindex, retag),
         Err(reason) => Verdict::Leave(reason),
     }
 }
@@ -169,7 +184,7 @@ fn check(fine: bool, reason: Reason) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32, Reason> {
+fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32, Retag), Reason> {
     check(received.destination & 1 == 0, Reason::Group)?;
     check(
         received.source & 1 == 0 && received.source != 0,
@@ -186,7 +201,8 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32,
         Reason::PortFlags,
     )?;
     let options = tables.options(port);
-    check(!options.vlan_filtering && !options.mst, Reason::VlanFiltering)?;
+    let counts = options.vlan_filtering && options.vlan_statistics;
+    check(!options.mst && !counts, Reason::VlanFiltering)?;
     check(
         !(options.neigh_suppress && received.ethertype == ETHERTYPE_IPV6 && tables.may_be_icmpv6()),
         Reason::NeighSuppress,
@@ -196,19 +212,26 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32,
     let bypass = !matches!(filtering, Filtering::Nothing) && tables.bypasses_netfilter(tables.device(port));
     let passed = match filtering {
         Filtering::Nothing => true,
-        Filtering::Headers => bypass || !received.tagged && tables.is_kept_by_netfilter(received),
+        Filtering::Headers => bypass || received.tag.is_none() && tables.is_kept_by_netfilter(received),
         Filtering::Rules => bypass,
     };
     check(passed, Reason::BridgeFilter)?;
     check(!tables.has_ingress_hook(), Reason::IngressHook)?;
     check(!tables.has_ingress_filter(), Reason::IngressFilter)?;
     check(
-        !(received.tagged && tables.has_vlan_devices()),
+        !(received.tag.is_some() && tables.has_vlan_devices()),
         Reason::VlanDevice,
     )?;
+    let vlan = if options.vlan_filtering {
+        Vlan::of(tables, port, received)?
+    } else {
+        Vlan::NONE
+    };
 
     if flags & (port_flag::LEARNING | port_flag::LOCKED) != 0 {
-        let entry = tables.entry(port, received.source).ok_or(Reason::SourceUnknown)?;
+        let entry = tables
+            .entry(port, vlan.id, received.source)
+            .ok_or(Reason::SourceUnknown)?;
         check(tables.entry_port(entry) == Some(port), Reason::SourceElsewhere)?;
         let entry_flags = tables.entry_flags(entry);
         check(
@@ -222,7 +245,7 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32,
     }
 
     let entry = tables
-        .entry(port, received.destination)
+        .entry(port, vlan.id, received.destination)
         .ok_or(Reason::DestinationUnknown)?;
     check(!tables.entry_flags(entry).local, Reason::Host)?;
     let target = tables.entry_port(entry).ok_or(Reason::Host)?;
@@ -235,6 +258,13 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32,
         target_flags & untouched == 0 && target_flags < port_flag::UNKNOWN,
         Reason::PortFlags,
     )?;
+    let retag = if options.vlan_filtering {
+        vlan.leave(tables, target, received)?
+    } else {
+        Retag::Keep
+    };
+    let unchanged = matches!(retag, Retag::Keep);
+    check(unchanged || matches!(hook, Hook::Tcx), Reason::VlanTag)?;
 
     let device = tables.device(target);
     check(tables.is_up(device), Reason::EgressDown)?;
@@ -248,6 +278,8 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32,
         // It would be fragmented (`br_nf_dev_queue_xmit`).
         let packet = received.length.saturating_sub(ETHERNET_HEADER);
         check(received.gso || packet <= mtu, Reason::BridgeFilter)?;
+        // What it calls for frames that leave, it may call for one with another tag.
+        check(unchanged, Reason::BridgeFilter)?;
     }
     check(!tables.has_egress_hook(device), Reason::EgressHook)?;
     if matches!(hook, Hook::Xdp)
@@ -255,5 +287,5 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<u32,
     {
         return Err(reason);
     }
-    Ok(tables.index(device))
+    Ok((tables.index(device), retag))
 }

@@ -45,6 +45,13 @@ pub struct VlanTag {
     pub control: u16,
 }
 
+impl VlanTag {
+    /// The VLAN identifier; 0 in a tag that only has a priority.
+    pub const fn id(self) -> u16 {
+        self.control & Vlan::IDENTIFIER
+    }
+}
+
 /// A broadcast domain of the bridge: the outermost tag's protocol and identifier.
 ///
 /// Zero is the untagged domain, which priority-tagged frames (identifier 0) belong to.
@@ -133,6 +140,19 @@ impl Ethernet {
             ethertype: u16::from_be_bytes([e0, e1]),
             payload: ETHERNET_HEADER + VLAN_TAG,
             ..untagged
+        })
+    }
+
+    /// The outermost tag where it lies in the data of the frame that this header is of.
+    #[inline(always)]
+    pub fn tag_in_data(&self, frame: &impl Frame) -> Option<VlanTag> {
+        if self.payload == ETHERNET_HEADER {
+            return None;
+        }
+        let [p0, p1, c0, c1] = frame.read(ETHERNET_HEADER - 2)?;
+        Some(VlanTag {
+            protocol: u16::from_be_bytes([p0, p1]),
+            control: u16::from_be_bytes([c0, c1]),
         })
     }
 

@@ -12,8 +12,8 @@ use tapbridge::{
 };
 
 use crate::support::{
-    frames::{Flow, hello, mac, partial, payload, segmented, text},
-    program::{ip, tc},
+    frames::{Flow, Network, Transport, hello, mac, partial, payload, segmented, text},
+    program::{bridge, ip, tc},
     switch::Switch,
     wire::{assert_receives, assert_receives_gso, assert_receives_with, assert_silent, send, send_with},
 };
@@ -25,10 +25,11 @@ crate::tests![
     the_bridges_own_entries_are_shown_with_those_that_are_fast,
     all_ports_of_a_bridge_are_attached_and_detached_by_its_name,
     what_keeps_frames_from_going_past_the_bridge_is_shown,
+    of_ipv6_only_icmpv6_stays_with_a_bridge_that_answers_solicitations,
 ];
 
 /// Two taps of a Linux bridge.
-struct Bridged {
+pub struct Bridged {
     switch: Switch,
     fast: RefCell<FastPath>,
     links: BTreeMap<String, Link>,
@@ -64,7 +65,7 @@ pub fn introduce(taps: &[&Tap]) {
 }
 
 impl Bridged {
-    fn new(taps: usize, netfilter: bool) -> Self {
+    pub fn new(taps: usize, netfilter: bool) -> Self {
         let switch = linux_bridge(taps, netfilter);
         let locked = State::new(switch.state()).lock().expect("the state");
         let fast = FastPath::open_or_create(&locked).expect("the fast path");
@@ -82,6 +83,10 @@ impl Bridged {
         }
     }
 
+    pub fn taps<const N: usize>(&self) -> [&Tap; N] {
+        self.switch.taps()
+    }
+
     /// The taps, each of which the bridge knows.
     fn introduced<const N: usize>(&self) -> [&Tap; N] {
         let taps = self.switch.taps();
@@ -89,7 +94,7 @@ impl Bridged {
         taps
     }
 
-    fn attach(&self, tap: &str, mode: HookMode) {
+    pub fn attach(&self, tap: &str, mode: HookMode) {
         self.fast
             .borrow_mut()
             .attach(&self.links[tap], mode)
@@ -105,7 +110,7 @@ impl Bridged {
         assert!(changed.expect("a port"));
     }
 
-    fn forwarded(&self, from: &Tap, to: &Tap) -> [u64; 2] {
+    pub fn forwarded(&self, from: &Tap, to: &Tap) -> [u64; 2] {
         let paths = self.fast.borrow().paths().expect("paths");
         let path = paths
             .iter()
@@ -115,7 +120,7 @@ impl Bridged {
         })
     }
 
-    fn left(&self, port: &Tap, hook: Hook, reason: Reason) -> u64 {
+    pub fn left(&self, port: &Tap, hook: Hook, reason: Reason) -> u64 {
         let counters = self.fast.borrow().counters(port.ifindex()).expect("counters");
         counters.left[hook as usize][reason as usize]
     }
@@ -373,5 +378,26 @@ fn shell(command: &str) {
         "nft" => nft(arguments),
         "ip" => drop(ip(arguments)),
         _ => tc(arguments),
+    }
+}
+
+fn of_ipv6_only_icmpv6_stays_with_a_bridge_that_answers_solicitations() {
+    const NEXT_HEADER: usize = 14 + 6;
+    let bridged = Bridged::new(2, false);
+    bridge("link set dev vm2 neigh_suppress on");
+    bridged.attach("vm1", HookMode::Xdp);
+    let [vm1, vm2] = bridged.introduced();
+    let datagram = Flow::new(1, 2, Network::V6, Transport::Udp).frame(&[7; 26]);
+    // A datagram; ICMPv6; and what the bridge does not look behind (`br_handle_frame_finish`): options for the
+    // destination.
+    for (next, past, left) in [(17, 1, 0), (58, 1, 1), (60, 2, 1)] {
+        let mut frame = datagram.clone();
+        frame[NEXT_HEADER] = next;
+        send(vm1, &frame);
+        assert_receives(vm2, &frame);
+        assert_eq!(bridged.forwarded(vm1, vm2).iter().sum::<u64>(), past, "{next}");
+        for hook in Hook::ALL {
+            assert_eq!(bridged.left(vm1, hook, Reason::NeighSuppress), left, "{next}");
+        }
     }
 }

@@ -9,6 +9,7 @@ mod conservation;
 mod drops;
 mod fastpath;
 mod fastpath_commands;
+mod fastpath_vlan;
 mod fdb;
 mod flood;
 mod gso;
@@ -78,6 +79,9 @@ fn main() -> ExitCode {
         let device = support::vhost_net::DEVICE;
         fs::metadata(device).is_err().then(|| format!("needs {device}"))
     });
+    let vlans = lacking
+        .map(str::to_owned)
+        .or_else(|| (!fastpath_vlan::can_filter()).then(|| "needs a bridge that filters VLANs".into()));
     let trials = [
         trials("attach", attach::TESTS, lacking),
         trials("behind_our_back", behind_our_back::TESTS, lacking),
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         trials("drops", drops::TESTS, lacking),
         trials("fastpath", fastpath::TESTS, lacking),
         trials("fastpath_commands", fastpath_commands::TESTS, lacking),
+        trials("fastpath_vlan", fastpath_vlan::TESTS, vlans.as_deref()),
         trials("fdb", fdb::TESTS, lacking),
         trials("flood", flood::TESTS, lacking),
         trials("gso", gso::TESTS, lacking),

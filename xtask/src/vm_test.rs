@@ -50,6 +50,11 @@ const RUNS: &[Run] = &[
     ),
     // Here the bridge is a module.
     run("end_to_end", &["fastpath::"]),
+    // The host's need not filter VLANs.
+    run("end_to_end", &["fastpath_vlan::access"]),
+    run("end_to_end", &["fastpath_vlan::changes"]),
+    run("end_to_end", &["fastpath_vlan::tags"]),
+    run("end_to_end", &["fastpath_vlan::metadata"]),
     run("end_to_end", &["checksum::xdp_completes_partial_checksums"]),
     run("end_to_end", &["checksum::tcx_leaves_partial_checksums"]),
     run("end_to_end", &["attach::detach_gives_every_setting_back"]),

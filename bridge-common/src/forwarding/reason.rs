@@ -19,7 +19,7 @@ pub enum Reason {
     IngressState = 5,
     /// One of the two ports maps VLANs to tunnels, is offloaded, or has a flag that is not known here.
     PortFlags = 6,
-    /// The bridge filters VLANs or runs a spanning tree per VLAN.
+    /// The bridge counts frames by VLAN, or runs spanning trees of groups of VLANs.
     VlanFiltering = 7,
     /// `ICMPv6`, and the bridge answers neighbour solicitations itself.
     NeighSuppress = 8,
@@ -81,6 +81,15 @@ pub enum Reason {
     TargetQueues = 34,
     /// Receive packet steering is set at the port.
     Steering = 35,
+
+    // What bridges ask that filter VLANs.
+    /// The port is no member of the frame's VLAN, which includes that it has none for frames without a tag; or it holds
+    /// the VLAN in another state than forwarding; or the tag is not of the bridge's protocol.
+    VlanIngress = 36,
+    /// The destination's port is no member of the frame's VLAN, or holds it in another state than forwarding.
+    VlanEgress = 37,
+    /// The tag has to change, which this hook can't do: XDP never, tcx where another tag lies behind it.
+    VlanTag = 38,
 }
 
 impl Reason {
@@ -88,7 +97,7 @@ impl Reason {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::TooShort,
         Self::Group,
         Self::InvalidSource,
@@ -125,6 +134,9 @@ impl Reason {
         Self::VhostNet,
         Self::TargetQueues,
         Self::Steering,
+        Self::VlanIngress,
+        Self::VlanEgress,
+        Self::VlanTag,
     ];
 
     /// Whether only XDP asks for it: tcx carries such frames.
@@ -171,6 +183,9 @@ impl Reason {
             Self::VhostNet => "vhost_net",
             Self::TargetQueues => "target_queues",
             Self::Steering => "rps",
+            Self::VlanIngress => "vlan_ingress",
+            Self::VlanEgress => "vlan_egress",
+            Self::VlanTag => "vlan_tag",
         }
     }
 }

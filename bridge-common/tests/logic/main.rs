@@ -5,6 +5,7 @@ mod checksum;
 mod decision;
 mod ethernet;
 mod fdb;
+mod forwarding_vlan;
 mod left_to_tcx;
 mod packet;
 mod planned;

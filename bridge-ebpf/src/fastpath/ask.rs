@@ -5,7 +5,7 @@ use bridge_common::{
     Hook,
     fastpath::Answer,
     forwarding::{Received, decide},
-    frame::{ETHERNET_HEADER, Ethernet},
+    frame::Ethernet,
 };
 
 use crate::{
@@ -33,7 +33,7 @@ pub fn tapbridge_ask(context: TcContext) -> i32 {
         destination: ethernet.destination.to_bits(),
         source: ethernet.source.to_bits(),
         ethertype: ethernet.ethertype,
-        tagged: ethernet.payload != ETHERNET_HEADER,
+        tag: ethernet.tag_in_data(&skb),
         length: skb.length(),
         gso: false,
     };

@@ -3,7 +3,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_jiffies64};
 use bridge_common::{
-    forwarding::{EntryFlags, Filtering, Options, Reason, Received, Tables, netfilter},
+    forwarding::{EntryFlags, Filtering, Membership, Options, PortVlan, Reason, Received, Tables, netfilter},
     frame::Frame,
     layout::ABSENT,
     port::flag,
@@ -27,6 +27,8 @@ const QDISC_CAN_BYPASS: u32 = 1 << 2;
 /// `NF_BR_POST_ROUTING`.
 const HOOKS: [u64; 3] = [0, 2, 4];
 const POINTER: u64 = 8;
+/// `BRIDGE_VLAN_INFO_UNTAGGED`
+const VLAN_UNTAGGED: u16 = 1 << 2;
 
 // Of `task_struct.flags`; they are macros, which BTF does not describe (include/linux/sched.h).
 
@@ -73,6 +75,16 @@ impl Port {
     #[inline(always)]
     fn bridge(self) -> Memory {
         self.0.follow(offset!(port_br))
+    }
+
+    /// The VLANs that it is a member of (`struct net_bridge_vlan_group`), null where the kernel filters none.
+    #[inline(always)]
+    fn vlans(self) -> Memory {
+        if offset!(port_vlans) == ABSENT {
+            Memory::NULL
+        } else {
+            self.0.follow(offset!(port_vlans))
+        }
     }
 }
 
@@ -167,10 +179,10 @@ fn filtering(net: Memory, options: u64) -> Filtering {
     Filtering::Headers
 }
 
-/// `jhash2` of the key's two words (include/linux/jhash.h).
+/// `jhash2` of two words, and `jhash` of less than five bytes that are the first of them (include/linux/jhash.h).
 #[inline(always)]
-fn hash(key: u64, seed: u32) -> u32 {
-    let initial = 0xdead_beef_u32.wrapping_add(8).wrapping_add(seed);
+fn hash(key: u64, length: u32, seed: u32) -> u32 {
+    let initial = 0xdead_beef_u32.wrapping_add(length).wrapping_add(seed);
     let (mut a, mut b, mut c) = (
         initial.wrapping_add(key as u32),
         initial.wrapping_add((key >> 32) as u32),
@@ -185,15 +197,23 @@ fn hash(key: u64, seed: u32) -> u32 {
     (c ^ b).wrapping_sub(b.rotate_left(24))
 }
 
-/// Looks an address up in one bucket table of a forwarding database (`rhashtable_lookup`).
+/// A kind of hash table.
+struct Kind {
+    /// Bytes of a key.
+    key_length: u32,
+    /// Where a structure has its link to the next one.
+    node: u64,
+}
+
+/// Looks a key up in one bucket table (`rhashtable_lookup`), by what tells whether a structure has it.
 #[inline(always)]
-fn find(table: Memory, key: u64) -> Option<Entry> {
+fn find(table: Memory, kind: &Kind, key: u64, has_it: impl Fn(Memory) -> bool) -> Option<Memory> {
     // A table with a second level of buckets is one that is being filled for lack of memory.
     if table.read::<u32>(offset!(table_nest)) != 0 {
         return None;
     }
     let size: u32 = table.read(offset!(table_size));
-    let bucket = hash(key, table.read(offset!(table_hash_rnd))) & size.wrapping_sub(1);
+    let bucket = hash(key, kind.key_length, table.read(offset!(table_hash_rnd))) & size.wrapping_sub(1);
     // The lowest bit of a bucket is its lock, and an odd pointer ends a chain.
     let mut node = table
         .follow(offset!(table_buckets) + POINTER * u64::from(bucket))
@@ -202,9 +222,9 @@ fn find(table: Memory, key: u64) -> Option<Entry> {
         if node.is_null() || node.even() != node {
             return None;
         }
-        let entry = node.before(offset!(entry_rhnode));
-        if entry.read::<u64>(offset!(entry_key)) == key {
-            return Some(Entry(entry));
+        let structure = node.before(kind.node);
+        if has_it(structure) {
+            return Some(structure);
         }
         node = node.follow(0);
     }
@@ -240,6 +260,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
         let flags: u32 = bridge.follow(offset!(br_dev)).read(offset!(dev_flags));
         Options {
             vlan_filtering: options & offset!(option_vlan) != 0,
+            vlan_statistics: options & offset!(option_vlan_stats) != 0,
             mst: options & offset!(option_mst) != 0,
             neigh_suppress: options & offset!(option_neigh_suppress) != 0,
             promiscuous: flags & PROMISCUOUS != 0,
@@ -301,14 +322,65 @@ impl<F: Frame> Tables for Kernel<'_, F> {
     }
 
     #[inline(always)]
-    fn entry(&self, port: Port, address: u64) -> Option<Entry> {
+    fn vlan_protocol(&self, port: Port) -> u16 {
+        if offset!(port_vlans) == ABSENT {
+            return 0;
+        }
+        u16::from_be(port.bridge().read(offset!(br_vlan_protocol)))
+    }
+
+    #[inline(always)]
+    fn port_vlan(&self, port: Port) -> PortVlan {
+        let vlans = port.vlans();
+        if vlans.is_null() {
+            return PortVlan { id: 0, state: 0 };
+        }
+        PortVlan {
+            id: vlans.read(offset!(vlans_own)),
+            state: vlans.read(offset!(vlans_own_state)),
+        }
+    }
+
+    /// A table that is being resized is not followed into the next: it has a VLAN again in a moment.
+    #[inline(always)]
+    fn membership(&self, port: Port, vlan: u16) -> Option<Membership> {
+        let vlans = port.vlans();
+        if vlans.is_null() {
+            return None;
+        }
+        let kind = Kind {
+            key_length: 2,
+            node: offset!(vlan_node),
+        };
+        let table = vlans.follow(offset!(vlans_table));
+        let found = find(table, &kind, u64::from(vlan), |found| {
+            found.read::<u16>(offset!(vlan_id)) == vlan
+        })?;
+        Some(Membership {
+            state: found.read(offset!(vlan_state)),
+            untagged: found.read::<u16>(offset!(vlan_flags)) & VLAN_UNTAGGED != 0,
+        })
+    }
+
+    #[inline(always)]
+    fn entry(&self, port: Port, vlan: u16, address: u64) -> Option<Entry> {
+        // `struct net_bridge_fdb_key`
+        let key = address | u64::from(vlan) << 48;
+        let kind = Kind {
+            key_length: 8,
+            node: offset!(entry_rhnode),
+        };
+        let has_it = |found: Memory| found.read::<u64>(offset!(entry_key)) == key;
         let table = port.bridge().follow(offset!(br_fdb));
-        if let Some(entry) = find(table, address) {
-            return Some(entry);
+        if let Some(entry) = find(table, &kind, key, has_it) {
+            return Some(Entry(entry));
         }
         // While a table is resized, its entries move to the next one by one.
         let next = table.follow(offset!(table_future));
-        if next.is_null() { None } else { find(next, address) }
+        if next.is_null() {
+            return None;
+        }
+        find(next, &kind, key, has_it).map(Entry)
     }
 
     #[inline(always)]

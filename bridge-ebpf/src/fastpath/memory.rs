@@ -45,6 +45,9 @@ impl Memory {
         Self(pointer as u64)
     }
 
+    /// Where nothing lies: whatever is read there is zero.
+    pub const NULL: Self = Self(0);
+
     #[inline(always)]
     pub fn is_null(self) -> bool {
         self.0 == 0

@@ -1,12 +1,14 @@
 //! tcx at a port's ingress: it carries every known unicast frame, with its metadata.
 
 use aya_ebpf::{
-    bindings::tcx_action_base::TCX_NEXT, helpers::generated::bpf_redirect, macros::classifier,
+    bindings::{__sk_buff, tcx_action_base::TCX_NEXT},
+    helpers::generated::{bpf_redirect, bpf_skb_vlan_pop, bpf_skb_vlan_push},
+    macros::classifier,
     programs::TcContext,
 };
 use bridge_common::{
     Hook,
-    forwarding::{Reason, Received, Verdict, decide},
+    forwarding::{Reason, Received, Retag, Verdict, decide},
     frame::{Ethernet, VLAN_TAG},
 };
 
@@ -16,6 +18,26 @@ use crate::{
     memory::{Memory, offset},
     packet::Skb,
 };
+
+/// Gives a frame the tag that the bridge would give it, in its metadata as the bridge does. On failure, which is one of
+/// memory and does not happen where no other tag is, the frame is as it was.
+#[inline(always)]
+fn change_tag(skb: *mut __sk_buff, retag: Retag) -> bool {
+    let (pop, push) = match retag {
+        Retag::Keep => return true,
+        Retag::Remove => (true, None),
+        Retag::Add(tag) => (false, Some(tag)),
+        Retag::Replace(tag) => (true, Some(tag)),
+    };
+    // SAFETY: the context is the program's; pointers into the frame are not used from here on.
+    if pop && unsafe { bpf_skb_vlan_pop(skb) } != 0 {
+        return false;
+    }
+    push.is_none_or(|tag| {
+        // SAFETY: as above. The protocol is in network byte order.
+        unsafe { bpf_skb_vlan_push(skb, tag.protocol.to_be(), tag.control) == 0 }
+    })
+}
 
 #[classifier]
 pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
@@ -43,13 +65,16 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
         destination: ethernet.destination.to_bits(),
         source: ethernet.source.to_bits(),
         ethertype: ethernet.ethertype,
-        tagged: tag.is_some() || ethernet.payload != bridge_common::frame::ETHERNET_HEADER,
+        tag: tag.or_else(|| ethernet.tag_in_data(&skb)),
         length: skb.length(),
         gso,
     };
     match decide(&kernel, &received, Hook::Tcx) {
         Verdict::Leave(reason) => leave(reason),
-        Verdict::Forward(target) => {
+        Verdict::Forward(target, retag) => {
+            if !change_tag(skb.context(), retag) {
+                return leave(Reason::VlanTag);
+            }
             counters::forwarded(ifindex, target, Hook::Tcx, bytes);
             // SAFETY: the helper only notes the target.
             unsafe { bpf_redirect(target, 0) as i32 }

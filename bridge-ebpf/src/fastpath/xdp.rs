@@ -10,7 +10,7 @@ use bridge_common::{
     Hook,
     checksum::{self, Plan},
     forwarding::{Reason, Received, Verdict, decide},
-    frame::{ETHERNET_HEADER, Ethernet},
+    frame::{Ethernet, SHORTEST_TAGGED},
     layout::ABSENT,
 };
 
@@ -72,6 +72,11 @@ fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
     let mut frame = XdpFrame::new(context.ctx);
     let length = frame.length();
     let ethernet = Ethernet::read(&frame, None).ok_or(Reason::TooShort)?;
+    let tag = ethernet.tag_in_data(&frame);
+    if tag.is_some() && length < SHORTEST_TAGGED {
+        // The kernel drops it where it moves the tag out of the data (`skb_vlan_untag`).
+        return Err(Reason::TooShort);
+    }
     let kernel = Kernel {
         frame: &frame,
         payload: ethernet.payload,
@@ -83,12 +88,13 @@ fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
         destination: ethernet.destination.to_bits(),
         source: ethernet.source.to_bits(),
         ethertype: ethernet.ethertype,
-        tagged: ethernet.payload != ETHERNET_HEADER,
+        tag,
         length,
         gso: false,
     };
     let target = match decide(&kernel, &received, Hook::Xdp) {
-        Verdict::Forward(target) => target,
+        // What needs another tag is left to tcx.
+        Verdict::Forward(target, _) => target,
         Verdict::Leave(reason) => return Err(reason),
     };
     // Where frames that are redirected and frames that are passed would not stay in order, none is redirected.

@@ -109,6 +109,8 @@ fn from_btf(
     let symbol = |name: &str| symbols.get(name).copied().unwrap_or(0);
     let device = |member: &str| kernel.offset("net_device", member);
     let port = |member: &str| bridge.offset("net_bridge_port", member);
+    let vlans = |member: &str| bridge.offset("net_bridge_vlan_group", member);
+    let vlan = |member: &str| bridge.offset("net_bridge_vlan", member);
     let table = |member: &str| kernel.offset("bucket_table", member);
     let entry = |member: &str| bridge.offset("net_bridge_fdb_entry", member);
     let mask = |name: &str| bridge.enumerator(name).map(|bit| 1 << bit);
@@ -190,11 +192,24 @@ fn from_btf(
         port_dev: port("dev")?,
         port_flags: port("flags")?,
         port_state: port("state")?,
+        port_vlans: optional(port("vlgrp"))?,
+        br_vlan_protocol: optional(bridge.offset("net_bridge", "vlan_proto"))?,
+        vlans_table: match optional(vlans("vlan_hash"))? {
+            ABSENT => ABSENT,
+            hash => hash + kernel.offset("rhashtable", "tbl")?,
+        },
+        vlans_own: optional(vlans("pvid"))?,
+        vlans_own_state: optional(vlans("pvid_state"))?,
+        vlan_node: optional(vlan("vnode"))?,
+        vlan_id: optional(vlan("vid"))?,
+        vlan_flags: optional(vlan("flags"))?,
+        vlan_state: optional(vlan("state"))?,
         br_dev: bridge.offset("net_bridge", "dev")?,
         br_options: bridge.offset("net_bridge", "options")?,
         br_fdb: bridge.offset("net_bridge", "fdb_hash_tbl")? + kernel.offset("rhashtable", "tbl")?,
         br_ageing_time: bridge.offset("net_bridge", "ageing_time")?,
         option_vlan: mask("BROPT_VLAN_ENABLED")?,
+        option_vlan_stats: optional_mask("BROPT_VLAN_STATS_ENABLED")?,
         option_mst: optional_mask("BROPT_MST_ENABLED")?,
         option_neigh_suppress: optional_mask("BROPT_NEIGH_SUPPRESS_ENABLED")?,
         options_nf_call: mask("BROPT_NF_CALL_IPTABLES")?
@@ -253,6 +268,9 @@ mod tests {
         // A module's description that is none is another matter.
         fs::write(folder.0.join("bridge"), b"x").unwrap();
         let error = offsets_in(&folder.0).unwrap_err().to_string();
-        assert!(error.starts_with("/sys/kernel/btf/bridge: not valid BTF"), "{error}");
+        assert!(
+            error.starts_with("/sys/kernel/btf/bridge: not valid BTF"),
+            "{error}"
+        );
     }
 }

@@ -286,7 +286,7 @@ fn obstacle(
         ),
         Reason::VlanFiltering => (
             None,
-            format!("{br} filters VLANs: every frame is left to it; 'ip link set dev {br} type bridge vlan_filtering 0' if none are meant"),
+            format!("{br} counts frames by VLAN, or has spanning trees for groups of VLANs: every frame is left to it; 'ip link set dev {br} type bridge vlan_stats_enabled 0' or 'mst_enabled 0' if that is not meant"),
         ),
         Reason::IngressHook => (
             Some(from.to_owned()),

@@ -154,6 +154,14 @@ pub fn tc(words: &str) {
     run(command).success();
 }
 
+/// Runs `bridge` with these words, which must succeed.
+#[track_caller]
+pub fn bridge(words: &str) {
+    let mut command = Command::new("bridge");
+    command.args(words.split_whitespace());
+    run(command).success();
+}
+
 /// Runs `ip` with these words, which must succeed; answers with what it printed.
 #[track_caller]
 pub fn ip(words: &str) -> String {
