@@ -275,6 +275,16 @@ offsets! {
     dev_ptype_all,
     /// `net_device.xdp_features`
     dev_xdp_features,
+    /// `net_device.netdev_ops`
+    dev_netdev_ops,
+    /// Where a driver's own part of a `net_device` begins.
+    dev_private,
+    /// `tun_struct.filter_attached`, or [`crate::layout::ABSENT`] where nothing is known of taps.
+    tun_filter_attached,
+    /// `tun_struct.txflt.count`
+    tun_address_filter,
+    /// `tun_struct.filter_prog`
+    tun_filter_program,
     /// `net_device.vlan_info`, or [`crate::layout::ABSENT`].
     dev_vlan_info,
     /// `vlan_info.grp.nr_vlan_devs`

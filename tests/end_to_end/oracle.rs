@@ -13,6 +13,7 @@ mod sequences;
 mod shot;
 mod site;
 mod sniffer;
+mod tap_filter;
 mod traffic;
 
 use std::env;

@@ -67,7 +67,8 @@ pub enum Reason {
     Generic = 27,
     /// The destination's device takes no native frames.
     Target = 28,
-    /// Traffic control has a filter or program at the destination's egress, which a native redirect passes by.
+    /// Traffic control has a filter or program at the destination's egress, or its holder has given a tap one: a native
+    /// redirect passes it by.
     EgressFilter = 29,
     /// The destination's queueing discipline queues or shapes.
     Queueing = 30,

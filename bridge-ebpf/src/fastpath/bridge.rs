@@ -105,6 +105,22 @@ impl Device {
         self.0.read(offset!(dev_real_num_tx_queues))
     }
 
+    /// Its driver's `struct net_device_ops`.
+    #[inline(always)]
+    fn operations(self) -> Memory {
+        self.0.follow(offset!(dev_netdev_ops))
+    }
+
+    /// Whether a tap's holder has given it a filter of addresses, a classic one or a program, which `tun_net_xmit` asks
+    /// and `tun_xdp_xmit` does not.
+    #[inline(always)]
+    fn has_tap_filter(self) -> bool {
+        let tap = self.0.at(offset!(dev_private));
+        tap.read::<u8>(offset!(tun_filter_attached)) != 0
+            || tap.read::<u32>(offset!(tun_address_filter)) != 0
+            || !tap.follow(offset!(tun_filter_program)).is_null()
+    }
+
     /// Whether a packet socket listens at the device alone.
     #[inline(always)]
     fn has_packet_socket(self) -> bool {
@@ -445,6 +461,13 @@ impl<F: Frame> Tables for Kernel<'_, F> {
     fn native_obstacle(&self, device: Device) -> Option<Reason> {
         if device.0.read::<u32>(offset!(dev_xdp_features)) & XDP_TRANSMIT == 0 {
             return Some(Reason::Target);
+        }
+        // The port is a tap, and of another one it is known what becomes of a native frame.
+        if device.operations() != self.device.operations() || offset!(tun_filter_attached) == ABSENT {
+            return Some(Reason::Target);
+        }
+        if device.has_tap_filter() {
+            return Some(Reason::EgressFilter);
         }
         if device.transmit_queues() > 1 {
             return Some(Reason::TargetQueues);

@@ -30,7 +30,7 @@ fn offsets_in(folder: &Path) -> Result<Offsets> {
     let vmlinux = Btf::parse(&vmlinux).map_err(|error| no_btf("vmlinux", error))?;
     // A module's BTF is there while the module is; what is built in is in the kernel's own.
     let module = |name| read(name).map(Option::unwrap_or_default);
-    let (bridge, netfilter) = (module("bridge")?, module("br_netfilter")?);
+    let (bridge, netfilter, tun) = (module("bridge")?, module("br_netfilter")?, module("tun")?);
     let bridge = parse("bridge", &bridge, &vmlinux)?;
     if bridge.is_none() && vmlinux.structure("net_bridge_port").is_err() {
         let reason = "there is none, and vmlinux does not describe bridges: the module is not loaded ('modprobe bridge'), \
@@ -38,6 +38,8 @@ fn offsets_in(folder: &Path) -> Result<Offsets> {
         return Err(no_btf("bridge", reason));
     }
     let netfilter = parse("br_netfilter", &netfilter, &vmlinux)?;
+    let tun = parse("tun", &tun, &vmlinux)?;
+    let tun = tun.as_ref().unwrap_or(&vmlinux);
     let bridge = bridge.as_ref().unwrap_or(&vmlinux);
     let netfilter = netfilter.as_ref().unwrap_or(&vmlinux);
     let symbols = symbols(&[
@@ -49,7 +51,7 @@ fn offsets_in(folder: &Path) -> Result<Offsets> {
         "ptype_all",
         "net_hotdata",
     ])?;
-    from_btf(&vmlinux, bridge, netfilter, &symbols).map_err(|error| no_btf("vmlinux", error))
+    from_btf(&vmlinux, bridge, netfilter, tun, &symbols).map_err(|error| no_btf("vmlinux", error))
 }
 
 fn no_btf(name: &str, reason: impl std::fmt::Display) -> Error {
@@ -104,6 +106,7 @@ fn from_btf(
     kernel: &Btf<'_>,
     bridge: &Btf<'_>,
     netfilter: &Btf<'_>,
+    tun: &Btf<'_>,
     symbols: &HashMap<String, u64>,
 ) -> Result<Offsets, BtfError> {
     let symbol = |name: &str| symbols.get(name).copied().unwrap_or(0);
@@ -113,6 +116,7 @@ fn from_btf(
     let vlan = |member: &str| bridge.offset("net_bridge_vlan", member);
     let table = |member: &str| kernel.offset("bucket_table", member);
     let entry = |member: &str| bridge.offset("net_bridge_fdb_entry", member);
+    let tap = |member: &str| optional(tun.offset("tun_struct", member));
     let mask = |name: &str| bridge.enumerator(name).map(|bit| 1 << bit);
     let optional_mask = |name: &str| match mask(name) {
         Err(BtfError::NoEnumerator(_)) => Ok(0),
@@ -150,6 +154,15 @@ fn from_btf(
         dev_nf_hooks_egress: optional(device("nf_hooks_egress"))?,
         dev_ptype_all: device("ptype_all")?,
         dev_xdp_features: device("xdp_features")?,
+        dev_netdev_ops: device("netdev_ops")?,
+        dev_private: match optional(device("priv"))? {
+            // Before 6.11 it had no name (`netdev_priv`).
+            ABSENT => kernel.size("net_device")?.next_multiple_of(32),
+            private => private,
+        },
+        tun_filter_attached: tap("filter_attached")?,
+        tun_address_filter: tap("txflt")?,
+        tun_filter_program: tap("filter_prog")?,
         dev_vlan_info: optional(device("vlan_info"))?,
         vlan_info_devices: match kernel.offset("vlan_info", "grp") {
             Ok(group) => group + kernel.offset("vlan_group", "nr_vlan_devs")?,

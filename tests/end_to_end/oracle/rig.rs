@@ -19,6 +19,7 @@ use super::{
     shot::{self, Side},
     site::Site,
     sniffer::{Sniffer, index},
+    tap_filter,
     traffic::{self, ALWAYS, BRIDGE, IN_TURN, Kind, SPECIAL},
 };
 use crate::support::{
@@ -84,6 +85,10 @@ pub enum Step {
     RemakeWithQueues(u8),
     /// A tap is moved to another network namespace.
     MoveAway(u8),
+    /// The holder of a tap wants no frames, and says so to the tap.
+    Filter(u8),
+    /// It wants all frames again.
+    Unfilter(u8),
     /// A packet socket is opened at a device; at all, if it has no name.
     Listen(&'static str),
     /// All packet sockets are closed.
@@ -217,6 +222,8 @@ impl<'site> Rig<'site> {
                 self.run(&format!("ip link set vm{number} netns {path}"));
                 self.elsewhere.push(namespace);
             }
+            Step::Filter(number) => tap_filter::attach(self.tap(*number)),
+            Step::Unfilter(number) => tap_filter::detach(self.tap(*number)),
             Step::Listen(device) => self.sniffers.push(Sniffer::open(device)),
             Step::Unlisten => self.sniffers.clear(),
             Step::Shoot(device, side) => self.shots.push(shot::attach(index(device), *side)),

@@ -7,9 +7,9 @@ use bridge_common::forwarding::Reason;
 use super::{
     compare,
     rig::Step::{
-        self, Attach, Close, ForgetAtOnce, Listen, MoveAway, Open, Remake, RemakeWithQueues, Run, Send,
-        SendFromOutside, Shoot, Slow, Sysctl, Sysfs, Try, Uncounted, Unlisten, Unshoot, UntilForgotten,
-        UntilState, Wait,
+        self, Attach, Close, Filter, ForgetAtOnce, Listen, MoveAway, Open, Remake, RemakeWithQueues, Run,
+        Send, SendFromOutside, Shoot, Slow, Sysctl, Sysfs, Try, Uncounted, Unfilter, Unlisten, Unshoot,
+        UntilForgotten, UntilState, Wait,
     },
     shot::Side,
 };
@@ -296,6 +296,11 @@ rows! {
         run("tc qdisc add dev vm1 clsact"),
         run("tc qdisc add dev vm2 clsact"),
         run("tc qdisc del dev vm1 clsact"),
+    ],
+    a_tap_that_filters(Some(Reason::EgressFilter)): [
+        Filter(2),
+        A_WHILE,
+        Unfilter(2),
     ],
     a_packet_socket_at_a_sender(Some(Reason::PacketSocket)): [Listen("vm1"), Unlisten],
     a_packet_socket_at_a_receiver(Some(Reason::PacketSocket)): [Listen("vm2"), Unlisten],
