@@ -42,7 +42,7 @@ const MODULES: [&str; 9] = [
 ];
 
 /// What tests use of the kernel beside those, each module after those it needs.
-const TESTED_MODULES: [&str; 17] = [
+const TESTED_MODULES: [&str; 18] = [
     "drivers/net/tun",
     "drivers/net/tap",
     "drivers/net/veth",
@@ -57,6 +57,7 @@ const TESTED_MODULES: [&str; 17] = [
     "net/802/mrp",
     "net/8021q/8021q",
     "net/sched/sch_htb",
+    "net/sched/sch_tbf",
     "lib/libcrc32c",
     "net/netfilter/nfnetlink",
     "net/netfilter/nf_tables",

@@ -19,6 +19,7 @@ crate::tests![
     access_ports_and_trunks_carry_what_the_bridge_alone_does,
     changes_of_vlans_take_effect_with_the_next_frame,
     tags_of_the_other_protocol_are_carried_as_the_bridge_does,
+    a_vlan_device_on_a_port_gets_its_frames,
     metadata_stays_where_a_tag_comes_or_goes,
 ];
 
@@ -242,6 +243,18 @@ fn tags_of_the_other_protocol_are_carried_as_the_bridge_does() {
         steps.extend(everything(tag));
         compare(HookMode::Xdp, &steps);
     }
+}
+
+fn a_vlan_device_on_a_port_gets_its_frames() {
+    let mut steps = filtering();
+    steps.extend(everything(Tag::customer));
+    steps.push(Step::Ip("link add link vm3 name vlan10 up type vlan id 10"));
+    steps.extend(everything(Tag::customer));
+    steps.push(Step::Ip("link del vlan10"));
+    steps.extend(everything(Tag::customer));
+    let bridged = compare(HookMode::Xdp, &steps);
+    let [_, _, vm3, _] = bridged.taps();
+    assert!(bridged.left(vm3, Hook::Tcx, Reason::VlanDevice) > 0);
 }
 
 fn metadata_stays_where_a_tag_comes_or_goes() {

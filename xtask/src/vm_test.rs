@@ -54,6 +54,7 @@ const RUNS: &[Run] = &[
     run("end_to_end", &["fastpath_vlan::access"]),
     run("end_to_end", &["fastpath_vlan::changes"]),
     run("end_to_end", &["fastpath_vlan::tags"]),
+    run("end_to_end", &["fastpath_vlan::a_vlan"]),
     run("end_to_end", &["fastpath_vlan::metadata"]),
     run("end_to_end", &["checksum::xdp_completes_partial_checksums"]),
     run("end_to_end", &["checksum::tcx_leaves_partial_checksums"]),
