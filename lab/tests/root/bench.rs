@@ -66,6 +66,8 @@ fn the_bench_measures() {
         of_case.map(|own| text(own, "datapath")).collect()
     };
     let all = [
+        "fastpath-tcx",
+        "fastpath-xdp",
         "floor-tcx",
         "floor-xdp",
         "linux-bridge",
@@ -75,9 +77,9 @@ fn the_bench_measures() {
         "tapbridge-xdp",
     ];
     assert_eq!(of("64"), all.map(String::from).into());
-    assert_eq!(of("tso4").len(), 6);
-    assert_eq!(of("mix").len(), 5);
-    assert_eq!(of("broadcast-8").len(), 4);
+    assert_eq!(of("tso4").len(), 8);
+    assert_eq!(of("mix").len(), 7);
+    assert_eq!(of("broadcast-8").len(), 6);
     assert_eq!(of("steady-read").len(), 2);
     assert_ratios(&results);
     assert_written(folder.path());
