@@ -48,14 +48,12 @@ const RUNS: &[Run] = &[
         "end_to_end",
         &["native::what_tcx_forwards_makes_no_redirect_in_xdp"],
     ),
-    // Here the bridge is a module.
-    run("end_to_end", &["fastpath::"]),
+    // Here the bridge is a module. `cargo xtask vm-test fastpath` runs the rest too, which takes minutes.
+    run("end_to_end", &["fastpath::what_the_bridge_would"]),
+    run("end_to_end", &["fastpath::what_rules_look_at"]),
     // The host's need not filter VLANs.
     run("end_to_end", &["fastpath_vlan::access"]),
-    run("end_to_end", &["fastpath_vlan::changes"]),
     run("end_to_end", &["fastpath_vlan::tags"]),
-    run("end_to_end", &["fastpath_vlan::a_vlan"]),
-    run("end_to_end", &["fastpath_vlan::metadata"]),
     run("end_to_end", &["checksum::xdp_completes_partial_checksums"]),
     run("end_to_end", &["checksum::tcx_leaves_partial_checksums"]),
     run("end_to_end", &["attach::detach_gives_every_setting_back"]),
@@ -67,7 +65,7 @@ const RUNS: &[Run] = &[
 const PROGRAMS: [&str; 4] = ["ip", "bridge", "nft", "tc"];
 
 /// The longest that one run may take, in seconds: ten times as long as on an idle machine without KVM.
-const LIMIT: &str = "600";
+const LIMIT: &str = "900";
 
 /// `cargo xtask vm-test`.
 pub fn run_alone(arguments: &[OsString]) -> ExitCode {
