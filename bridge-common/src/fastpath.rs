@@ -5,7 +5,7 @@ use crate::{
     Hook,
     counters::Traffic,
     forwarding::{Reason, Verdict},
-    port::{HookMode, flag},
+    port::HookMode,
 };
 
 /// Version of everything pinned: maps, their types, their meaning.
@@ -82,13 +82,7 @@ impl Port {
 
     /// Who chooses its hooks.
     pub const fn hook_mode(&self) -> HookMode {
-        if self.has(flag::AUTO) {
-            HookMode::Auto
-        } else if self.has(flag::XDP) {
-            HookMode::Xdp
-        } else {
-            HookMode::Tcx
-        }
+        HookMode::of(self.flags)
     }
 }
 

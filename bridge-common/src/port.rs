@@ -37,6 +37,17 @@ pub enum HookMode {
 }
 
 impl HookMode {
+    /// Of a port with these [`flag`]s.
+    pub const fn of(flags: u32) -> Self {
+        if flags & flag::AUTO != 0 {
+            Self::Auto
+        } else if flags & flag::XDP != 0 {
+            Self::Xdp
+        } else {
+            Self::Tcx
+        }
+    }
+
     /// The name in JSON and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
@@ -81,13 +92,7 @@ impl Port {
 
     /// Who chooses its hooks.
     pub const fn hook_mode(&self) -> HookMode {
-        if self.has(flag::AUTO) {
-            HookMode::Auto
-        } else if self.has(flag::XDP) {
-            HookMode::Xdp
-        } else {
-            HookMode::Tcx
-        }
+        HookMode::of(self.flags)
     }
 
     /// Whether all of the given flags are set.

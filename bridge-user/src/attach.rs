@@ -281,7 +281,7 @@ fn known(bridge: &Bridge<'_>, ports: &[(u32, Port)], link: &Link) -> Result<Opti
             let broken = broken.into_iter().map(|(hook, _)| hook).collect();
             return Ok(Some((slot, Known::Attached(port, broken))));
         }
-        if !there && recorded_name(&port) == link.name {
+        if !there && recorded_name(&port.name) == link.name {
             place = Some((slot, Known::Returns(port)));
         }
     }
@@ -332,7 +332,7 @@ async fn carry_out(
             ifindex: link.ifindex,
             master: None,
             hook: now.hook_mode().name(),
-            hooks: hooks(&now),
+            hooks: hooks(now.flags),
             changed: !same,
             note: (hook == Some(HookMode::Xdp) && link.kind != Kind::Tap)
                 .then_some("no XDP, which runs on taps only"),

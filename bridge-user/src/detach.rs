@@ -286,7 +286,7 @@ fn report(bridge: &Bridge<'_>, links: &[Link], slot: u32) -> Result<Detached> {
 /// A port's name now, or the last one known if its device is gone.
 pub fn name_of(port: &Port, links: &[Link], gone: bool) -> String {
     let link = links.iter().find(|link| link.ifindex == port.ifindex && !gone);
-    link.map_or_else(|| recorded_name(port), |link| link.name.clone())
+    link.map_or_else(|| recorded_name(&port.name), |link| link.name.clone())
 }
 
 /// The bridge (by index) and slot of a port, by any of its names. A device that is there goes before one of its name that is gone.
@@ -296,7 +296,7 @@ pub fn find(bridges: &[Bridge<'_>], links: &[Link], name: &str) -> Result<Option
         for (slot, port) in bridge.occupied()? {
             let gone = !bridge.has_device(slot)?;
             if gone {
-                if recorded_name(&port) == name {
+                if recorded_name(&port.name) == name {
                     vanished = Some((index, slot));
                 }
             } else if links

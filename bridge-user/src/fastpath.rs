@@ -63,12 +63,6 @@ pub struct FastPath {
     paths: PerCpuHashMap<MapData, Path, PathCounters>,
 }
 
-/// The name that a device had when it was attached.
-pub fn recorded_name(port: &Port) -> String {
-    let end = port.name.iter().position(|&byte| byte == 0);
-    String::from_utf8_lossy(&port.name[..end.unwrap_or(port.name.len())]).into_owned()
-}
-
 /// Where the calling thread's network namespace has its fast path.
 fn folder(state: &Folder) -> Result<PathBuf> {
     Ok(state.bridge_folder(&format!("{FASTPATH_PREFIX}{:x}", Network::current()?.cookie)))

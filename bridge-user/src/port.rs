@@ -19,21 +19,17 @@ use crate::{
     sysctl,
 };
 
-/// The name that a device had when it was attached.
-pub fn recorded_name(port: &Port) -> String {
-    let end = port
-        .name
-        .iter()
-        .position(|&octet| octet == 0)
-        .unwrap_or(INTERFACE_NAME);
-    String::from_utf8_lossy(&port.name[..end]).into_owned()
+/// The name that a device had when it was attached, as its port's record has it.
+pub fn recorded_name(name: &[u8; INTERFACE_NAME]) -> String {
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..end]).into_owned()
 }
 
-/// Names of the hooks that frames from a port meet, first to last.
-pub fn hooks(port: &Port) -> Vec<&'static str> {
+/// Names of the hooks that frames from a port with these [`flag`]s meet, first to last.
+pub fn hooks(flags: u32) -> Vec<&'static str> {
     Hook::ALL
         .into_iter()
-        .filter(|&hook| hook == Hook::Tcx || port.has(flag::XDP))
+        .filter(|&hook| hook == Hook::Tcx || flags & flag::XDP != 0)
         .map(Hook::name)
         .collect()
 }
@@ -287,7 +283,7 @@ impl Bridge<'_> {
             if port.has(flag::UNFINISHED) {
                 remains.push(slot);
             } else if !self.has_device(slot)? {
-                if !returning.contains(&&*recorded_name(&port)) {
+                if !returning.contains(&&*recorded_name(&port.name)) {
                     remains.push(slot);
                     continue;
                 }

@@ -114,7 +114,11 @@ impl Bridge<'_> {
     ) -> Result<(Vec<&'static str>, Vec<Problem>)> {
         let found = self.find_problems(devices, slot, port)?;
         let is_same = port.has(flag::ACTIVE) && self.port(slot)? == *port;
-        Ok(if is_same { found } else { (hooks(port), Vec::new()) })
+        Ok(if is_same {
+            found
+        } else {
+            (hooks(port.flags), Vec::new())
+        })
     }
 
     fn find_problems(
@@ -123,11 +127,11 @@ impl Bridge<'_> {
         slot: u32,
         port: &Port,
     ) -> Result<(Vec<&'static str>, Vec<Problem>)> {
-        let mut hooks = hooks(port);
+        let mut hooks = hooks(port.flags);
         let mut problems = Vec::new();
         let mut tell = |problem: &'static str, text: String| problems.push(Problem { problem, text });
         if !self.has_device(slot)? {
-            let name = recorded_name(port);
+            let name = recorded_name(&port.name);
             let attach = format!("'tapbridge attach {name} --bridge {}'", self.name);
             let namesake = devices.links.iter().find(|link| link.name == name);
             match (self.link_state(slot, Hook::Tcx)?, namesake) {

@@ -166,7 +166,7 @@ fn overview(bridge: &Reading, devices: &Devices, sysfs: &Sysfs) -> Result<Bridge
         let (hooks, problems) = if here {
             bridge.condition(devices, slot, &port)?
         } else {
-            (hooks(&port), Vec::new())
+            (hooks(port.flags), Vec::new())
         };
         ports.push(PortOverview {
             ifname: name_of(&port, if here { links } else { &[] }, gone),

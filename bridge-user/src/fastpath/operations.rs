@@ -1,17 +1,17 @@
 //! Ports of Linux bridges are attached and detached: all that are named, or none.
 
 use bridge_common::{
-    Hook,
     fastpath::Port,
     port::{HookMode, INTERFACE_NAME, flag},
 };
 
-use super::{FastPath, Wish, recorded_name};
+use super::{FastPath, Wish};
 use crate::{
     attach::Attached,
     detach::Detached,
     error::{Error, Result},
     netlink::{Kind, Link},
+    port::{hooks, recorded_name},
     state::Locked,
 };
 
@@ -87,7 +87,7 @@ pub fn attach<'links>(
         progress(index);
         let before = done.fast.port(device.ifindex)?;
         // A tap that was made anew, as with every start of a VM, gets what was asked for its name.
-        let namesake = gone.iter().find(|port| recorded_name(port) == device.name);
+        let namesake = gone.iter().find(|port| recorded_name(&port.name) == device.name);
         let kept = namesake.map(|port| Wish {
             mode: (device.kind == Kind::Tap).then_some(port.hook_mode()),
             bypass_netfilter: Some(port.has(flag::BYPASS_NETFILTER)),
@@ -126,7 +126,7 @@ impl Done<'_> {
                 ifindex: device.ifindex,
                 master: bridge_of(links, device).map(|bridge| bridge.name.clone()),
                 hook: port.hook_mode().name(),
-                hooks: hooks(&port),
+                hooks: hooks(port.flags),
                 changed,
                 note: (asked == Some(HookMode::Xdp) && device.kind != Kind::Tap)
                     .then_some("no XDP, which runs on taps only"),
@@ -134,15 +134,6 @@ impl Done<'_> {
         });
         ports.collect()
     }
-}
-
-/// Names of the hooks that frames from a port meet, first to last.
-pub fn hooks(port: &Port) -> Vec<&'static str> {
-    Hook::ALL
-        .into_iter()
-        .filter(|&hook| hook == Hook::Tcx || port.has(flag::XDP))
-        .map(Hook::name)
-        .collect()
 }
 
 impl FastPath {
@@ -162,7 +153,7 @@ impl FastPath {
         let is_there = |ifindex: u32| links.iter().any(|link| link.ifindex == ifindex);
         let found = ports.iter().find(|(ifindex, port)| {
             link.map_or_else(
-                || !is_there(*ifindex) && recorded_name(port) == name,
+                || !is_there(*ifindex) && recorded_name(&port.name) == name,
                 |link| link.ifindex == *ifindex,
             )
         });
@@ -196,7 +187,7 @@ impl FastPath {
             let link = links.iter().find(|link| link.ifindex == ifindex);
             self.detach(ifindex)?;
             detached.push(Detached {
-                ifname: link.map_or_else(|| recorded_name(&recorded), |link| link.name.clone()),
+                ifname: link.map_or_else(|| recorded_name(&recorded.name), |link| link.name.clone()),
                 bridge: link
                     .and_then(|link| bridge_of(links, link))
                     .map(|bridge| bridge.name.clone()),

@@ -11,14 +11,11 @@ use bridge_common::{
 };
 use serde::Serialize;
 
-use super::{
-    FastPath,
-    operations::{bridge_of, hooks},
-    recorded_name,
-};
+use super::{FastPath, operations::bridge_of};
 use crate::{
     error::Result,
     netlink::{BridgeEntry, Kind, Link},
+    port::{hooks, recorded_name},
     problem::Problem,
     show::{self, Obstacle, seconds_since},
     sysfs::Sysfs,
@@ -186,11 +183,11 @@ impl FastPath {
         let mut obstacles = Vec::new();
         let mut meets = Vec::new();
         let name = link.map_or_else(
-            || port.map(recorded_name).unwrap_or_default(),
+            || port.map(|port| recorded_name(&port.name)).unwrap_or_default(),
             |link| link.name.clone(),
         );
         if let Some(port) = port {
-            meets = hooks(port);
+            meets = hooks(port.flags);
             problems = self.problems(ifindex, link, port, &name, &mut meets)?;
             if let Some(link) = link
                 && link.kind == Kind::Tap

@@ -14,6 +14,7 @@ use crate::{
     error::{Context as _, Result},
     link::{self, LinkState, refuse_other_xdp, refuse_strangers},
     netlink::{Kind, Link},
+    port::recorded_name,
     state::Locked,
 };
 
@@ -269,7 +270,7 @@ impl FastPath {
 
 /// Whether the device of this index is another than the one that was attached.
 fn is_other_device(ifindex: u32, port: &Port, links: &[Link]) -> bool {
-    let name = super::recorded_name(port);
+    let name = recorded_name(&port.name);
     let link = links.iter().find(|link| link.ifindex == ifindex);
     link.is_none_or(|link| !link.is_called(&name))
 }

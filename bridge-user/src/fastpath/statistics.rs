@@ -9,8 +9,8 @@ use bridge_common::{
 };
 use serde::Serialize;
 
-use super::{FastPath, operations::bridge_of, recorded_name};
-use crate::{error::Result, netlink::Link, state::Folder, stats::Count};
+use super::{FastPath, operations::bridge_of};
+use crate::{error::Result, netlink::Link, port::recorded_name, state::Folder, stats::Count};
 
 /// Statistics of a Linux bridge's attached ports, since each was attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -95,7 +95,7 @@ impl FastPath {
         let mut bridges = BTreeMap::<Option<String>, BridgeStatistics>::new();
         for (ifindex, port) in self.ports()? {
             let link = links.iter().find(|link| link.ifindex == ifindex);
-            let name = link.map_or_else(|| recorded_name(&port), |link| link.name.clone());
+            let name = link.map_or_else(|| recorded_name(&port.name), |link| link.name.clone());
             let bridge = link.and_then(|link| bridge_of(links, link));
             let bridge = bridge.map(|bridge| bridge.name.clone());
             let statistics = bridges.entry(bridge.clone()).or_insert_with(|| BridgeStatistics {

@@ -17,10 +17,10 @@ use bridge_common::{
 use super::{Change, Vanished};
 use crate::{
     error::Result,
-    fastpath::{FastPath, operations::hooks, recorded_name},
+    fastpath::FastPath,
     link::refuse_other_xdp,
     netlink::Netlink,
-    port::since_boot,
+    port::{hooks, recorded_name, since_boot},
     state::{Folder, Locked},
 };
 
@@ -103,7 +103,7 @@ impl Accelerated {
         let names: Vec<String> = ports
             .iter()
             .filter(|(_, port)| port.has(flag::ACTIVE))
-            .map(|(_, port)| recorded_name(port))
+            .map(|(_, port)| recorded_name(&port.name))
             .collect();
         (!names.is_empty()).then_some(Vanished {
             event: "vanished",
@@ -169,7 +169,7 @@ impl Wanted {
         Ok(Some(Change::new(
             link.name,
             master.map_or_else(String::new, |master| master.name),
-            hooks(&port),
+            hooks(port.flags),
             port.hook_changes,
             &self.growth,
             self.xdp,

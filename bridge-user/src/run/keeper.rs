@@ -231,7 +231,7 @@ impl<'state> Keeper<'state> {
         Ok(Some(Change::new(
             link.name.clone(),
             name.to_owned(),
-            hooks(&port),
+            hooks(port.flags),
             port.hook_changes,
             &wanted.growth,
             wanted.xdp,
@@ -259,7 +259,7 @@ impl Kept {
             .into_iter()
             .flatten()
             .filter(|(_, port)| port.has(flag::ACTIVE))
-            .map(|(_, port)| recorded_name(&port))
+            .map(|(_, port)| recorded_name(&port.name))
             .collect();
         (!ports.is_empty()).then_some(Notice::Vanished(Vanished {
             event: "vanished",
