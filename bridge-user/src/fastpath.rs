@@ -63,6 +63,16 @@ pub struct FastPath {
     paths: PerCpuHashMap<MapData, Path, PathCounters>,
 }
 
+/// The program that says what the hooks would decide.
+pub(crate) struct Oracle(SchedClassifier);
+
+impl Oracle {
+    /// What the hooks would make now of a frame that a port receives, if only the bridge had just seen its source.
+    pub(crate) fn ask(&self, ifindex: u32, source: Mac, destination: Mac) -> Result<Answer> {
+        scratch::run(&self.0, ifindex, &scratch::frame(source.0, destination.0)).map(Answer)
+    }
+}
+
 /// Where the calling thread's network namespace has its fast path.
 fn folder(state: &Folder) -> Result<PathBuf> {
     Ok(state.bridge_folder(&format!("{FASTPATH_PREFIX}{:x}", Network::current()?.cookie)))
@@ -165,11 +175,10 @@ impl FastPath {
         self.folder.join(name)
     }
 
-    /// What the hooks would make now of a frame that a port receives, if only the bridge had just seen its source.
-    pub fn ask(&self, ifindex: u32, source: Mac, destination: Mac) -> Result<Answer> {
-        let ask =
-            SchedClassifier::from_pin(self.pin(program::ASK)).at(program::ASK, "open the pinned program")?;
-        scratch::run(&ask, ifindex, &scratch::frame(source.0, destination.0)).map(Answer)
+    /// Opens the program that says what the hooks would decide.
+    pub(crate) fn oracle(&self) -> Result<Oracle> {
+        let program = SchedClassifier::from_pin(self.pin(program::ASK));
+        program.at(program::ASK, "open the pinned program").map(Oracle)
     }
 
     /// All attached ports, by index.

@@ -160,12 +160,13 @@ impl FastPath {
             .iter()
             .filter_map(|port| Some((port, station(port.ifindex)?)))
             .collect();
+        let oracle = self.oracle()?;
         let mut answers = Vec::new();
         for (index, &(to, destination)) in known.iter().enumerate() {
             // The next attached one, so that every port is a source once too.
             let mut others = (1..known.len()).map(|step| known[(index + step) % known.len()]);
             if let Some((from, source)) = others.find(|(port, _)| port.attached) {
-                let answer = self.ask(from.ifindex, source, destination)?;
+                let answer = oracle.ask(from.ifindex, source, destination)?;
                 answers.push((from.ifname.clone(), to.ifname.clone(), answer));
             }
         }

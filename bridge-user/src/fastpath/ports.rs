@@ -2,6 +2,7 @@
 
 use std::{fs, io, os::fd::AsFd as _, path::PathBuf};
 
+use aya::maps::MapError;
 use bridge_common::{
     Hook,
     counters::PathCounters,
@@ -50,10 +51,10 @@ impl FastPath {
 
     /// The port of this index.
     pub fn port(&self, ifindex: u32) -> Result<Option<Port>> {
-        let ports = self.ports()?;
-        Ok(ports
-            .into_iter()
-            .find_map(|(index, port)| (index == ifindex).then_some(port)))
+        match self.ports.get(&ifindex, 0) {
+            Err(MapError::KeyNotFound) => Ok(None),
+            port => port.at(self.folder.display(), "read a port").map(Some),
+        }
     }
 
     /// The hooks by which a port's frames should come to the programs and don't.
