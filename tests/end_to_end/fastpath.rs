@@ -246,6 +246,8 @@ fn the_bridges_own_entries_are_shown_with_those_that_are_fast() {
     }
     bridged.introduced::<3>();
     let shown = bridged.switch.json("fdb show");
+    assert_eq!(bridged.switch.json("fdb show --bridge br0"), shown);
+    bridged.switch.fails("fdb show --bridge br9");
     let entries = shown.as_array().expect("entries");
     let of = |state: &str| {
         entries

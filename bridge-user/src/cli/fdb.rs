@@ -80,19 +80,24 @@ pub async fn run(state: &State, command: Fdb, json: bool) -> Result<()> {
     let links = netlink.links().await?;
     match command {
         Fdb::Show(Which { bridge }) => {
+            let mut accelerated = Vec::new();
+            if let Some(folder) = state.read()?
+                && let Some(fast) = FastPath::open(&folder)?
+            {
+                accelerated = fast.fdb(&links, netlink.bridge_entries().await?)?;
+                accelerated.retain(|entry| bridge.as_ref().is_none_or(|only| *only == entry.master));
+                // An accelerated bridge has entries of its own address at least.
+                if bridge.is_some() && !accelerated.is_empty() {
+                    return output::fdb(&accelerated, json);
+                }
+            }
             let opened = read(state, bridge.as_deref())?;
             output::unreadable(&opened.unreadable, json);
             let mut entries = Vec::new();
             for bridge in opened.bridges {
                 entries.extend(bridge.fdb(&links)?);
             }
-            if let Some(folder) = state.read()?
-                && let Some(fast) = FastPath::open(&folder)?
-            {
-                let mut found = fast.fdb(&links, netlink.bridge_entries().await?)?;
-                found.retain(|entry| bridge.as_ref().is_none_or(|only| *only == entry.master));
-                entries.extend(found);
-            }
+            entries.extend(accelerated);
             output::fdb(&entries, json)
         }
         Fdb::Add { address, dev } => {
