@@ -1,6 +1,6 @@
 //! Ports of a Linux bridge that is accelerated where it stands.
 
-use std::{cell::RefCell, collections::BTreeMap, fs};
+use std::{cell::RefCell, collections::BTreeMap};
 
 use bridge_common::{Hook, forwarding::Reason, port::HookMode};
 use lab::Tap;
@@ -12,7 +12,8 @@ use tapbridge::{
 };
 
 use crate::support::{
-    frames::{Flow, Network, Transport, hello, mac, partial, payload, segmented, text},
+    frames::{Flow, Network, Transport, mac, partial, payload, segmented, text},
+    linux_bridge::{introduce, linux_bridge},
     program::{bridge, ip, tc},
     switch::Switch,
     wire::{assert_receives, assert_receives_gso, assert_receives_with, assert_silent, send, send_with},
@@ -33,35 +34,6 @@ pub struct Bridged {
     switch: Switch,
     fast: RefCell<FastPath>,
     links: BTreeMap<String, Link>,
-}
-
-/// A Linux bridge that taps vm1, vm2 and so on are ports of.
-pub fn linux_bridge(taps: usize, netfilter: bool) -> Switch {
-    let switch = Switch::detached(taps);
-    for call in ["iptables", "ip6tables", "arptables"] {
-        // Missing where the kernel has no br_netfilter.
-        let _ = fs::write(
-            format!("/proc/sys/net/bridge/bridge-nf-call-{call}"),
-            if netfilter { "1" } else { "0" },
-        );
-    }
-    // With snooping it reports that it wants to hear other snoopers (`br_multicast_join_snoopers`).
-    ip("link add br0 up type bridge mcast_snooping 0");
-    for number in 1..=taps {
-        ip(&format!("link set vm{number} master br0"));
-    }
-    switch
-}
-
-/// Makes the taps known to the bridge.
-pub fn introduce(taps: &[&Tap]) {
-    for (number, tap) in (1..).zip(taps) {
-        let hello = hello(number);
-        send(tap, &hello);
-        for other in taps.iter().filter(|other| other.ifindex() != tap.ifindex()) {
-            assert_receives(other, &hello);
-        }
-    }
 }
 
 impl Bridged {

@@ -23,7 +23,8 @@ use tapbridge::{
 use super::behind_our_back;
 use crate::support::{
     bpffs,
-    frames::{Flow, TCP_HEADERS, hello, payload, segmented},
+    frames::{Flow, TCP_HEADERS, payload, segmented},
+    linux_bridge::{introduce, linux_bridge, make},
     program::{happens, ip, link, run},
     random::Random,
     switch::{Switch, command_in, unique},
@@ -52,32 +53,7 @@ crate::tests![
 
 /// Taps vm1, vm2 and so on, ports of br0, whose frames netfilter does not see.
 fn bridged(taps: usize) -> Switch {
-    let switch = Switch::detached(taps);
-    make_bridge(taps);
-    switch
-}
-
-fn make_bridge(taps: usize) {
-    for call in ["iptables", "ip6tables", "arptables"] {
-        // Missing where the kernel has no br_netfilter.
-        let _ = fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{call}"), "0");
-    }
-    // With snooping it reports that it wants to hear other snoopers (`br_multicast_join_snoopers`).
-    ip("link add br0 up type bridge mcast_snooping 0");
-    for number in 1..=taps {
-        ip(&format!("link set vm{number} master br0"));
-    }
-}
-
-/// Every tap's station says hello to all others.
-#[track_caller]
-fn introduce(taps: &[&Tap]) {
-    for (number, tap) in (1..).zip(taps) {
-        send(tap, &hello(number));
-        for other in taps.iter().filter(|other| other.ifindex() != tap.ifindex()) {
-            assert_receives(other, &hello(number));
-        }
-    }
+    linux_bridge(taps, false)
 }
 
 fn fast(state: &Path) -> Option<FastPath> {
@@ -492,7 +468,7 @@ impl<'switch> Elsewhere<'switch> {
         let taps = namespace.run(|| {
             lab::netns::disable_ipv6().expect("a quiet namespace");
             let taps = ["vm1", "vm2"].map(|name| Tap::open(name).expect("open a tap"));
-            make_bridge(2);
+            make(2, false);
             taps
         });
         let elsewhere = Self {
@@ -555,7 +531,7 @@ fn the_fast_path_of_a_namespace_that_is_gone_is_cleared_away() {
     let namespace = Namespace::create(&unique("tbtest-")).expect("a namespace");
     namespace.run(|| {
         let _tap = Tap::open("vm1").expect("open a tap");
-        make_bridge(1);
+        make(1, false);
         run(command_in(state, "attach vm1")).success();
     });
     let left = folder(&switch);

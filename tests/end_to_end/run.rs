@@ -16,17 +16,15 @@ use tapbridge::common::{
     port::{Port, flag},
 };
 
-use crate::{
-    fastpath::{introduce, linux_bridge},
-    support::{
-        bpffs,
-        frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
-        program::{ip, link, run, wait},
-        random::Random,
-        running::{LIMIT, Running},
-        switch::{Switch, command_in, unique},
-        wire::{assert_receives, receive, send, send_with},
-    },
+use crate::support::{
+    bpffs,
+    frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
+    linux_bridge::{introduce, linux_bridge},
+    program::{ip, link, run, wait},
+    random::Random,
+    running::{LIMIT, Running},
+    switch::{Switch, command_in, unique},
+    wire::{assert_receives, receive, send, send_with},
 };
 
 crate::tests![

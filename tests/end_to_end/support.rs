@@ -5,6 +5,7 @@ pub mod caller;
 pub mod counting;
 pub mod frames;
 pub mod guest;
+pub mod linux_bridge;
 pub mod program;
 pub mod random;
 pub mod running;

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::support::{
     frames::{BROADCAST, Mac, mac, text},
+    linux_bridge::call_netfilter,
     program::{happens, run},
 };
 
@@ -141,10 +142,7 @@ impl<'site> Rig<'site> {
             record: Record::default(),
             _entered: site.namespace.enter().expect("enter the namespace"),
         };
-        for call in ["iptables", "ip6tables", "arptables"] {
-            // Missing where the kernel has no br_netfilter.
-            let _ = fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{call}"), "0");
-        }
+        call_netfilter(false);
         // With snooping it sends reports of its own; a delay goes by even without a spanning tree (`br_make_forwarding`).
         rig.run(&format!(
             "ip link add br0 address {} up type bridge mcast_snooping 0 forward_delay 0",
