@@ -40,5 +40,6 @@ pub fn tapbridge_ask(context: TcContext) -> i32 {
     Answer::NONE
         .with(Hook::Xdp, decide(&kernel, &received, Hook::Xdp))
         .with(Hook::Tcx, decide(&kernel, &received, Hook::Tcx))
-        .0 as i32
+        .0
+        .cast_signed()
 }
