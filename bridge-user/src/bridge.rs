@@ -31,7 +31,7 @@ use crate::{
     netlink::Link,
     state::{Folder, Locked},
     sys::elements,
-    verifier::load_error,
+    verifier,
 };
 
 /// The maps that are pinned. `BRIDGE` is the last to be filled: a folder where it is empty is half made.
@@ -356,7 +356,7 @@ impl<'lock> Bridge<'lock> {
             .expect("as above")
             .try_into()
             .at(name, "open")?;
-        xdp.load().map_err(|error| load_error("XDP program", error))?;
+        verifier::load("XDP program", || xdp.load())?;
         xdp.pin(folder.join(program::XDP))
             .at(name, "pin the XDP program")?;
         let tcx: &mut SchedClassifier = object
@@ -364,7 +364,7 @@ impl<'lock> Bridge<'lock> {
             .expect("as above")
             .try_into()
             .at(name, "open")?;
-        tcx.load().map_err(|error| load_error("tcx program", error))?;
+        verifier::load("tcx program", || tcx.load())?;
         tcx.pin(folder.join(program::TCX))
             .at(name, "pin the tcx program")?;
 

@@ -42,7 +42,7 @@ use crate::{
     kernel, link,
     namespace::Network,
     state::{FASTPATH_PREFIX, Folder},
-    verifier::load_error,
+    verifier,
 };
 
 /// The maps that are pinned beside the settings, which are filled last.
@@ -371,12 +371,12 @@ impl Loaded {
 
     fn load_program(&mut self, name: &'static str) -> Result<()> {
         let program = self.object.program_mut(name);
-        match program.expect("the object has all programs that it is built with") {
+        let program = program.expect("the object has all programs that it is built with");
+        verifier::load(name, || match program {
             Program::Xdp(xdp) => xdp.load(),
             Program::SchedClassifier(tcx) => tcx.load(),
             _ => Ok(()),
-        }
-        .map_err(|error| load_error(name, error))
+        })
     }
 
     fn classifier(&self, name: &str) -> Result<&SchedClassifier> {

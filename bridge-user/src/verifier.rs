@@ -1,17 +1,52 @@
-//! What the kernel's verifier says of a program that it refuses.
+//! Programs are loaded past the kernel's verifier, and what it says of one that it refuses is told.
 
 use aya::programs::ProgramError;
+use nix::{
+    libc::EAGAIN,
+    sys::signal::{SigSet, SigmaskHow},
+};
 
-use crate::error::Error;
+use crate::error::{Context as _, Error, Result};
+
+/// How often a program is tried that the verifier gave up for a signal (`EAGAIN`, `do_check`).
+const ATTEMPTS: usize = 20;
 
 /// How many lines are told that come before the refusal itself: the instruction, and the line of source that it is of.
 const LINES_BEFORE: usize = 2;
 /// Lines that list registers are long; a refusal is not.
 const LONGEST_LINE: usize = 200;
 
+/// Loads a program with `attempt`.
+///
+/// The verifier gives up when a signal waits for the calling thread (`signal_pending`), and a profiler's timer may send
+/// one more often than a program is verified: the thread's signals wait meanwhile. What can't be blocked wakes it too
+/// (the freezer of control groups, work for the task), so another attempt follows.
+///
+/// # Errors
+///
+/// The kernel refuses the program, or a signal ended every attempt.
+pub(crate) fn load(object: &str, mut attempt: impl FnMut() -> Result<(), ProgramError>) -> Result<()> {
+    let before = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+        .at(object, "hold signals back")?;
+    let mut loaded = attempt();
+    for _ in 1..ATTEMPTS {
+        if !loaded.as_ref().is_err_and(was_interrupted) {
+            break;
+        }
+        loaded = attempt();
+    }
+    before.thread_set_mask().at(object, "let signals through")?;
+    loaded.map_err(|error| load_error(object, error))
+}
+
+fn was_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(EAGAIN))
+}
+
 /// The error of a program that was not loaded, with the verifier's reason. All that the verifier said, which can be
 /// megabytes, goes to the log.
-pub(crate) fn load_error(object: &str, error: ProgramError) -> Error {
+fn load_error(object: &str, error: ProgramError) -> Error {
     let cause = match error {
         ProgramError::LoadError {
             io_error,

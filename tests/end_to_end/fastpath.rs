@@ -1,9 +1,19 @@
 //! Ports of a Linux bridge that is accelerated where it stands.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use bridge_common::{Hook, forwarding::Reason, port::HookMode};
 use lab::Tap;
+use nix::sys::{
+    pthread::{pthread_kill, pthread_self},
+    signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+};
 use serde_json::json;
 use tapbridge::{
     fastpath::{FastPath, Wish},
@@ -27,6 +37,7 @@ crate::tests![
     all_ports_of_a_bridge_are_attached_and_detached_by_its_name,
     what_keeps_frames_from_going_past_the_bridge_is_shown,
     of_ipv6_only_icmpv6_stays_with_a_bridge_that_answers_solicitations,
+    signals_keep_no_program_from_being_loaded,
 ];
 
 /// Two taps of a Linux bridge.
@@ -374,4 +385,28 @@ fn of_ipv6_only_icmpv6_stays_with_a_bridge_that_answers_solicitations() {
             assert_eq!(bridged.left(vm1, hook, Reason::NeighSuppress), left, "{next}");
         }
     }
+}
+
+/// The verifier gives a program up when a signal waits for the thread (`EAGAIN`): here one comes every 5 ms, and a
+/// program takes longer.
+fn signals_keep_no_program_from_being_loaded() {
+    extern "C" fn ignore(_signal: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGUSR2, &action) }.expect("a handler of SIGUSR2");
+    let switch = linux_bridge(1, false);
+    let loads = pthread_self();
+    let (loaded, is_loaded) = mpsc::channel::<()>();
+    let signals = thread::spawn(move || {
+        let mut sent = 0;
+        while is_loaded.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+            pthread_kill(loads, Signal::SIGUSR2).expect("the loading thread");
+            sent += 1;
+        }
+        sent
+    });
+    let locked = State::new(switch.state()).lock().expect("the state");
+    FastPath::open_or_create(&locked).expect("the fast path");
+    drop(loaded);
+    assert_ne!(signals.join().expect("the signals"), 0, "signals were sent");
 }

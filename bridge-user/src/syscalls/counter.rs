@@ -11,8 +11,7 @@ use super::{Selection, kept};
 use crate::{
     SYSCALLS_OBJECT,
     error::{Context as _, Error, Result, causes},
-    kernel, namespace,
-    verifier::load_error,
+    kernel, namespace, verifier,
 };
 
 /// Ids that are counted.
@@ -56,10 +55,8 @@ impl Counter {
         }
         .at("counter of system calls", "choose processes")?;
         let mut counter = Self { object, processes };
-        counter
-            .program()?
-            .load()
-            .map_err(|error| load_error("counter of system calls", error))?;
+        let program = counter.program()?;
+        verifier::load("counter of system calls", || program.load())?;
         Ok(counter)
     }
 
