@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::AsRawFd as _,
     process::{self, Command},
     thread,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use tapbridge::{netlink::Netlink, sysfs::Sysfs};
 
 use super::{
     record::{Arrival, Record, Snapshot},
-    shot::{self, Side},
+    shot::{self, Shot, Side},
     site::Site,
     sniffer::{Sniffer, index},
     tap_filter,
@@ -118,7 +118,7 @@ pub struct Rig<'site> {
     taps: BTreeMap<u8, Vec<Tap>>,
     idle: BTreeMap<u8, IdleTap>,
     sniffers: Vec<Sniffer>,
-    shots: Vec<OwnedFd>,
+    shots: Vec<Shot>,
     elsewhere: Vec<Namespace>,
     rounds: usize,
     slow: bool,

@@ -7,6 +7,7 @@ use std::{
 
 const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_DETACH: libc::c_long = 34;
 /// `BPF_PROG_TYPE_SCHED_CLS`
 const SCHED_CLS: u32 = 3;
 
@@ -65,8 +66,25 @@ struct Create {
     flags: u32,
 }
 
-/// Attaches it behind what is there, until the link is closed.
-pub fn attach(ifindex: u32, side: Side) -> OwnedFd {
+#[repr(C)]
+struct Detach {
+    link: u32,
+}
+
+/// The program where it is attached.
+pub struct Shot(OwnedFd);
+
+impl Drop for Shot {
+    fn drop(&mut self) {
+        // Closing the descriptor is not enough at once: a process that another thread is starting has a copy of it
+        // until its exec. It fails only where the device is gone.
+        let link = self.0.as_raw_fd().cast_unsigned();
+        let _ = call(LINK_DETACH, &Detach { link });
+    }
+}
+
+/// Attaches it behind what is there.
+pub fn attach(ifindex: u32, side: Side) -> Shot {
     let program = bpf(
         PROG_LOAD,
         &Load {
@@ -76,7 +94,7 @@ pub fn attach(ifindex: u32, side: Side) -> OwnedFd {
             license: c"GPL".as_ptr() as u64,
         },
     );
-    bpf(
+    Shot(bpf(
         LINK_CREATE,
         &Create {
             program: program.as_raw_fd().cast_unsigned(),
@@ -84,14 +102,18 @@ pub fn attach(ifindex: u32, side: Side) -> OwnedFd {
             side: side as u32,
             flags: 0,
         },
-    )
+    ))
 }
 
 fn bpf<T>(command: libc::c_long, attributes: &T) -> OwnedFd {
-    // SAFETY: the attributes are of the form that the command reads, and what they point to outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, mem::size_of::<T>()) };
+    let fd = call(command, attributes);
     assert!(fd >= 0, "bpf command {command}: {}", io::Error::last_os_error());
     let fd = i32::try_from(fd).expect("a descriptor");
     // SAFETY: the kernel has just opened this descriptor for us.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn call<T>(command: libc::c_long, attributes: &T) -> libc::c_long {
+    // SAFETY: the attributes are of the form that the command reads, and what they point to outlives the call.
+    unsafe { libc::syscall(libc::SYS_bpf, command, attributes, mem::size_of::<T>()) }
 }

@@ -28,16 +28,26 @@ impl Sniffer {
         // SAFETY: the kernel has just opened this descriptor for us.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let ifindex = if device.is_empty() { 0 } else { index(device) };
-        let mut address = no_address();
-        address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
-        address.sll_protocol = EVERYTHING;
-        address.sll_ifindex = ifindex.cast_signed();
-        // SAFETY: the kernel reads one address of the length that it is told.
-        let bound = unsafe { libc::bind(fd, (&raw const address).cast(), ADDRESS) };
-        assert_eq!(bound, 0, "bind to {device:?}: {}", io::Error::last_os_error());
-        Self {
+        let sniffer = Self {
             device: device.into(),
             socket,
+        };
+        let bound = sniffer.bind(EVERYTHING, ifindex);
+        bound.unwrap_or_else(|error| panic!("bind to {device:?}: {error}"));
+        sniffer
+    }
+
+    fn bind(&self, protocol: u16, ifindex: u32) -> io::Result<()> {
+        let mut address = no_address();
+        address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
+        address.sll_protocol = protocol;
+        address.sll_ifindex = ifindex.cast_signed();
+        // SAFETY: the kernel reads one address of the length that it is told.
+        let bound = unsafe { libc::bind(self.socket.as_raw_fd(), (&raw const address).cast(), ADDRESS) };
+        if bound == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
         }
     }
 
@@ -79,6 +89,14 @@ impl Sniffer {
                 buffer[..received].to_vec(),
             ));
         }
+    }
+}
+
+impl Drop for Sniffer {
+    fn drop(&mut self) {
+        // Of protocol 0 it hears nothing, at once: closing is not enough, since a process that another thread is starting
+        // has a copy of the descriptor until its exec.
+        let _ = self.bind(0, 0);
     }
 }
 
