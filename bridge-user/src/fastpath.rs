@@ -322,6 +322,27 @@ pub fn verified_instructions() -> Result<[u32; 2]> {
     Ok([count(program::XDP)?, count(program::TCX)?])
 }
 
+/// What the programs have to know of the running kernel: what it says of itself, and what has been tried out.
+pub fn offsets() -> Result<Offsets> {
+    let mut offsets = offsets::offsets()?;
+    if offsets.br_nf_pre_routing != 0 {
+        let mut probe = Loaded::new(&offsets)?;
+        probe.load(program::PEEK)?;
+        match scratch::in_scratch(|scratch| probe.find_netfilter_slot(scratch, &offsets))? {
+            Some(slot) => offsets.brnf_slot = slot,
+            // Then nothing goes past the bridge where it is registered.
+            None => offsets.br_nf_pre_routing = 0,
+        }
+    }
+    Ok(offsets)
+}
+
+/// Loads the programs, attached to nothing and pinned nowhere, for whoever runs them by hand. Of the maps that the object
+/// has, the programs know no ports.
+pub fn load(offsets: &Offsets) -> Result<Ebpf> {
+    Ok(Loaded::whole(offsets)?.object)
+}
+
 /// The object, loaded and pinned by nothing yet.
 struct Loaded {
     object: Ebpf,
@@ -332,26 +353,23 @@ struct Loaded {
 impl Loaded {
     /// Loads the programs, and checks in a namespace of its own that they decide as the bridge does.
     fn try_out() -> Result<Self> {
-        let mut offsets = offsets::offsets()?;
-        if offsets.br_nf_pre_routing != 0 {
-            let mut probe = Self::load(&offsets)?;
-            probe.load_program(program::PEEK)?;
-            match scratch::in_scratch(|scratch| probe.find_netfilter_slot(scratch, &offsets))? {
-                Some(slot) => offsets.brnf_slot = slot,
-                // Then nothing goes past the bridge where it is registered.
-                None => offsets.br_nf_pre_routing = 0,
-            }
-        }
-        let mut loaded = Self::load(&offsets)?;
-        loaded.load_program(program::TCX)?;
-        loaded.load_program(program::XDP)?;
-        loaded.load_program(program::ASK)?;
-        loaded.write_settings(0)?;
+        let loaded = Self::whole(&offsets()?)?;
         scratch::in_scratch(|scratch| loaded.compare(scratch))?;
         Ok(loaded)
     }
 
-    fn load(offsets: &Offsets) -> Result<Self> {
+    /// With its programs, of which that at tcx is the settings'.
+    fn whole(offsets: &Offsets) -> Result<Self> {
+        let mut loaded = Self::new(offsets)?;
+        loaded.load(program::TCX)?;
+        loaded.load(program::XDP)?;
+        loaded.load(program::ASK)?;
+        loaded.write_settings(0)?;
+        Ok(loaded)
+    }
+
+    /// Its maps alone.
+    fn new(offsets: &Offsets) -> Result<Self> {
         let mut object = EbpfLoader::new()
             .override_global(OFFSETS, offsets, true)
             .override_global(layout::LONGEST_NATIVE, &kernel::longest_native(), true)
@@ -369,7 +387,7 @@ impl Loaded {
         program.expect("the object has all programs that it is built with")
     }
 
-    fn load_program(&mut self, name: &'static str) -> Result<()> {
+    fn load(&mut self, name: &'static str) -> Result<()> {
         let program = self.object.program_mut(name);
         let program = program.expect("the object has all programs that it is built with");
         verifier::load(name, || match program {

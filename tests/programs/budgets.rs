@@ -9,10 +9,7 @@ use tapbridge::{
     syscalls::{Selection, counter::Counter},
 };
 
-use crate::{
-    Test,
-    switch::{Frames, Switch},
-};
+use crate::Test;
 
 /// The repository's budgets; those of frames are the bench's to check.
 const FILE: &str = include_str!("../../budgets.toml");
@@ -30,13 +27,10 @@ pub const TESTS: &[Test] = &[(
 )];
 
 fn verified() {
-    let [xdp, tcx] = Switch::load(Frames::Generic).verified_instructions();
-    let [fast_xdp, fast_tcx] = fastpath::verified_instructions().expect("the fast path");
+    let [xdp, tcx] = fastpath::verified_instructions().expect("the fast path");
     let verified = [
         ("XDP", xdp),
         ("tcx", tcx),
-        ("fast path, XDP", fast_xdp),
-        ("fast path, tcx", fast_tcx),
         ("sys_enter, by process", counter(&Selection::Processes(vec![1]))),
         (
             "sys_enter, by name",

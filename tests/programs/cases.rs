@@ -1,107 +1,81 @@
-//! Tables of {description, state, frame → verdict, output, counters, lesson}, and what checks them.
+//! Tables of {description, state, frame → verdict, bytes, counters}, and what checks them.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use nix::unistd::{SysconfVar, sysconf};
 use tapbridge::common::{
     Hook,
-    counters::{DropReason, PassReason, PortCounters, Traffic},
-    decision::Lesson,
-    fdb::{FdbEntry, FdbKey},
-    mac::Mac,
+    counters::Traffic,
+    fastpath::{Path, PortCounters},
+    forwarding::Reason,
 };
 
 use crate::{
-    bench::{Bench, INGRESS, generation, untagged},
     frames::Frame,
-    switch::{Frames, Path, Ran, SLOTS, now},
+    programs::{Frames, Ran, Taken},
+    rig::{INGRESS, Rig, shell},
 };
 
-pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
 pub const XDP_REDIRECT: u32 = 4;
-pub const TC_ACT_SHOT: u32 = 2;
 pub const TC_ACT_REDIRECT: u32 = 7;
+pub const TCX_NEXT: u32 = u32::MAX;
 
-/// Long enough for a frame to arrive on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a case is tried: on a busy machine the bridge may not have seen the source for a second.
+const ATTEMPTS: usize = 20;
 
-/// Where a frame from slot 0 goes.
+/// What a program makes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goes {
-    To(u32),
-    /// A copy to each of these.
-    ToAll(&'static [u32]),
-    Nowhere(DropReason),
+    /// It sends it to this tap.
+    To(usize),
+    /// It leaves it to what comes behind it.
+    Left(Reason),
 }
 
-/// What native XDP does with a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Xdp {
-    /// Sends it where tcx would.
-    Redirects,
-    /// Leaves it to tcx, untouched.
-    PassesUp(PassReason),
-    /// Drops it and counts why, since tcx would never meet it.
-    Drops,
-}
-
-/// A frame received on slot 0 of [`Bench`].
+/// A frame that the first tap of a [`Rig`] receives.
 #[derive(Clone)]
 pub struct Case {
     description: String,
-    /// What is done to the bench before.
-    state: Option<fn(&mut Bench)>,
+    /// Commands that change something, and that change it back.
+    state: Option<(&'static str, &'static str)>,
+    /// What becomes of the frame before the one and after the other.
+    otherwise: Goes,
     frame: Frame,
-    goes: Goes,
-    xdp: Xdp,
-    lesson: Lesson,
+    xdp: Goes,
+    tcx: Goes,
     gso_size: u32,
 }
 
 impl Case {
-    /// A frame that teaches nothing; XDP takes it if it goes to one port.
+    /// A frame of which both programs make the same.
     pub fn new(description: impl Into<String>, goes: Goes, frame: Frame) -> Self {
         Self {
             description: description.into(),
             state: None,
+            otherwise: Goes::To(1),
             frame,
-            goes,
-            xdp: match goes {
-                Goes::To(_) => Xdp::Redirects,
-                Goes::ToAll(_) | Goes::Nowhere(_) => Xdp::PassesUp(PassReason::NotForwarded),
-            },
-            lesson: Lesson::Nothing,
+            xdp: goes,
+            tcx: goes,
             gso_size: 0,
         }
     }
 
-    /// Changes the bench before the frame comes.
-    pub fn given(self, state: fn(&mut Bench)) -> Self {
-        let state = Some(state);
+    /// It is so between these commands; before and after them the frame goes to the second tap.
+    pub fn during(self, change: &'static str, undo: &'static str) -> Self {
+        let state = Some((change, undo));
         Self { state, ..self }
     }
 
-    /// A frame that XDP leaves to tcx all the same, for its checksum's sake.
-    pub fn passed_up(self) -> Self {
-        self.passed_up_for(PassReason::Checksum)
+    /// What becomes of the frame before and after that.
+    pub fn otherwise(self, otherwise: Goes) -> Self {
+        Self { otherwise, ..self }
     }
 
-    /// A frame that XDP leaves to tcx all the same.
-    pub fn passed_up_for(self, reason: PassReason) -> Self {
-        let xdp = Xdp::PassesUp(reason);
+    /// XDP leaves the frame to tcx all the same.
+    pub fn left_by_xdp(self, reason: Reason) -> Self {
+        let xdp = Goes::Left(reason);
         Self { xdp, ..self }
-    }
-
-    /// A frame that goes nowhere and that XDP does not leave to tcx.
-    pub fn dropped_by_xdp(self) -> Self {
-        let xdp = Xdp::Drops;
-        Self { xdp, ..self }
-    }
-
-    /// What the frame's source is known to be afterwards.
-    pub fn teaches(self, lesson: Lesson) -> Self {
-        Self { lesson, ..self }
     }
 
     /// A frame of several segments.
@@ -109,21 +83,22 @@ impl Case {
         Self { gso_size, ..self }
     }
 
-    pub fn goes(&self) -> Goes {
-        self.goes
+    /// Whether a program leaves the frame for this reason.
+    pub fn is_left_for(&self, reason: Reason) -> bool {
+        [self.xdp, self.tcx].contains(&Goes::Left(reason))
     }
 
     fn traffic(&self) -> Traffic {
-        let bytes = self.frame.octets.len() as u64;
+        let bytes = self.frame.bytes.len() as u64;
         Traffic { frames: 1, bytes }
     }
 
-    /// What tcx counts of it as more than native XDP can take, which has 640 octets of a page for other things.
+    /// What tcx counts of it as more than native XDP can take, which has 640 bytes of a page for other things.
     fn bulk(&self) -> Traffic {
         let page = sysconf(SysconfVar::PAGE_SIZE)
             .expect("ask for it")
             .expect("a size");
-        let fits = self.frame.octets.len() + 640 <= usize::try_from(page).expect("a size");
+        let fits = self.frame.bytes.len() + 640 <= usize::try_from(page).expect("a size");
         if fits && self.gso_size == 0 {
             Traffic::default()
         } else {
@@ -131,187 +106,162 @@ impl Case {
         }
     }
 
-    /// What the ingress port counts when the switch takes the frame.
-    fn received(&self) -> PortCounters {
-        PortCounters {
-            received: self.traffic(),
-            learned: u64::from(self.lesson == Lesson::Learn),
-            moved: u64::from(self.lesson == Lesson::Move),
-            ..PortCounters::default()
+    /// What a program does with the frame.
+    fn expected(&self, hook: Hook, goes: Goes, ifindex: impl Fn(usize) -> u32) -> Seen {
+        let mut counters = PortCounters::default();
+        let mut taken = Vec::new();
+        let redirected = match goes {
+            Goes::Left(reason) => {
+                counters.left[hook as usize][reason as usize] = 1;
+                false
+            }
+            Goes::To(tap) => {
+                let path = Path {
+                    from: ifindex(INGRESS),
+                    to: ifindex(tap),
+                };
+                let traffic = self.traffic();
+                taken.push(Taken {
+                    path,
+                    via: hook,
+                    traffic,
+                });
+                true
+            }
+        };
+        let mut bytes = &self.frame.bytes;
+        let code = match (hook, redirected) {
+            (Hook::Xdp, true) => {
+                bytes = &self.frame.leaves_xdp;
+                counters.checksums_completed = u64::from(*bytes != self.frame.bytes);
+                XDP_REDIRECT
+            }
+            (Hook::Xdp, false) => XDP_PASS,
+            (Hook::Tcx, redirected) => {
+                counters.gso = u64::from(self.gso_size != 0);
+                counters.bulk = self.bulk();
+                if redirected {
+                    bytes = &self.frame.leaves_tcx;
+                    TC_ACT_REDIRECT
+                } else {
+                    counters.left_traffic = self.traffic();
+                    TCX_NEXT
+                }
+            }
+        };
+        Seen {
+            ran: Ran {
+                code,
+                bytes: bytes.clone(),
+            },
+            counters: BTreeMap::from([(ifindex(INGRESS), counters)])
+                .into_iter()
+                .filter(has_counted)
+                .collect(),
+            taken,
         }
     }
 
-    fn path(&self, to: u32, via: Hook) -> Path {
-        Path {
-            from: INGRESS,
-            to,
-            via,
-            traffic: self.traffic(),
+    fn run(&self, rig: &mut Rig, hook: Hook) -> Seen {
+        rig.programs.clear();
+        let ifindex = rig.ifindex(INGRESS);
+        let ran = match hook {
+            Hook::Xdp => rig.programs.xdp(&self.frame.bytes, ifindex),
+            Hook::Tcx => rig.programs.tcx(&self.frame.bytes, ifindex, self.gso_size),
+        };
+        let counters = rig.programs.counters().into_iter().filter(has_counted);
+        Seen {
+            ran,
+            counters: counters.collect(),
+            taken: rig.programs.taken(),
         }
+    }
+
+    /// Runs a program on the frame: before the change, after it, and when it is undone; once, where there is none.
+    fn runs(&self, rig: &mut Rig, hook: Hook) -> Vec<(Goes, Seen)> {
+        let goes = match hook {
+            Hook::Xdp => self.xdp,
+            Hook::Tcx => self.tcx,
+        };
+        rig.refresh();
+        let Some((change, undo)) = self.state else {
+            return vec![(goes, self.run(rig, hook))];
+        };
+        let before = self.run(rig, hook);
+        shell(change);
+        let changed = self.run(rig, hook);
+        shell(undo);
+        rig.refresh();
+        let after = self.run(rig, hook);
+        vec![(self.otherwise, before), (goes, changed), (self.otherwise, after)]
+    }
+
+    fn check(&self, rig: &mut Rig, hook: Hook) {
+        for _ in 0..ATTEMPTS {
+            let runs = self.runs(rig, hook);
+            let is_late = |(goes, seen): &(Goes, Seen)| {
+                *goes != Goes::Left(Reason::SourceRefresh) && seen.is_left_for(hook, Reason::SourceRefresh)
+            };
+            if runs.iter().any(is_late) {
+                continue;
+            }
+            for (number, (goes, seen)) in runs.into_iter().enumerate() {
+                let expected = self.expected(hook, goes, |tap| rig.ifindex(tap));
+                let same_bytes = seen.ran.bytes == expected.ran.bytes;
+                assert_eq!(
+                    seen, expected,
+                    "{}, {hook:?}, run {number}, same bytes: {same_bytes}",
+                    self.description
+                );
+            }
+            return;
+        }
+        panic!(
+            "{}: the bridge has not seen the source for a second, {ATTEMPTS} times",
+            self.description
+        );
+    }
+}
+
+fn has_counted((_, counters): &(u32, PortCounters)) -> bool {
+    *counters != PortCounters::default()
+}
+
+/// What shows of a run.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    ran: Ran,
+    /// Of the devices that have counted something.
+    counters: BTreeMap<u32, PortCounters>,
+    taken: Vec<Taken>,
+}
+
+impl Seen {
+    fn is_left_for(&self, hook: Hook, reason: Reason) -> bool {
+        self.counters
+            .values()
+            .any(|counters| counters.left[hook as usize][reason as usize] != 0)
     }
 }
 
 /// Runs the cases through XDP as native frames.
 pub fn check_xdp(cases: &[Case]) {
-    let mut bench = Bench::new(Frames::Native);
-    for case in cases {
-        // A frame of several segments is never native.
-        assert_eq!(case.gso_size, 0, "{}", case.description);
-        let mut counters = [PortCounters::default(); SLOTS as usize];
-        let (code, octets, paths, lesson) = match (case.xdp, case.goes) {
-            (Xdp::Redirects, Goes::To(slot)) => {
-                let completed = case.frame.octets != case.frame.leaves_xdp;
-                counters[INGRESS as usize] = PortCounters {
-                    checksums_completed: u64::from(completed),
-                    ..case.received()
-                };
-                let paths = vec![case.path(slot, Hook::Xdp)];
-                (XDP_REDIRECT, &case.frame.leaves_xdp, paths, case.lesson)
-            }
-            (Xdp::Drops, Goes::Nowhere(reason)) => {
-                counters[INGRESS as usize] = case.received();
-                counters[INGRESS as usize].dropped[reason as usize] = 1;
-                (XDP_DROP, &case.frame.octets, Vec::new(), Lesson::Nothing)
-            }
-            (Xdp::PassesUp(reason), _) => {
-                counters[INGRESS as usize].passed_up[reason as usize] = 1;
-                (XDP_PASS, &case.frame.octets, Vec::new(), Lesson::Nothing)
-            }
-            (xdp, goes) => panic!("{}: {xdp:?} contradicts {goes:?}", case.description),
-        };
-        let ran = check_effects(&mut bench, case, &counters, &paths, lesson, |bench, ifindex| {
-            bench.switch.xdp(&case.frame.octets, ifindex)
-        });
-        assert_eq!(ran.code, code, "{}: XDP action", case.description);
-        assert_eq!(&ran.octets, octets, "{}: the frame afterwards", case.description);
-    }
+    let mut rig = Rig::new(Frames::Native);
+    check_on(&mut rig, Hook::Xdp, cases);
 }
 
 /// Runs the cases through tcx.
 pub fn check_tcx(cases: &[Case]) {
-    let mut bench = Bench::new(Frames::Generic);
+    let mut rig = Rig::new(Frames::Generic);
+    check_on(&mut rig, Hook::Tcx, cases);
+}
+
+/// Runs the cases through a program at a bridge that is set up already.
+pub fn check_on(rig: &mut Rig, hook: Hook, cases: &[Case]) {
     for case in cases {
-        let mut counters = [PortCounters::default(); SLOTS as usize];
-        let ingress = &mut counters[INGRESS as usize];
-        *ingress = PortCounters {
-            gso: u64::from(case.gso_size != 0),
-            bulk: case.bulk(),
-            ..case.received()
-        };
-        let mut paths = Vec::new();
-        let mut copies: &[u32] = &[];
-        let code = match case.goes {
-            Goes::To(slot) => {
-                paths.push(case.path(slot, Hook::Tcx));
-                TC_ACT_REDIRECT
-            }
-            Goes::ToAll(slots) => {
-                ingress.flooded = case.traffic();
-                for &slot in slots {
-                    counters[slot as usize].flood_copies = case.traffic();
-                }
-                // The last one gets the frame itself: a test run only says that it would.
-                copies = &slots[..slots.len() - 1];
-                TC_ACT_REDIRECT
-            }
-            Goes::Nowhere(reason) => {
-                ingress.dropped[reason as usize] = 1;
-                TC_ACT_SHOT
-            }
-        };
-        let ran = check_effects(
-            &mut bench,
-            case,
-            &counters,
-            &paths,
-            case.lesson,
-            |bench, ifindex| bench.switch.tcx(&case.frame.octets, ifindex, case.gso_size),
-        );
-        assert_eq!(ran.code, code, "{}: tcx action", case.description);
-        assert_eq!(
-            ran.octets, case.frame.octets,
-            "{}: tcx changes no frame",
-            case.description
-        );
-        check_copies(&bench, case, copies);
-    }
-}
-
-/// Runs a program on one frame and checks what it counted and learned.
-fn check_effects(
-    bench: &mut Bench,
-    case: &Case,
-    counters: &[PortCounters],
-    paths: &[Path],
-    lesson: Lesson,
-    run: impl FnOnce(&Bench, u32) -> Ran,
-) -> Ran {
-    bench.reset();
-    let ifindex = bench.tap(INGRESS).ifindex();
-    if let Some(change) = case.state {
-        bench.change(change);
-    }
-    let mut learned = bench.switch.learned();
-    let before = now();
-    let ran = run(bench, ifindex);
-    for (slot, expected) in (0..).zip(counters) {
-        let counted = bench.switch.counters(slot);
-        assert_eq!(
-            &counted, expected,
-            "{}: counters of slot {slot}",
-            case.description
-        );
-    }
-    assert_eq!(bench.switch.paths(), paths, "{}: paths", case.description);
-
-    let mut afterwards = bench.switch.learned();
-    if lesson != Lesson::Nothing {
-        let source = source(case);
-        let entry = afterwards.remove(&source).expect("the source");
-        assert!(
-            (before..=now()).contains(&entry.last_seen),
-            "{}: {entry:?}",
-            case.description
-        );
-        let expected = FdbEntry {
-            last_seen: entry.last_seen,
-            generation: generation(INGRESS),
-            slot: 0,
-            reserved: 0,
-        };
-        assert_eq!(entry, expected, "{}: the source's entry", case.description);
-        learned.remove(&source);
-    }
-    assert_eq!(afterwards, learned, "{}: what else is learned", case.description);
-    ran
-}
-
-/// The key of a frame's source; frames that teach have no tag.
-fn source(case: &Case) -> FdbKey {
-    let source = case.frame.octets[6..12].try_into().expect("6 octets");
-    untagged(Mac(source))
-}
-
-/// Checks that the frame has come out of these taps, once and unchanged, and out of no other.
-fn check_copies(bench: &Bench, case: &Case, slots: &[u32]) {
-    for &slot in slots {
-        let (_, octets) = bench
-            .tap(slot)
-            .receive(PATIENCE)
-            .expect("read a tap")
-            .unwrap_or_else(|| panic!("{}: no copy on slot {slot}", case.description));
-        assert_eq!(
-            octets, case.frame.octets,
-            "{}: the copy on slot {slot}",
-            case.description
-        );
-    }
-    for (slot, tap) in bench.taps() {
-        assert_eq!(
-            tap.drain().expect("read a tap"),
-            0,
-            "{}: too much on slot {slot}",
-            case.description
-        );
+        // A frame of several segments is never native.
+        if case.gso_size == 0 || hook == Hook::Tcx {
+            case.check(rig, hook);
+        }
     }
 }

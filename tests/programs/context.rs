@@ -4,7 +4,7 @@
 pub fn xdp_md(length: usize, ifindex: u32, queue: u32) -> Vec<u8> {
     let length = u32::try_from(length).expect("a short frame");
     // data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
-    octets(&[0, length, 0, ifindex, queue, 0])
+    bytes(&[0, length, 0, ifindex, queue, 0])
 }
 
 /// `struct __sk_buff`: a frame received by a device, of several segments if `gso_size` is not 0. All other members
@@ -17,9 +17,9 @@ pub fn sk_buff(ifindex: u32, gso_size: u32) -> Vec<u8> {
     words[IFINDEX] = ifindex;
     words[GSO_SIZE] = gso_size;
     words[GSO_SEGMENTS] = if gso_size == 0 { 0 } else { 2 };
-    octets(&words)
+    bytes(&words)
 }
 
-fn octets(words: &[u32]) -> Vec<u8> {
+fn bytes(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }

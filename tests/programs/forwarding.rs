@@ -1,24 +1,23 @@
 //! Known unicast: tcx forwards it as it is, native XDP with its checksum complete.
 
-use tapbridge::common::{
-    Hook,
-    counters::{PassReason, Traffic},
-    decision::Lesson,
-    port::flag,
-};
+use tapbridge::common::{Hook, counters::Traffic, fastpath::Path, forwarding::Reason};
 
 use crate::{
     Test,
-    bench::{Bench, ON_0, ON_1, ON_2, UNKNOWN},
-    cases::{Case, Goes, check_tcx, check_xdp},
+    cases::{Case, Goes, TC_ACT_REDIRECT, XDP_REDIRECT, check_tcx, check_xdp},
     frames::{self, Frame, complete, of_length, partial, usual},
     packet::{Ip, Shape, Tag, Transport},
-    switch::{AGEING, Frames, Path, SECOND},
+    programs::{Frames, Taken},
+    rig::{ON_2, Rig, STATIONS, UNKNOWN, shell},
 };
 
 pub const TESTS: &[Test] = &[
     ("xdp_redirects_known_unicast", || check_xdp(&known_unicast())),
     ("tcx_redirects_known_unicast", || check_tcx(&known_unicast())),
+    (
+        "a_station_is_found_with_the_first_frame_after_the_bridge_has_learned_it",
+        learned,
+    ),
     ("every_path_has_its_own_counters", every_path),
     ("xdp_completes_partial_checksums_as_etherparse_does", || {
         check_xdp(&checksums());
@@ -36,79 +35,131 @@ pub const TESTS: &[Test] = &[
 
 /// Frames between every two stations, one at a time and then looked at together.
 fn every_path() {
-    let stations = [ON_0, ON_1, ON_2];
     for (hook, frames) in [(Hook::Xdp, Frames::Native), (Hook::Tcx, Frames::Generic)] {
-        let bench = Bench::new(frames);
+        let mut rig = Rig::new(frames);
+        // Sources need not be fresh for as long as this takes.
+        for tap in &rig.taps {
+            shell(&format!("bridge link set dev {} learning off", tap.name()));
+        }
+        rig.refresh();
         let mut expected = Vec::new();
-        for (from, source) in (0..).zip(stations) {
-            for (to, destination) in (0..).zip(stations).filter(|&(to, _)| to != from) {
-                let octets = frames::between(source, destination).octets;
-                let ifindex = bench.tap(from).ifindex();
+        let stations = (0..).zip(STATIONS);
+        for (number, (from, source)) in stations.clone().enumerate() {
+            for (to, destination) in stations.clone().filter(|&(to, _)| to != from) {
+                let bytes = frames::between(source, destination).bytes;
+                let path = Path {
+                    from: rig.ifindex(from),
+                    to: rig.ifindex(to),
+                };
                 // A number of its own for each path.
-                let times = 1 + u64::from(3 * from + to);
+                let times = 1 + (3 * number + to) as u64;
                 for _ in 0..times {
                     match hook {
-                        Hook::Xdp => bench.switch.xdp(&octets, ifindex),
-                        Hook::Tcx => bench.switch.tcx(&octets, ifindex, 0),
+                        Hook::Xdp => rig.programs.xdp(&bytes, path.from),
+                        Hook::Tcx => rig.programs.tcx(&bytes, path.from, 0),
                     };
                 }
                 let traffic = Traffic {
                     frames: times,
-                    bytes: times * octets.len() as u64,
+                    bytes: times * bytes.len() as u64,
                 };
-                expected.push(Path {
-                    from,
-                    to,
+                expected.push(Taken {
+                    path,
                     via: hook,
                     traffic,
                 });
             }
         }
-        assert_eq!(bench.switch.paths(), expected);
+        assert_eq!(rig.programs.taken(), expected);
     }
 }
+
+/// Learned, moved and forgotten by the bridge; the programs see each at once.
+fn learned() {
+    for (frames, redirected) in [(Frames::Native, XDP_REDIRECT), (Frames::Generic, TC_ACT_REDIRECT)] {
+        let mut rig = Rig::new(frames);
+        let frame = frames::to(UNKNOWN).bytes;
+        let run = |rig: &mut Rig| {
+            let from = rig.ifindex(0);
+            let ran = match frames {
+                Frames::Native => rig.programs.xdp(&frame, from),
+                Frames::Generic => rig.programs.tcx(&frame, from, 0),
+            };
+            let to: Vec<u32> = rig.programs.taken().iter().map(|taken| taken.path.to).collect();
+            (ran.code, to)
+        };
+        for _ in 0..10 {
+            for tap in [1, 2] {
+                rig.greet(tap, UNKNOWN);
+                rig.refresh();
+                assert_eq!(run(&mut rig), (redirected, vec![rig.ifindex(tap)]), "{frames:?}");
+            }
+            shell("bridge fdb flush dev br0 dynamic");
+            rig.refresh();
+            assert!(run(&mut rig).1.is_empty(), "{frames:?}");
+        }
+    }
+}
+
+const FIX: &str = "bridge fdb add 02:00:00:00:00:99 dev vm2 master static";
+const FIX_HERE: &str = "bridge fdb add 02:00:00:00:00:99 dev vm0 master static";
+const RELEASE: &str = "bridge fdb del 02:00:00:00:00:99 dev vm2 master";
+const RELEASE_HERE: &str = "bridge fdb del 02:00:00:00:00:99 dev vm0 master";
 
 fn known_unicast() -> Vec<Case> {
     let forwarded = |description, frame| Case::new(description, Goes::To(1), frame);
     vec![
-        forwarded("to a learned address", usual()),
-        Case::new("to another learned address", Goes::To(2), frames::to(ON_2)),
-        Case::new("to a static address", Goes::To(2), frames::to(UNKNOWN))
-            .given(|bench| bench.fix(UNKNOWN, 2)),
+        forwarded("to a known address", usual()),
+        Case::new("to another one", Goes::To(2), frames::to(ON_2)),
         Case::new(
-            "to a static address that was learned elsewhere long ago",
+            "to one that has just been made known",
             Goes::To(2),
-            usual(),
+            frames::to(UNKNOWN),
         )
-        .given(|bench| {
-            bench.learn(ON_1, 1, AGEING + SECOND);
-            bench.fix(ON_1, 2);
-        }),
-        forwarded("to an address that will soon expire", usual())
-            .given(|bench| bench.learn(ON_1, 1, AGEING / 2)),
-        forwarded("from a static address", frames::from(UNKNOWN)).given(|bench| bench.fix(UNKNOWN, 0)),
-        forwarded("ARP", frames::arp()),
-        forwarded("an unknown protocol", shortest()).passed_up(),
-        forwarded(
-            "to a port that takes no native frames",
-            partial(frames::USUAL, 100),
-        )
-        .given(|bench| {
-            bench.change_port(1, |port| port.flags &= !flag::NATIVE_TARGET);
-        })
-        .passed_up_for(PassReason::Target),
-        forwarded("known under no tag", partial(frames::USUAL, 9)).given(|bench| bench.separate(Tag::None)),
-        forwarded("known under a customer tag", of_length(Tag::Customer, 100))
-            .given(|bench| bench.separate(Tag::Customer)),
-        forwarded("known under a service tag", of_length(Tag::Service, 100))
-            .given(|bench| bench.separate(Tag::Service)),
-        forwarded("from a new address", frames::from(UNKNOWN)).teaches(Lesson::Learn),
+        .during(FIX, RELEASE)
+        .otherwise(Goes::Left(Reason::DestinationUnknown)),
+        Case::new("to one that has moved", Goes::To(2), usual()).during(
+            "bridge fdb replace 02:00:00:00:00:11 dev vm2 master static",
+            "bridge fdb replace 02:00:00:00:00:11 dev vm1 master static",
+        ),
+        forwarded("from one that has just been made known", frames::from(UNKNOWN))
+            .during(FIX_HERE, RELEASE_HERE)
+            .otherwise(Goes::Left(Reason::SourceUnknown)),
+        forwarded("from a port that does not learn", frames::from(UNKNOWN))
+            .during(
+                "bridge link set dev vm0 learning off",
+                "bridge link set dev vm0 learning on",
+            )
+            .otherwise(Goes::Left(Reason::SourceUnknown)),
+        forwarded("from a port that need not see its stations again", usual()).during(
+            "bridge link set dev vm0 learning off; ip link set br0 type bridge ageing_time 0",
+            "ip link set br0 type bridge ageing_time 30000; bridge link set dev vm0 learning on",
+        ),
+        forwarded("from a station that is known at a locked port", usual()).during(
+            "bridge link set dev vm0 locked on",
+            "bridge link set dev vm0 locked off",
+        ),
+        forwarded("to a port that does not flood", usual()).during(
+            "bridge link set dev vm1 flood off",
+            "bridge link set dev vm1 flood on",
+        ),
+        forwarded("from an isolated port to another one", usual()).during(
+            "bridge link set dev vm0 isolated on",
+            "bridge link set dev vm0 isolated off",
+        ),
+        forwarded("from a port to an isolated one", usual()).during(
+            "bridge link set dev vm1 isolated on",
+            "bridge link set dev vm1 isolated off",
+        ),
+        forwarded("an unknown protocol", shortest()).left_by_xdp(Reason::Checksum),
+        forwarded("with a customer tag", of_length(Tag::Customer, 100)),
+        forwarded("with a service tag", of_length(Tag::Service, 100)),
     ]
 }
 
-/// A header of no protocol that XDP knows and one octet: a test run takes no less.
+/// A header of no protocol that XDP knows and one byte: a test run takes no less.
 fn shortest() -> Frame {
-    [&usual().octets[..12], &[0x88, 0xb5, 0]].concat().into()
+    [&usual().bytes[..12], &[0x88, 0xb5, 0]].concat().into()
 }
 
 /// What a guest may leave in the field that asks for a checksum and prepares nothing.
@@ -145,8 +196,9 @@ fn checksums() -> Vec<Case> {
 }
 
 /// Frames that go up to tcx whatever their destination.
-fn unclear() -> Vec<Case> {
-    let up = |description: &str, frame| Case::new(description, Goes::To(1), frame).passed_up();
+pub fn unclear() -> Vec<Case> {
+    let up =
+        |description: &str, frame| Case::new(description, Goes::To(1), frame).left_by_xdp(Reason::Checksum);
     let mut cases = vec![up("a fragment", frames::fragment())];
     for ip in [Ip::V4, Ip::V6] {
         cases.push(up("a tunnel, its inner checksum partial", frames::tunnel(ip)));
@@ -157,24 +209,24 @@ fn unclear() -> Vec<Case> {
     }
     for shape in Shape::all() {
         let changed = |change: fn(Shape, &mut Vec<u8>)| {
-            let mut octets = partial(shape, 20).octets;
-            change(shape, &mut octets);
-            octets.into()
+            let mut bytes = partial(shape, 20).bytes;
+            change(shape, &mut bytes);
+            bytes.into()
         };
-        cases.push(up("cut", changed(|_, octets| octets.truncate(octets.len() - 1))));
+        cases.push(up("cut", changed(|_, bytes| bytes.truncate(bytes.len() - 1))));
         cases.push(up(
             "a header with options, and SCTP",
-            changed(|shape, octets| {
-                octets[shape.network()] = 0x46;
-                octets[shape.network() + 6] = 132;
+            changed(|shape, bytes| {
+                bytes[shape.network()] = 0x46;
+                bytes[shape.network() + 6] = 132;
             }),
         ));
         if shape.tag != Tag::None {
             cases.push(up(
                 "two tags",
-                changed(|shape, octets| {
+                changed(|shape, bytes| {
                     let at = shape.network() - 2;
-                    octets.splice(at..at, [0x81, 0x00, 0, 9]);
+                    bytes.splice(at..at, [0x81, 0x00, 0, 9]);
                 }),
             ));
         }

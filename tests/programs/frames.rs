@@ -7,19 +7,32 @@ use crate::packet::{
     ADDRESSES, DESTINATION, Ip, Packet, SOURCE, Shape, Tag, Transport, noise, with_checksum,
 };
 
-/// A frame as a guest sends it, and as it must leave by XDP.
+/// A frame as a guest sends it, and as it must leave by each hook.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    pub octets: Vec<u8>,
+    pub bytes: Vec<u8>,
     pub leaves_xdp: Vec<u8>,
+    pub leaves_tcx: Vec<u8>,
+}
+
+impl Frame {
+    /// The same between other stations.
+    pub fn between(mut self, source: Mac, destination: Mac) -> Self {
+        for bytes in [&mut self.bytes, &mut self.leaves_xdp, &mut self.leaves_tcx] {
+            bytes[..6].copy_from_slice(&destination.0);
+            bytes[6..12].copy_from_slice(&source.0);
+        }
+        self
+    }
 }
 
 impl From<Vec<u8>> for Frame {
-    /// A frame that XDP does not change.
-    fn from(octets: Vec<u8>) -> Self {
+    /// A frame that no program changes.
+    fn from(bytes: Vec<u8>) -> Self {
         Self {
-            leaves_xdp: octets.clone(),
-            octets,
+            leaves_xdp: bytes.clone(),
+            leaves_tcx: bytes.clone(),
+            bytes,
         }
     }
 }
@@ -45,7 +58,8 @@ pub fn complete(shape: Shape, payload: usize) -> Frame {
 pub fn partial(shape: Shape, payload: usize) -> Frame {
     let packet = packet(shape, payload);
     Frame {
-        octets: packet.partial(),
+        bytes: packet.partial(),
+        leaves_tcx: packet.partial(),
         leaves_xdp: packet.octets,
     }
 }
@@ -56,12 +70,7 @@ fn packet(shape: Shape, payload: usize) -> Packet {
 
 /// A frame between other stations, its checksum partial.
 pub fn between(source: Mac, destination: Mac) -> Frame {
-    let mut frame = partial(USUAL, 100);
-    for octets in [&mut frame.octets, &mut frame.leaves_xdp] {
-        octets[..6].copy_from_slice(&destination.0);
-        octets[6..12].copy_from_slice(&source.0);
-    }
-    frame
+    partial(USUAL, 100).between(source, destination)
 }
 
 /// A frame from the station on slot 0 to another than the one on slot 1.
@@ -74,7 +83,7 @@ pub fn from(source: Mac) -> Frame {
     between(source, Mac(DESTINATION))
 }
 
-/// A whole frame of this many octets.
+/// A whole frame of this many bytes.
 pub fn of_length(tag: Tag, length: usize) -> Frame {
     let shape = Shape { tag, ..USUAL };
     partial(shape, length - shape.transport() - 20)
@@ -92,17 +101,17 @@ pub fn arp() -> Frame {
         &[10, 0, 0, 2],
     )
     .expect("lengths that fit");
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     let builder = PacketBuilder::ethernet2(SOURCE, DESTINATION).arp(packet);
-    builder.write(&mut octets).expect("an ARP packet");
-    octets.into()
+    builder.write(&mut bytes).expect("an ARP packet");
+    bytes.into()
 }
 
 /// A frame that ends inside its tag, or soon after.
 pub fn cut(tag: Tag, length: usize) -> Frame {
-    let mut octets = packet(Shape { tag, ..USUAL }, 0).octets;
-    octets.truncate(length);
-    octets.into()
+    let mut bytes = packet(Shape { tag, ..USUAL }, 0).octets;
+    bytes.truncate(length);
+    bytes.into()
 }
 
 /// A datagram of VXLAN between ports.
@@ -142,14 +151,14 @@ fn with_partial_inside(mut outer: Packet) -> Frame {
 
 /// A frame whose checksum field holds this.
 pub fn with_field(shape: Shape, payload: usize, field: u16) -> Frame {
-    let mut octets = packet(shape, payload).octets;
-    octets[shape.field()..][..2].copy_from_slice(&field.to_be_bytes());
-    octets.into()
+    let mut bytes = packet(shape, payload).octets;
+    bytes[shape.field()..][..2].copy_from_slice(&field.to_be_bytes());
+    bytes.into()
 }
 
 /// A TCP segment in a fragment, with what looks like a partial checksum.
 pub fn fragment() -> Frame {
-    let mut octets = partial(USUAL, 100).octets;
-    octets[20] |= 0x20;
-    octets.into()
+    let mut bytes = partial(USUAL, 100).bytes;
+    bytes[20] |= 0x20;
+    bytes.into()
 }

@@ -1,25 +1,23 @@
-//! Both programs on the real kernel, frame by frame, through `BPF_PROG_TEST_RUN`. Where the machine lacks what that
+//! Both programs on the real kernel and a real bridge, frame by frame, through `BPF_PROG_TEST_RUN`. Where the machine lacks what that
 //! needs the tests are ignored, and say so.
 
-mod bench;
 mod budgets;
 mod cases;
 mod context;
 mod equivalence;
-mod flooding;
 mod forwarding;
 mod frames;
 mod generic;
-mod learning;
+mod left;
 mod limits;
+mod listener;
 mod live;
-mod nowhere;
+mod model;
 #[path = "../../bridge-common/tests/logic/packet.rs"]
 mod packet;
-mod recent;
-mod shared;
-mod strangers;
-mod switch;
+mod programs;
+mod rig;
+mod vlans;
 
 use std::{
     fs,
@@ -34,19 +32,21 @@ type Test = (&'static str, fn());
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let lacking = lacking();
-    let tests = [
-        forwarding::TESTS,
-        flooding::TESTS,
-        nowhere::TESTS,
-        limits::TESTS,
-        learning::TESTS,
-        generic::TESTS,
-        strangers::TESTS,
-        live::TESTS,
-        recent::TESTS,
-        equivalence::TESTS,
-        budgets::TESTS,
+    let vlans = lacking.or_else(|| (!vlans::can_filter()).then_some("a bridge that filters VLANs"));
+    let trials = [
+        trials(forwarding::TESTS, lacking),
+        trials(left::TESTS, lacking),
+        trials(limits::TESTS, lacking),
+        trials(vlans::TESTS, vlans),
+        trials(generic::TESTS, lacking),
+        trials(live::TESTS, lacking),
+        trials(equivalence::TESTS, lacking),
+        trials(budgets::TESTS, lacking),
     ];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}
+
+fn trials(tests: &[Test], lacking: Option<&str>) -> Vec<Trial> {
     let trial = |&(name, test): &Test| {
         let name = lacking.map_or_else(|| name.into(), |what| format!("{name} (ignored: needs {what})"));
         let run = move || {
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run).with_ignored_flag(lacking.is_some())
     };
-    libtest_mimic::run(&arguments, tests.concat().iter().map(trial).collect()).exit_code()
+    tests.iter().map(trial).collect()
 }
 
 /// What the machine lacks for loading programs, for taps and for other devices.
@@ -66,5 +66,7 @@ fn lacking() -> Option<&'static str> {
     if fs::metadata("/dev/net/tun").is_err() {
         return Some("/dev/net/tun");
     }
-    Command::new("ip").arg("-V").output().is_err().then_some("ip")
+    ["ip", "bridge", "tc", "nft"]
+        .into_iter()
+        .find(|program| Command::new(program).arg("-V").output().is_err())
 }
