@@ -385,10 +385,23 @@ impl<'site> Rig<'site> {
             self.transmit(from, Kind::Complete, mac(from), BROADCAST);
         }
         if self.slow {
-            thread::sleep(Duration::from_millis(100));
-            self.collect();
+            self.settle();
         }
         self.snapshot(step.into());
+    }
+
+    /// Waits until nothing is counted any more: what a worker of the kernel hands on comes when that has its turn.
+    fn settle(&mut self) {
+        let deadline = Instant::now() + LIMIT;
+        let (mut before, mut quiet) = (self.counters(), 0);
+        while quiet < 3 {
+            assert!(Instant::now() < deadline, "frames still come after {LIMIT:?}");
+            thread::sleep(Duration::from_millis(100));
+            self.collect();
+            let now = self.counters();
+            quiet = if now == before { quiet + 1 } else { 0 };
+            before = now;
+        }
     }
 
     /// Takes what has come of the last frame.
