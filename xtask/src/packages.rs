@@ -1,6 +1,6 @@
 //! The programs the tests and the lab run, which come from the system's packages.
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::{command, toolchain::find_program};
@@ -16,10 +16,16 @@ pub struct Program {
     /// The program's name.
     pub name: &'static str,
     package: &'static str,
+    /// The service that the package would start.
+    service: Option<&'static str>,
 }
 
 const fn program(name: &'static str, package: &'static str) -> Program {
-    Program { name, package }
+    Program {
+        name,
+        package,
+        service: None,
+    }
 }
 
 const BUSYBOX: Program = program("busybox", "busybox-static");
@@ -28,6 +34,11 @@ const IPERF3: Program = program("iperf3", "iperf3");
 const JQ: Program = program("jq", "jq");
 const NFT: Program = program("nft", "nftables");
 const SOCKPERF: Program = program("sockperf", "sockperf");
+/// The shell of FRR's daemons, of which the tests run their own.
+const VTYSH: Program = Program {
+    service: Some("frr.service"),
+    ..program("vtysh", "frr")
+};
 const WEBORF: Program = program("weborf", "weborf");
 const WRK: Program = program("wrk", "wrk");
 
@@ -38,7 +49,7 @@ pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the lab runs to measure connections between guests that are namespaces.
 pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
 /// What the tests run; those of the lab have it measure, check with busybox that files arrive, and run the scripts.
-pub const TESTS: &[Program] = &[IP, NFT, IPERF3, SOCKPERF, BUSYBOX, JQ];
+pub const TESTS: &[Program] = &[IP, NFT, IPERF3, SOCKPERF, BUSYBOX, JQ, VTYSH];
 
 /// Installs programs with apt-get.
 pub fn install(programs: &[&Program]) -> Result<()> {
@@ -53,13 +64,16 @@ pub fn install(programs: &[&Program]) -> Result<()> {
     if !known {
         command::run(apt_get().arg("update"), LIMIT)?;
     }
+    let services: Vec<&str> = programs.iter().filter_map(|program| program.service).collect();
     let install = || {
-        command::run(
-            apt_get()
-                .args(["install", "-y", "--no-install-recommends"])
-                .args(&packages),
-            LIMIT,
-        )
+        without_starting(&services, || {
+            command::run(
+                apt_get()
+                    .args(["install", "-y", "--no-install-recommends"])
+                    .args(&packages),
+                LIMIT,
+            )
+        })
     };
     // Package lists that are too old name versions the mirror no longer has.
     let installed = match install() {
@@ -77,6 +91,21 @@ pub fn install(programs: &[&Program]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Keeps packages that are installed meanwhile from starting these services, now and when the machine starts.
+fn without_starting(services: &[&str], install: impl FnOnce() -> Result<()>) -> Result<()> {
+    // As systemd's own sd_booted() asks. Nothing else starts a service where there was none.
+    if services.is_empty() || !Path::new("/run/systemd/system").exists() {
+        return install();
+    }
+    let systemctl =
+        |words: &[&str]| command::run(root::command("systemctl").args(words).args(services), LIMIT);
+    systemctl(&["mask", "--runtime"])?;
+    let installed = install();
+    systemctl(&["unmask", "--runtime"])?;
+    installed?;
+    systemctl(&["disable"])
 }
 
 fn apt_get() -> Command {
