@@ -11,6 +11,7 @@ mod fastpath;
 mod fastpath_commands;
 mod fastpath_vlan;
 mod fdb;
+mod fleet;
 mod flood;
 mod gso;
 mod interrupted;
@@ -82,6 +83,9 @@ fn main() -> ExitCode {
     let vlans = lacking
         .map(str::to_owned)
         .or_else(|| (!fastpath_vlan::can_filter()).then(|| "needs a bridge that filters VLANs".into()));
+    let routing = lacking
+        .map(str::to_owned)
+        .or_else(|| fleet::lacking().map(str::to_owned));
     let trials = [
         trials("attach", attach::TESTS, lacking),
         trials("behind_our_back", behind_our_back::TESTS, lacking),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         trials("fastpath_commands", fastpath_commands::TESTS, lacking),
         trials("fastpath_vlan", fastpath_vlan::TESTS, vlans.as_deref()),
         trials("fdb", fdb::TESTS, lacking),
+        trials("fleet", fleet::TESTS, routing.as_deref()),
         trials("flood", flood::TESTS, lacking),
         trials("gso", gso::TESTS, lacking),
         trials("interrupted", interrupted::TESTS, lacking),
