@@ -290,11 +290,6 @@ fn of_egress() -> Vec<Case> {
 fn of_xdp_alone() -> Vec<Case> {
     let up = |description: &str, reason| Case::new(description, Goes::To(1), usual()).left_by_xdp(reason);
     let mut cases = vec![
-        up(
-            "where there is a place for filters of the target",
-            Reason::EgressFilter,
-        )
-        .during("tc qdisc add dev vm1 clsact", "tc qdisc del dev vm1 clsact"),
         up("to a target that shapes", Reason::Queueing).during(
             "tc qdisc add dev vm1 root tbf rate 1gbit burst 10kb latency 1ms",
             "tc qdisc del dev vm1 root",
@@ -554,6 +549,7 @@ const ELSEWHERE: &[Reason] = &[
     // Tests of their own, here and of generic frames.
     Reason::EgressNoCarrier,
     Reason::IngressFilter,
+    Reason::EgressFilter,
     Reason::NeighSuppress,
     Reason::Generic,
     Reason::Target,
