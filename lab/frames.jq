@@ -1,8 +1,9 @@
-# What `tapbridge stats -j` has counted between $before and $after: frames by path, and drops by reason.
+# What `tapbridge stats -j` has counted between $before and $after: frames past the bridge by path, and frames that were
+# left to it by reason.
 def counts: [
-    .[0].bridges[]
+    .[0] | (.accelerated // .bridges)[]
     | (.paths[] | { key: "\(.from) to \(.to) by \(.via)", value: .frames }),
-      (.ports[] | .ifname as $port | .dropped | to_entries[] | { key: "dropped at \($port), \(.key)", value })
+      (.ports[] | .ifname as $port | .left_by_reason | to_entries[] | { key: "left to the bridge at \($port), \(.key)", value })
 ] | from_entries;
 
 ($before | counts) as $earlier

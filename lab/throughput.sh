@@ -4,7 +4,7 @@
 #   lab/throughput.sh [-t SECONDS] [-P STREAMS] CLIENT SERVER ADDRESS [TAP...]
 #
 # CLIENT and SERVER are commands that run a program in a guest, such as "ssh root@guest1"; ADDRESS is the server's.
-# The TAPs, if any, are attached to tapbridge first and detached at the end. The guests need iperf3, the host jq.
+# The TAPs, if any, are attached first and detached at the end: ports of a Linux bridge. The guests need iperf3, the host jq.
 # Run as root. The variable TAPBRIDGE names another command than the tapbridge on PATH.
 # shellcheck disable=SC2086 # The guests' commands are several words.
 set -eu

@@ -28,7 +28,7 @@ pub struct Account<'pair, 'host> {
 }
 
 impl<'pair, 'host> Account<'pair, 'host> {
-    /// Begins, with system calls counted by a program of the switch's if there is one.
+    /// Begins, with system calls counted by tapbridge if there is one.
     pub fn open(pair: &'pair Pair<'host>, tapbridge: Option<&Path>) -> Result<Self> {
         let guests = [&*pair.first, &*pair.second];
         let [first, second] = guests.map(Guest::vmm);
@@ -73,7 +73,7 @@ impl<'pair, 'host> Account<'pair, 'host> {
             host: Some(host),
             stats: match (self.stats, after) {
                 (Some(before), Some(after)) => {
-                    Some(Stats::between(before, after).context("the switch's statistics")?)
+                    Some(Stats::between(before, after).context("the statistics of tapbridge")?)
                 }
                 _ => None,
             },

@@ -7,6 +7,7 @@ mod fastpath;
 mod floor;
 mod frame;
 mod measure;
+mod overlay;
 mod report;
 mod results;
 mod site;
@@ -14,7 +15,7 @@ mod threads;
 mod uplink;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io::IoSlice,
     os::fd::BorrowedFd,
     path::PathBuf,
@@ -36,7 +37,7 @@ use self::{
     case::{CASES, Case, Topology},
     frame::Frame,
     measure::Turn,
-    results::{Measured, Results, SCHEMA},
+    results::{Measured, NotMeasured, Results, SCHEMA},
     site::{Datapath, Site},
 };
 use crate::{folder::Folder, interrupt, machine};
@@ -46,12 +47,13 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// Measure what a frame costs from one tap to another, without guests
 ///
-/// Frames are written and read with a VMM's system calls, over the Linux bridge, the same with tapbridge's fast path,
-/// macvtap, tapbridge with each hook, and the floor: one static redirect and nothing else. All are up at once and take turns. Where tapbridge chooses its hooks
-/// itself it does so before the first round, in each case by what that sends.
+/// Frames are written and read with a VMM's system calls, over the Linux bridge, macvtap, the Linux bridge with
+/// tapbridge attached to its ports by each hook, and the floor: one static redirect and nothing else. All are up at once
+/// and take turns. Where tapbridge chooses its hooks itself it does so before the first round, in each case by what that
+/// sends.
 #[derive(Debug, Args)]
 pub struct BenchArguments {
-    /// The program of this project's switch
+    /// This project's binary
     #[arg(long, value_name = "PATH")]
     tapbridge: PathBuf,
     /// Cases [default: all]
@@ -75,7 +77,7 @@ pub struct BenchArguments {
     /// Fail where a ratio exceeds its budget, of those in budgets.toml
     #[arg(long)]
     check: bool,
-    /// What the results call the revision of the switch
+    /// What the results call the revision of this project
     #[arg(long, hide = true)]
     revision: Option<String>,
 }
@@ -88,6 +90,16 @@ impl BenchArguments {
         let start = Instant::now();
         let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let cases = self.cases();
+        let not_measured = not_measured(&cases)?;
+        for case in &not_measured {
+            eprintln!("{}", case.text());
+        }
+        let can = |case: &&Case| not_measured.iter().all(|not| not.case != case.name);
+        let cases: Vec<Case> = cases.iter().filter(can).copied().collect();
+        ensure!(
+            !cases.is_empty(),
+            "none of these cases can be measured on this machine"
+        );
         let measured = self.measure(&cases)?;
         let results = Results {
             schema: SCHEMA,
@@ -99,6 +111,7 @@ impl BenchArguments {
             turn_ms: self.turn_ms,
             ratios: results::compare(&measured),
             measured,
+            not_measured,
         };
         let json = serde_json::to_string_pretty(&results)?;
         if let Some(folder) = &folder {
@@ -109,6 +122,9 @@ impl BenchArguments {
             println!("{json}");
         } else {
             println!("{}", report::table(&results, &cases).text());
+            for case in &results.not_measured {
+                println!("{}", case.text());
+            }
         }
         if self.check {
             budget::check(&results)?;
@@ -166,30 +182,17 @@ impl BenchArguments {
         let named = |datapath: Datapath| {
             self.datapath.is_empty() || self.datapath.iter().any(|name| name == datapath.name())
         };
-        let topologies: BTreeSet<_> = cases.iter().map(|case| case.topology).collect();
-        for (topology, lacking) in topologies
-            .iter()
-            .filter_map(|&topology| Some((topology, site::lacks(topology)?)))
-        {
-            let cases = cases.iter().filter(|case| case.topology == topology);
-            let cases: Vec<_> = cases.map(|case| case.name).collect();
-            eprintln!(
-                "not measured, since this kernel has no {lacking}: {}",
-                cases.join(", ")
-            );
-        }
         for (datapath, topology, case) in wanted(cases)
             .into_iter()
-            .filter(|&(datapath, topology, _)| named(datapath) && site::lacks(topology).is_none())
+            .filter(|&(datapath, ..)| named(datapath))
         {
             if let Some(interrupted) = interrupt::received() {
                 return Err(interrupted.into());
             }
             eprintln!("{}: {} ports", datapath.name(), topology.ports());
-            let (program, bridge) = (&self.tapbridge, format!("bench{}", sites.len()));
             let site = match case {
-                Some(case) => Site::for_case(datapath, case, program, bridge),
-                None => Site::new(datapath, topology, program, bridge),
+                Some(case) => Site::for_case(datapath, case, &self.tapbridge),
+                None => Site::new(datapath, topology, &self.tapbridge),
             };
             sites.push(site.with_context(|| format!("setting up {}", datapath.name()))?);
         }
@@ -200,6 +203,25 @@ impl BenchArguments {
         );
         Ok(sites)
     }
+}
+
+/// The cases that need what this kernel lacks.
+fn not_measured(cases: &[Case]) -> Result<Vec<NotMeasured>> {
+    let mut lacking = BTreeMap::new();
+    let mut without = Vec::new();
+    for case in cases {
+        let lacks = match lacking.entry(case.topology) {
+            Entry::Vacant(place) => *place.insert(site::lacks(case.topology)?),
+            Entry::Occupied(place) => *place.get(),
+        };
+        if let Some(what) = lacks {
+            without.push(NotMeasured {
+                case: case.name.into(),
+                reason: format!("this kernel has no {what}"),
+            });
+        }
+    }
+    Ok(without)
 }
 
 /// The sites that cases need: one for all cases among the same surroundings, or for one case alone.

@@ -42,7 +42,7 @@ impl CheckArguments {
         interrupt::catch()?;
         let setup = &self.setup;
         machine::inspect(setup)?;
-        sweep::sweep(setup.tapbridge.as_deref());
+        sweep::sweep();
         let maker = guest::maker(setup, Placement::default())?;
         // Guests that are namespaces share the host's file system.
         let scratch = Scratch::new("check")?;
@@ -89,7 +89,7 @@ impl Check {
         Ok(())
     }
 
-    /// What guests, VMMs and the switch have counted must agree. Whoever sits nearer to the middle was asked first and
+    /// What guests, VMMs, taps and tapbridge have counted must agree. Whoever sits nearer to the middle was asked first and
     /// last, so that a frame between two looks makes its count the greater one.
     fn accounts(&self, pair: &Pair, counts: &Run<()>, vhost: bool) -> Result<()> {
         let client = (&counts.client, pair.first.seat().tap());
@@ -103,9 +103,9 @@ impl Check {
                 self.agree(&format!("its VMM called writev {calls} times"), calls >= sent)?;
             }
             if let Some(stats) = &counts.stats {
-                let (rx, tx) = (stats.since(port, "rx")?, stats.since(other, "tx")?);
-                self.agree(&format!("the switch received {rx} from it"), rx >= sent)?;
-                self.agree(&format!("and sent {tx} to {}", to.guest), tx >= received)?;
+                let (rx, tx) = (stats.received(port)?, stats.sent(other)?);
+                self.agree(&format!("tapbridge received {rx} from it"), rx >= sent)?;
+                self.agree(&format!("and {tx} were sent to {}", to.guest), tx >= received)?;
             }
             if let Some(calls) = to.syscalls.as_ref().filter(|_| !vhost) {
                 let calls = calls.get("read").copied().unwrap_or(0);

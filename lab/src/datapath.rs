@@ -15,7 +15,7 @@ use crate::{guest::Hardware, plan::Seat, settings::Setup};
 
 pub use link::ip;
 pub use ovs::version as ovs_version;
-pub use tapbridge::{Change, Hook, Watcher, detach_all, is_pinned};
+pub use tapbridge::{Change, Hook, Watcher, clear};
 
 /// A way to connect guests.
 pub trait Datapath {
@@ -71,7 +71,7 @@ pub trait Attachment {
 /// The datapaths there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// This project's switch
+    /// The kernel's bridge with this project's programs at its ports
     Tapbridge,
     /// The kernel's bridge, without STP and netfilter
     LinuxBridge,
@@ -93,7 +93,7 @@ impl Kind {
     }
 }
 
-/// A datapath that is measured: the switch once for each hook that the user has named.
+/// A datapath that is measured: tapbridge once for each hook that the user has named.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice {
     kind: Kind,

@@ -66,7 +66,7 @@ pub fn inspect(setup: &Setup) -> Result<Machine> {
     Ok(machine)
 }
 
-/// The same for what measures without guests: this project's switch and the kernel's own datapaths.
+/// The same for what measures without guests: tapbridge and the kernel's own datapaths.
 pub fn inspect_for(tapbridge: Option<&Path>) -> Result<Machine> {
     if !geteuid().is_root() {
         bail!("the lab makes network namespaces and taps: run it as root");
@@ -75,7 +75,7 @@ pub fn inspect_for(tapbridge: Option<&Path>) -> Result<Machine> {
         bail!("/dev/net/tun is missing: 'modprobe tun' loads the driver");
     }
     first_line("ip", "-V").context("needs iproute2: 'apt-get install iproute2'")?;
-    let version = |path| first_line(path, "--version").context("needs this project's switch");
+    let version = |path| first_line(path, "--version").context("needs tapbridge");
     let tapbridge = tapbridge.map(version).transpose()?;
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     Ok(Machine {

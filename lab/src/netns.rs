@@ -5,7 +5,10 @@ use std::{
     fs::{self, File},
     io,
     marker::PhantomData,
-    os::unix::{net::UnixDatagram, process::CommandExt},
+    os::{
+        fd::AsRawFd,
+        unix::{net::UnixDatagram, process::CommandExt},
+    },
     panic,
     path::{Path, PathBuf},
     process::Command,
@@ -119,6 +122,11 @@ impl Namespace {
             command.pre_exec(move || Ok(setns(&namespace.handle, CloneFlags::CLONE_NEWNET)?));
         }
         Ok(command)
+    }
+
+    /// The same file for programs that take a path, as long as this process holds the namespace.
+    pub fn handle_path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.handle.as_raw_fd()).into()
     }
 
     fn set(&self) -> Result<()> {

@@ -8,9 +8,6 @@ use std::{
 /// What the lab's namespaces start with; the process's id follows.
 const PREFIX: &str = "tblab-";
 
-/// What the switch's name starts with; the process's id follows.
-const BRIDGE_PREFIX: &str = "lab";
-
 /// The part that the host's namespace plays.
 pub const HOST: &str = "host";
 
@@ -23,12 +20,6 @@ pub fn namespace(pid: u32, role: &str) -> String {
 pub fn owner(namespace: &str) -> Option<(u32, &str)> {
     let (pid, role) = namespace.strip_prefix(PREFIX)?.split_once('-')?;
     Some((pid.parse().ok()?, role))
-}
-
-/// The switch of the lab that process `pid` runs, at most 15 characters. Unique on the machine, since its state is
-/// pinned in the one bpffs.
-pub fn bridge(pid: u32) -> String {
-    format!("{BRIDGE_PREFIX}{pid}")
 }
 
 /// The namespace of this process's lab for a role.
@@ -81,10 +72,5 @@ mod tests {
         assert_eq!(owner(&namespace(4321, HOST)), Some((4321, HOST)));
         assert_eq!(owner("tblab-host"), None);
         assert_eq!(owner("blue"), None);
-    }
-
-    #[test]
-    fn the_bridge_of_the_largest_pid_has_a_valid_name() {
-        assert!(bridge(4_194_304).len() <= 15);
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Raised when a field changes its meaning or goes away.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Everything that a run has found out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub struct Run<O = Outcome> {
     pub hook_changes: Vec<HookChange>,
 }
 
-/// A port of the switch that got other hooks.
+/// A port that got other hooks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HookChange {
     pub ifname: String,
@@ -145,13 +145,13 @@ pub struct HostCpu {
     pub idle_s: f64,
 }
 
-/// `tapbridge stats -j` before and after, and what came between.
+/// `tapbridge stats -j` and the frames that each device has sent, before and after, and what came between.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     pub before: Value,
     pub after: Value,
     pub paths: Vec<PathCount>,
-    pub drops: Vec<DropCount>,
+    pub left: Vec<LeftCount>,
 }
 
 /// Frames that took one path.
@@ -165,9 +165,9 @@ pub struct PathCount {
     pub bytes: u64,
 }
 
-/// Frames of one port that were dropped for one reason.
+/// Frames of one port that were left to the bridge for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DropCount {
+pub struct LeftCount {
     pub port: String,
     pub reason: String,
     pub frames: u64,

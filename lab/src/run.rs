@@ -23,7 +23,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     let machine = machine::inspect(setup)?;
     // Now, rather than after an hour of measuring.
     let folder = settings.output.as_deref().map(Folder::make).transpose()?;
-    sweep::sweep(setup.tapbridge.as_deref());
+    sweep::sweep();
     let mut steady = settings.steady.then(Steady::start).transpose()?;
     let placement = steady.as_ref().map(Steady::placement).unwrap_or_default();
     let maker = guest::maker(setup, placement)?;

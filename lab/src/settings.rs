@@ -15,7 +15,7 @@ use crate::{
 /// Guests, and what connects them.
 #[derive(Debug, Clone, Args)]
 pub struct Setup {
-    /// The program of this project's switch
+    /// This project's binary
     #[arg(long, value_name = "PATH")]
     pub tapbridge: Option<PathBuf>,
     /// Datapaths, each in turn
@@ -51,7 +51,7 @@ pub struct Setup {
 ///
 /// Where CPUs may sleep and nothing is pinned to one, identical runs differ by a fifth or more: compare datapaths by
 /// their ratio within a round, over several rounds, or see --steady. With every measurement the host's CPU time, the
-/// system calls of the guests' VMMs and the switch's own counters are taken.
+/// system calls of the guests' VMMs and tapbridge's own counters are taken.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     #[command(flatten)]
@@ -67,7 +67,7 @@ pub struct Settings {
     /// Print the results as one JSON document instead of the tables
     #[arg(short, long)]
     pub json: bool,
-    /// What the results call the revision of the switch
+    /// What the results call the revision of this project
     #[arg(long, hide = true)]
     pub revision: Option<String>,
 }

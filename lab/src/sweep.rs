@@ -1,26 +1,22 @@
-//! What a lab that was killed left behind: namespaces, a bridge that stays pinned, a cgroup, and temporary files.
+//! What a lab that was killed left behind: namespaces, programs that stay pinned, a cgroup, and temporary files.
 
 use std::{fs, io, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lab::{Namespace, netns};
 
 use crate::{cgroup, datapath, plan, scratch};
 
 /// Removes the remains of labs whose process no longer lives.
-pub fn sweep(tapbridge: Option<&Path>) {
+pub fn sweep() {
     let names = fs::read_dir(netns::NAMED).into_iter().flatten().flatten();
     for name in names.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
-        let Some((pid, role)) = plan::owner(&name).filter(|(pid, _)| !alive(*pid)) else {
+        let Some((_, role)) = plan::owner(&name).filter(|(pid, _)| !alive(*pid)) else {
             continue;
         };
-        // The bridge can be reached from its host only: that namespace waits until the bridge is gone.
-        let bridge = if role == plan::HOST {
-            take_apart(tapbridge, &name, &plan::bridge(pid))
-        } else {
-            Ok(())
-        };
-        if let Err(error) = bridge {
+        // What is pinned is found from its host only: that namespace waits until nothing is.
+        let detached = if role == plan::HOST { detach(&name) } else { Ok(()) };
+        if let Err(error) = detached {
             eprintln!("a killed lab left {name} behind, which stays: {error:#}");
             continue;
         }
@@ -43,13 +39,12 @@ fn tell(folder: &Path, removed: io::Result<()>) {
     }
 }
 
-fn take_apart(tapbridge: Option<&Path>, host: &str, bridge: &str) -> Result<()> {
-    if !datapath::is_pinned(bridge) {
-        return Ok(());
-    }
-    let tapbridge = tapbridge.with_context(|| format!("only --tapbridge PATH can detach {bridge}"))?;
+fn detach(host: &str) -> Result<()> {
     let host = Namespace::open(&Path::new(netns::NAMED).join(host))?;
-    datapath::detach_all(tapbridge, &host, bridge)
+    if datapath::clear(&host)? {
+        eprintln!("detached the ports that a killed lab left attached");
+    }
+    Ok(())
 }
 
 fn alive(pid: u32) -> bool {

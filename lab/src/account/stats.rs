@@ -1,4 +1,4 @@
-//! What the switch's counters say of a measurement.
+//! What tapbridge's counters say of a measurement.
 
 use std::collections::BTreeMap;
 
@@ -6,61 +6,85 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::results::{DropCount, PathCount, Stats};
+use crate::results::{LeftCount, PathCount, Stats};
 
-/// As much of `tapbridge stats -j` as is subtracted.
-#[derive(Deserialize)]
-struct Counters {
-    bridges: Vec<Bridge>,
-}
-
+/// As much of a bridge in `tapbridge stats -j` as is subtracted.
 #[derive(Deserialize)]
 struct Bridge {
     ports: Vec<Port>,
-    paths: Vec<PathCount>,
+    paths: Vec<Path>,
 }
 
 #[derive(Deserialize)]
 struct Port {
     ifname: String,
-    dropped: BTreeMap<String, u64>,
+    left_by_reason: BTreeMap<String, u64>,
+}
+
+#[derive(Deserialize)]
+struct Path {
+    from: String,
+    /// None of a device that is gone.
+    to: Option<String>,
+    via: String,
+    frames: u64,
+    bytes: u64,
+}
+
+/// The bridges in what [`Attachment::stats`](crate::datapath::Attachment::stats) has returned.
+fn bridges(stats: &Value) -> &Value {
+    let stats = &stats["tapbridge"];
+    stats.get("accelerated").unwrap_or(&stats["bridges"])
 }
 
 impl Stats {
-    /// Frames of a port that came between, by the name of their counter, "rx" or "tx".
-    pub fn since(&self, port: &str, counter: &str) -> Result<u64> {
+    /// Frames that a port's programs have received meanwhile.
+    pub fn received(&self, port: &str) -> Result<u64> {
         let frames = |stats: &Value| {
-            let bridges = stats["bridges"].as_array().into_iter().flatten();
+            let bridges = bridges(stats).as_array().into_iter().flatten();
             let mut ports = bridges.flat_map(|bridge| bridge["ports"].as_array().into_iter().flatten());
-            ports.find(|other| other["ifname"] == port)?[counter]["frames"].as_u64()
+            ports.find(|other| other["ifname"] == port)?["rx"]["frames"].as_u64()
         };
-        let [before, after] = [&self.before, &self.after].map(frames);
-        let before = before.with_context(|| format!("no {counter} frames of {port}"))?;
-        Ok(after.with_context(|| format!("{port} is gone"))? - before)
+        self.growth(frames)
+            .with_context(|| format!("no received frames of {port}"))
     }
 
-    /// What came between two calls of `tapbridge stats -j`.
+    /// Frames that a port's device has sent meanwhile, by whatever way they came to it.
+    pub fn sent(&self, port: &str) -> Result<u64> {
+        self.growth(|stats| stats["sent"][port].as_u64())
+            .with_context(|| format!("no sent frames of {port}"))
+    }
+
+    fn growth(&self, of: impl Fn(&Value) -> Option<u64>) -> Option<u64> {
+        of(&self.after)?.checked_sub(of(&self.before)?)
+    }
+
+    /// What came between two looks.
     pub fn between(before: Value, after: Value) -> Result<Self> {
-        let [earlier, later] = [&before, &after].map(Counters::deserialize);
+        let [earlier, later] = [&before, &after].map(|stats| Vec::<Bridge>::deserialize(bridges(stats)));
         let (earlier, later) = (earlier.context("before")?, later.context("after")?);
         let paths = paths(&earlier, &later);
-        let drops = drops(&earlier, &later);
+        let left = left(&earlier, &later);
         Ok(Self {
             before,
             after,
             paths,
-            drops,
+            left,
         })
     }
 }
 
-fn paths(earlier: &Counters, later: &Counters) -> Vec<PathCount> {
-    let all = |counters: &Counters| {
-        counters
-            .bridges
-            .iter()
-            .flat_map(|bridge| bridge.paths.clone())
-            .collect::<Vec<_>>()
+fn paths(earlier: &[Bridge], later: &[Bridge]) -> Vec<PathCount> {
+    let count = |path: &Path| PathCount {
+        from: path.from.clone(),
+        to: path.to.clone().unwrap_or_else(|| "a device that is gone".into()),
+        via: path.via.clone(),
+        frames: path.frames,
+        bytes: path.bytes,
+    };
+    let all = |bridges: &[Bridge]| -> Vec<PathCount> {
+        let paths = bridges.iter().flat_map(|bridge| &bridge.paths);
+        paths.map(count).collect()
     };
     let earlier = all(earlier);
     let mut paths = all(later);
@@ -76,16 +100,16 @@ fn paths(earlier: &Counters, later: &Counters) -> Vec<PathCount> {
     paths
 }
 
-fn drops(earlier: &Counters, later: &Counters) -> Vec<DropCount> {
-    let mut drops = Vec::new();
-    for port in later.bridges.iter().flat_map(|bridge| &bridge.ports) {
-        let mut before = earlier.bridges.iter().flat_map(|bridge| &bridge.ports);
+fn left(earlier: &[Bridge], later: &[Bridge]) -> Vec<LeftCount> {
+    let mut left = Vec::new();
+    for port in later.iter().flat_map(|bridge| &bridge.ports) {
+        let mut before = earlier.iter().flat_map(|bridge| &bridge.ports);
         let before = before.find(|other| other.ifname == port.ifname);
-        for (reason, &frames) in &port.dropped {
-            let before = before.and_then(|port| port.dropped.get(reason)).copied();
+        for (reason, &frames) in &port.left_by_reason {
+            let before = before.and_then(|port| port.left_by_reason.get(reason)).copied();
             let frames = frames.saturating_sub(before.unwrap_or(0));
             if frames > 0 {
-                drops.push(DropCount {
+                left.push(LeftCount {
                     port: port.ifname.clone(),
                     reason: reason.clone(),
                     frames,
@@ -93,7 +117,7 @@ fn drops(earlier: &Counters, later: &Counters) -> Vec<DropCount> {
             }
         }
     }
-    drops
+    left
 }
 
 #[cfg(test)]
@@ -102,15 +126,19 @@ mod tests {
 
     use super::*;
 
-    fn stats(xdp: u64, tcx: u64, full: u64) -> Value {
-        json!({ "schema": 1, "bridges": [{
-            "bridge": "lab1",
-            "ports": [{ "ifname": "vm1", "dropped": { "egress_ring_full": full, "no_port": 3 }, "rx": { "frames": xdp + tcx } }],
+    fn stats(xdp: u64, tcx: u64, group: u64) -> Value {
+        json!({ "sent": { "vm1": 7 * xdp }, "tapbridge": { "schema": 1, "accelerated": [{
+            "bridge": "br0",
+            "ports": [{
+                "ifname": "vm1",
+                "left_by_reason": { "group": group, "host": 3 },
+                "rx": { "frames": xdp + tcx },
+            }],
             "paths": [
                 { "from": "vm1", "to": "vm2", "via": "xdp", "frames": xdp, "bytes": 10 * xdp },
                 { "from": "vm1", "to": "vm2", "via": "tcx", "frames": tcx, "bytes": 10 * tcx },
             ],
-        }] })
+        }] } })
     }
 
     #[test]
@@ -125,29 +153,27 @@ mod tests {
             ),
             ("xdp", 20, 200)
         );
-        assert_eq!(between.drops.len(), 1);
-        assert_eq!(
-            (&*between.drops[0].reason, between.drops[0].frames),
-            ("egress_ring_full", 2)
-        );
+        assert_eq!(between.left.len(), 1);
+        assert_eq!((&*between.left[0].reason, between.left[0].frames), ("group", 2));
     }
 
     #[test]
     fn the_frames_of_a_port_are_told() {
         let between = Stats::between(stats(5, 7, 1), stats(25, 7, 3)).unwrap();
-        assert_eq!(between.since("vm1", "rx").unwrap(), 20);
-        assert!(between.since("vm1", "tx").is_err());
-        assert!(between.since("vm2", "rx").is_err());
+        assert_eq!(between.received("vm1").unwrap(), 20);
+        assert_eq!(between.sent("vm1").unwrap(), 140);
+        assert!(between.received("vm2").is_err());
+        assert!(between.sent("vm2").is_err());
     }
 
     #[test]
     fn a_path_that_was_not_there_before_is_told_whole() {
-        let before = json!({ "bridges": [] });
+        let before = json!({ "tapbridge": { "accelerated": [] } });
         let between = Stats::between(before, stats(5, 7, 0)).unwrap();
         assert_eq!(
             between.paths.iter().map(|path| path.frames).collect::<Vec<_>>(),
             [5, 7]
         );
-        assert_eq!(between.drops[0].frames, 3);
+        assert_eq!(between.left[0].frames, 3);
     }
 }

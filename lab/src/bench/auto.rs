@@ -3,10 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
+use anyhow::Result;
 
-use super::{case::Case, measure, site::Site};
+use super::{case::Case, fastpath::PortHooks, measure, site::Site};
 use crate::{
     datapath::Watcher,
     wait::{self, OnSignal},
@@ -31,11 +30,11 @@ impl Auto {
     /// Has a new site do what the case is about until its ports have chosen.
     pub fn settle(site: &Site, case: Case) -> Result<Self> {
         let watcher = Watcher::start(site.tapbridge()?)?;
-        let mut settling = Settling::new(hooks(site)?);
+        let mut settling = Settling::new(site.hooks()?);
         let what = format!("hooks that stay as they are for half a second of {}", case.name);
         wait::until(&what, LIMIT, OnSignal::Stop, || {
             measure::measure(site, &case, TURN)?;
-            Ok(settling.look(hooks(site)?).then_some(()))
+            Ok(settling.look(site.hooks()?).then_some(()))
         })?;
         eprintln!("{}: {}", case.name, text(&settling.hooks));
         Ok(Self {
@@ -63,14 +62,14 @@ impl Auto {
 
 /// Whether hooks stay as they are.
 struct Settling {
-    hooks: Vec<Port>,
+    hooks: Vec<PortHooks>,
     turns: u32,
     /// In which they were as they are.
     calm: u32,
 }
 
 impl Settling {
-    fn new(hooks: Vec<Port>) -> Self {
+    fn new(hooks: Vec<PortHooks>) -> Self {
         Self {
             hooks,
             turns: 0,
@@ -79,7 +78,7 @@ impl Settling {
     }
 
     /// After a turn.
-    fn look(&mut self, hooks: Vec<Port>) -> bool {
+    fn look(&mut self, hooks: Vec<PortHooks>) -> bool {
         self.turns += 1;
         self.calm = if hooks == self.hooks { self.calm + 1 } else { 0 };
         self.hooks = hooks;
@@ -87,37 +86,8 @@ impl Settling {
     }
 }
 
-/// As much of `tapbridge show -j` as is of interest here.
-#[derive(Deserialize)]
-struct Overview {
-    bridges: Vec<Bridge>,
-}
-
-#[derive(Deserialize)]
-struct Bridge {
-    ports: Vec<Port>,
-}
-
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-struct Port {
-    ifname: String,
-    hooks: Vec<String>,
-}
-
-/// Of every port of the site's bridge.
-fn hooks(site: &Site) -> Result<Vec<Port>> {
-    let json = site.ask("show")?;
-    let overview: Overview =
-        serde_json::from_str(&json).with_context(|| format!("tapbridge show -j: {json}"))?;
-    Ok(overview
-        .bridges
-        .into_iter()
-        .flat_map(|bridge| bridge.ports)
-        .collect())
-}
-
-fn text(ports: &[Port]) -> String {
-    let port = |port: &Port| format!("{} has {}", port.ifname, port.hooks.join(" + "));
+fn text(ports: &[PortHooks]) -> String {
+    let port = |port: &PortHooks| format!("{} has {}", port.ifname, port.hooks.join(" + "));
     ports.iter().map(port).collect::<Vec<_>>().join(", ")
 }
 
@@ -125,10 +95,10 @@ fn text(ports: &[Port]) -> String {
 mod tests {
     use super::*;
 
-    fn ports(hooks: [&str; 2]) -> Vec<Port> {
-        let port = |(ifname, hooks): (&str, &str)| Port {
+    fn ports(hooks: [&'static str; 2]) -> Vec<PortHooks> {
+        let port = |(ifname, hooks): (&str, &'static str)| PortHooks {
             ifname: ifname.into(),
-            hooks: hooks.split('+').map(Into::into).collect(),
+            hooks: hooks.split('+').collect(),
         };
         ["vm0", "vm1"].into_iter().zip(hooks).map(port).collect()
     }

@@ -1,4 +1,4 @@
-//! What the switch may cost beside others, and whether it does.
+//! What tapbridge may cost beside others, and whether it does.
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;

@@ -30,7 +30,9 @@ pub enum Family {
     Mix,
     Broadcast,
     Left,
+    Vlan,
     Uplink,
+    Beside,
     Scale,
     Latency,
     Threads,
@@ -57,13 +59,35 @@ pub enum Topology {
     Ruled,
     /// Two ports, the first of which is no tap: it leads out of the host.
     Uplink,
+    /// Two ports of different hosts, between which VXLAN carries frames.
+    Overlay,
+    /// Two ports, and two more between which a neighbour sends.
+    Beside,
+    /// Two ports of a bridge that filters VLANs, in the same VLAN: both have it without a tag.
+    Access,
+    /// Both have it with a tag.
+    Trunk,
+    /// The first one without, the second one with a tag.
+    AccessToTrunk,
+    TrunkToAccess,
 }
 
 impl Topology {
     pub fn ports(self) -> usize {
         match self {
-            Self::Pair | Self::Jumbo | Self::Crowded | Self::Called | Self::Ruled | Self::Uplink => 2,
+            Self::Pair
+            | Self::Jumbo
+            | Self::Crowded
+            | Self::Called
+            | Self::Ruled
+            | Self::Uplink
+            | Self::Overlay
+            | Self::Access
+            | Self::Trunk
+            | Self::AccessToTrunk
+            | Self::TrunkToAccess => 2,
             Self::Three => 3,
+            Self::Beside => 4,
             Self::Nine => 9,
             Self::SixtyFive => 65,
             Self::Wide => 256,
@@ -73,6 +97,17 @@ impl Topology {
     /// In octets.
     pub fn mtu(self) -> u32 {
         if self == Self::Jumbo { 9000 } else { 1500 }
+    }
+
+    /// Whether each of the two ports has its VLAN with a tag; `None` where no VLANs are filtered.
+    pub fn tags(self) -> Option<[bool; 2]> {
+        match self {
+            Self::Access => Some([false, false]),
+            Self::Trunk => Some([true, true]),
+            Self::AccessToTrunk => Some([false, true]),
+            Self::TrunkToAccess => Some([true, false]),
+            _ => None,
+        }
     }
 
     /// Behind each port.
@@ -107,6 +142,11 @@ pub enum Work {
     OneWay,
     BothWays,
     FourSenders,
+    /// One thread writes a frame to the first port and reads it from the second, while another one sends frames from the
+    /// third to the fourth, each from another address that nobody knows yet, or all from one.
+    Beside {
+        learning: bool,
+    },
     /// As [`Work::WriteRead`] for long enough that the statistics can be read meanwhile, or not.
     Steady {
         read: bool,

@@ -1,8 +1,8 @@
-//! The floor: programs that redirect every frame of one device to another, and do nothing else. No switch that sits
+//! The floor: programs that redirect every frame of one device to another, and do nothing else. Nothing that sits
 //! at the same hook can cost less.
 //!
-//! They are assembled by hand and go to the kernel by its bare system call: the lab has no loader of programs, and so
-//! measures the switch with nothing that it shares with the switch.
+//! They are assembled by hand and go to the kernel by its bare system call, so that what tapbridge is measured beside
+//! shares nothing with it.
 
 use std::{
     io,

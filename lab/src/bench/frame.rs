@@ -17,6 +17,10 @@ pub const SHORTEST: usize = 60;
 pub const LEAST_QUIC: usize = 1200;
 /// The payload of the datagrams that QUIC sends in bulk, where it does not find out what the path takes.
 pub const BULK_QUIC: usize = 1350;
+/// The one that ports have where VLANs are filtered.
+pub const VLAN: u16 = 10;
+/// Of a frame's two addresses, behind which a tag is.
+const ADDRESSES: usize = 12;
 const VXLAN_PORT: u16 = 4789;
 /// The header of network 42.
 const VXLAN: [u8; 8] = [8, 0, 0, 0, 0, 0, 42, 0];
@@ -54,6 +58,8 @@ pub enum Shape {
     Complete(usize),
     /// The same with the checksum left to the device.
     Partial(usize),
+    /// The shortest of the first kind, with a tag of [`VLAN`] more.
+    Tagged,
     /// What the receiver of long segments sends back: TCP over IPv4 without payload, its checksum left to the device.
     Ack,
     /// UDP over IPv4 with so many octets of payload, its checksum complete.
@@ -81,6 +87,7 @@ impl Frame {
         let mss = 1514 - headers;
         let (payload, options) = match shape {
             Shape::Complete(length) | Shape::Partial(length) => (length - headers, &[][..]),
+            Shape::Tagged => (SHORTEST - headers, &[][..]),
             Shape::Ack => (0, &TIMESTAMP[..]),
             Shape::Datagram(payload) => (payload, &[][..]),
             Shape::Tunnel => (1514 - VXLAN_HEADERS - headers, &[][..]),
@@ -94,10 +101,14 @@ impl Frame {
             }
             _ => tcp(from, to, ipv6, options, payload),
         };
+        if shape == Shape::Tagged {
+            let [high, low] = VLAN.to_be_bytes();
+            octets.splice(ADDRESSES..ADDRESSES, [0x81, 0, high, low]);
+        }
         let narrow = |octets: usize| u16::try_from(octets).expect("headers and segments are short");
         let (start, end, mss) = (narrow(around + headers - 20), narrow(headers), narrow(mss));
         let header = match shape {
-            Shape::Complete(_) | Shape::Datagram(_) => VnetHeader::none(),
+            Shape::Complete(_) | Shape::Tagged | Shape::Datagram(_) => VnetHeader::none(),
             Shape::Partial(_) | Shape::Ack | Shape::Tunnel => {
                 VnetHeader::partial_checksum(start, CHECKSUM_OFFSET)
             }
@@ -181,6 +192,7 @@ mod tests {
             assert_eq!(Frame::new(Shape::Partial(length), FROM, TO).octets.len(), length);
         }
         assert_eq!(Frame::new(Shape::Ack, FROM, TO).octets.len(), 66);
+        assert_eq!(Frame::new(Shape::Tagged, FROM, TO).octets.len(), SHORTEST + 4);
         let datagram = |payload| Frame::new(Shape::Datagram(payload), FROM, TO).octets.len();
         assert_eq!([LEAST_QUIC, BULK_QUIC].map(datagram), [1242, 1392]);
         assert_eq!(Frame::new(Shape::Tunnel, FROM, TO).octets.len(), 1514);
@@ -214,6 +226,14 @@ mod tests {
         let completed = Sum16BitWords::new().add_slice(&octets[inner..]).ones_complement();
         octets[inner + 16..inner + 18].copy_from_slice(&completed.to_ne_bytes());
         assert_eq!(outer_sum(&octets), 0);
+    }
+
+    #[test]
+    fn a_tagged_frame_is_the_untagged_one_with_a_tag() {
+        let [tagged, mut bare] =
+            [Shape::Tagged, Shape::Complete(SHORTEST)].map(|shape| Frame::new(shape, FROM, TO));
+        bare.octets.splice(12..12, [0x81, 0x00, 0, 10]);
+        assert_eq!(tagged.octets, bare.octets);
     }
 
     #[test]

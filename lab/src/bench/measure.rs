@@ -2,6 +2,7 @@
 
 use std::{
     os::fd::BorrowedFd,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -13,6 +14,10 @@ use super::{
     frame::{BROADCAST, Frame, HOST, Mac, SHORTEST, Shape, UNKNOWN, station},
     site::{BUFFER, Site, receive},
     threads, write,
+};
+use crate::{
+    cpus::{self, stay_on},
+    process,
 };
 
 /// Of a long segment in a [`Work::Mix`].
@@ -53,6 +58,7 @@ pub fn measure(site: &Site, case: &Case, turn: Duration) -> Result<Turn> {
         Work::OneWay => threads::run(site, threads::ONE_WAY, turn),
         Work::BothWays => threads::run(site, threads::BOTH_WAYS, turn),
         Work::FourSenders => threads::run(site, threads::FOUR_SENDERS, turn),
+        Work::Beside { learning } => beside(site, case, turn, learning),
         Work::Steady { read } => steady(site, case, turn, read),
     }
 }
@@ -149,12 +155,39 @@ fn one_thread(site: &Site, case: &Case, turn: Duration, stream: &mut Stream) -> 
     Ok(turned(value, written, lost))
 }
 
+/// The same while a neighbour sends, each on a CPU of its own where there are two.
+fn beside(site: &Site, case: &Case, turn: Duration, learning: bool) -> Result<Turn> {
+    let cpus = cpus::allowed()?;
+    let (own, other) = (cpus[0], cpus[cpus.len() - 1]);
+    let stop = &AtomicBool::new(false);
+    let turn = thread::scope(|scope| {
+        let sending = scope.spawn(move || stay_on(other).and_then(|()| threads::send(site, learning, stop)));
+        let measuring = scope.spawn(move || {
+            stay_on(own)?;
+            one_thread(site, case, turn, &mut Stream::one(Shape::Complete(SHORTEST)))
+        });
+        let turn = measuring.join().expect("no panic");
+        stop.store(true, Ordering::Relaxed);
+        sending.join().expect("no panic")?;
+        turn
+    })?;
+    // What was learned is not to be there when others have their turns.
+    site.forget(threads::NEIGHBOUR)?;
+    Ok(turn)
+}
+
 /// The same for long enough that the statistics can be read meanwhile. The value is the mean, since reading disturbs
 /// few batches, if any.
 fn steady(site: &Site, case: &Case, turn: Duration, read: bool) -> Result<Turn> {
     let mut stream = Stream::one(Shape::Complete(SHORTEST));
     thread::scope(|scope| {
-        let reading = read.then(|| scope.spawn(|| site.ask("stats")));
+        let reading = read.then(|| {
+            scope.spawn(|| {
+                let mut stats = site.tapbridge()?;
+                stats.args(["stats", "-j"]);
+                process::call(stats)
+            })
+        });
         let measured = write_and_read(site, case.batch(), turn, &mut stream);
         if let Some(reading) = reading {
             reading
@@ -188,17 +221,25 @@ fn write_and_read(
     let from = site.port(0);
     let readers: Vec<BorrowedFd> = (1..=stream.readers).map(|port| site.port(port)).collect();
     let mut buffer = vec![0; BUFFER];
+    let mut read = |port| {
+        let there = receive(port, &mut buffer)?;
+        // What another thread of the kernel hands on comes a moment later.
+        if !there && site.is_deferred() && threads::wait(port)? {
+            return receive(port, &mut buffer);
+        }
+        Ok(there)
+    };
     let mut send = |count: usize| -> Result<u64> {
         let mut lost = 0;
         for _ in 0..count {
             stream.advance();
             write(from, &stream.frame)?;
             for &reader in &readers {
-                lost += u64::from(!receive(reader, &mut buffer)?);
+                lost += u64::from(!read(reader)?);
             }
             for answer in &stream.answers {
                 write(readers[0], answer)?;
-                lost += u64::from(!receive(from, &mut buffer)?);
+                lost += u64::from(!read(from)?);
             }
         }
         Ok(lost)

@@ -115,9 +115,9 @@ fn decimals(figure: &str) -> usize {
 
 const EXPLAINED: &str = "Frames are written to one tap and read from another with a VMM's system calls. All datapaths \
     are up at once and take turns, so that what drifts concerns all alike. A ratio has two numbers: of the two best \
-    rounds, and the median of the ratios within each round. Less is better. `floor-xdp` and `floor-tcx` are one static \
-    redirect at that hook and nothing else. `fastpath-xdp` and `fastpath-tcx` are the Linux bridge with the fast path at its ports. `tapbridge-auto` has chosen the hooks of its ports before the first round, in \
-    each case by what that sends. What is lost found the receiver's ring full: where a writer and a reader are \
+    rounds, and the median of the ratios within each round. Less is better. The `tapbridge` ones \
+    are the same bridge, its ports attached; `tapbridge-auto` has chosen the hooks of its ports before the first round, in \
+    each case by what that sends. `floor-xdp` and `floor-tcx` are one static redirect at that hook and nothing else. What is lost found the receiver's ring full: where a writer and a reader are \
     threads of their own, the writer does not wait.";
 
 const SUMMARISED: &str =
@@ -138,6 +138,12 @@ fn page(results: &Results, cases: &[Case], plots: &[Plot]) -> String {
     }
     let table = table(results, cases).markdown();
     let _ = write!(page, "\n## All figures\n\n{table}");
+    if !results.not_measured.is_empty() {
+        let _ = writeln!(page, "\n## Not measured\n");
+        for case in &results.not_measured {
+            let _ = writeln!(page, "- {}", case.text());
+        }
+    }
     for plot in plots {
         let _ = write!(page, "\n![{}]({}.svg)\n", plot.title, plot.name);
     }

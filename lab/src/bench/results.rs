@@ -29,6 +29,16 @@ pub struct Results {
     pub measured: Vec<Measured>,
     /// To each of the peers, case by case.
     pub ratios: Vec<Comparison>,
+    /// Cases that were asked for and can't be measured on this machine.
+    #[serde(default)]
+    pub not_measured: Vec<NotMeasured>,
+}
+
+/// A case, and why it was not measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotMeasured {
+    pub case: String,
+    pub reason: String,
 }
 
 /// One figure of a case over one datapath.
@@ -67,6 +77,13 @@ pub struct Ratio {
     pub min: f64,
     /// Over the ratios within each round.
     pub median: f64,
+}
+
+impl NotMeasured {
+    /// For people.
+    pub fn text(&self) -> String {
+        format!("{}: not measured, since {}", self.case, self.reason)
+    }
 }
 
 impl Measured {
@@ -152,6 +169,7 @@ pub mod tests {
             turn_ms: 40,
             ratios: compare(&measured),
             measured,
+            not_measured: Vec::new(),
         }
     }
 

@@ -8,17 +8,18 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-// A floor is at one hook; which hooks the switch has can be its own choice.
+// A floor is at one hook; which hooks a port has can be its own choice.
 use bridge_common::Hook as Place;
 use lab::{Macvtap, Namespace, Offloads, Tap, netns};
 use nix::{errno::Errno, unistd::read};
 
 use super::{
     auto::Auto,
-    case::{Case, EVERYBODY, Topology, Work},
-    fastpath::Fastpath,
+    case::{Case, Topology, Work},
+    fastpath::{Fastpath, PortHooks},
     floor::Floor,
-    frame::{BROADCAST, Frame, HOST, LEAST_QUIC, SHORTEST, Shape, station, text},
+    frame::{BROADCAST, Frame, HOST, LEAST_QUIC, SHORTEST, Shape, VLAN, station, text},
+    overlay,
     uplink::{self, Uplink},
     write,
 };
@@ -32,15 +33,33 @@ const STATE: &str = "TAPBRIDGE_STATE";
 
 /// Where the kernel has `br_netfilter`.
 const CALL_IPTABLES: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+/// An hour, in hundredths of a second.
+const AGEING_TIME: &str = "360000";
+/// The one that every new port has.
+const DEFAULT_VLAN: &str = "1";
 /// One that every frame of IPv4 meets, and that lets it pass.
 const RULE: &str = "add table ip bench; \
     add chain ip bench forward { type filter hook forward priority 0 ; }; \
     add rule ip bench forward ip daddr 192.0.2.1 drop";
 
-/// What a topology needs that this machine lacks.
-pub fn lacks(topology: Topology) -> Option<&'static str> {
+/// What a topology needs that this machine's kernel lacks.
+pub fn lacks(topology: Topology) -> Result<Option<&'static str>> {
     let filtered = matches!(topology, Topology::Called | Topology::Ruled);
-    (filtered && !Path::new(CALL_IPTABLES).exists()).then_some("br_netfilter")
+    Ok(if filtered && !Path::new(CALL_IPTABLES).exists() {
+        Some("br_netfilter")
+    } else if topology.tags().is_some() && !makes(&["type", "bridge", "vlan_filtering", "1"])? {
+        Some("bridge that filters VLANs (CONFIG_BRIDGE_VLAN_FILTERING)")
+    } else if topology == Topology::Overlay && !makes(&["type", "vxlan", "id", "1", "dstport", "4789"])? {
+        Some("VXLAN")
+    } else {
+        None
+    })
+}
+
+/// Whether the kernel makes such a device, which can only be tried.
+fn makes(device: &[&str]) -> Result<bool> {
+    let host = Namespace::anonymous()?;
+    Ok(ip(&host, &[&["link", "add", "tried"], device].concat()).is_ok())
 }
 
 /// The longest frame and its header.
@@ -51,15 +70,14 @@ pub const BUFFER: usize = 68 * 1024;
 pub enum Datapath {
     LinuxBridge,
     Macvtap,
+    /// The Linux bridge, its ports attached.
     Tapbridge(Hook),
     Floor(Place),
-    /// The Linux bridge with this project's fast path.
-    Fastpath(Place),
 }
 
 impl Datapath {
     /// In the order in which they are measured and reported.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 7] = [
         Self::LinuxBridge,
         Self::Macvtap,
         Self::Tapbridge(Hook::Xdp),
@@ -67,8 +85,6 @@ impl Datapath {
         Self::Tapbridge(Hook::Auto),
         Self::Floor(Place::Xdp),
         Self::Floor(Place::Tcx),
-        Self::Fastpath(Place::Xdp),
-        Self::Fastpath(Place::Tcx),
     ];
 
     /// In results and budgets.
@@ -81,8 +97,6 @@ impl Datapath {
             Self::Tapbridge(Hook::Tcx) => "tapbridge-tcx",
             Self::Floor(Place::Xdp) => "floor-xdp",
             Self::Floor(Place::Tcx) => "floor-tcx",
-            Self::Fastpath(Place::Xdp) => "fastpath-xdp",
-            Self::Fastpath(Place::Tcx) => "fastpath-tcx",
         }
     }
 
@@ -108,16 +122,14 @@ impl Datapath {
                     )
             ),
             Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Place::Xdp),
-            // Neither switch has the host behind it.
-            Work::Host => matches!(self, Self::LinuxBridge | Self::Fastpath(_)),
+            // No other has the host behind it.
+            Work::Host => self.is_bridge(),
             // Those know no stations.
             Work::Unknown => !matches!(self, Self::Macvtap | Self::Floor(_)),
             // A floor is the least that one kind of frame can cost.
             Work::Mix => !matches!(self, Self::Floor(_)),
             // The others have no statistics by paths.
             Work::Steady { .. } => matches!(self, Self::Tapbridge(_)),
-            // The bridge wants to see a station once a second, and these send less often in the turns that they get.
-            Work::Spread(EVERYBODY) => !matches!(self, Self::Fastpath(_)),
             _ => true,
         };
         this_case && self.fits(case.topology)
@@ -126,15 +138,20 @@ impl Datapath {
     /// Whether it can be among so many. The floor knows one way only; a macvtap knows its guest's address alone, and
     /// has one lower device for all ports.
     pub fn fits(self, topology: Topology) -> bool {
-        let bridged = matches!(self, Self::LinuxBridge | Self::Fastpath(_));
         match self {
-            // Of the Linux bridge's surroundings.
-            _ if matches!(topology, Topology::Called | Topology::Ruled | Topology::Uplink) => bridged,
-            Self::LinuxBridge | Self::Tapbridge(Hook::Xdp | Hook::Tcx) | Self::Fastpath(_) => true,
+            Self::LinuxBridge | Self::Tapbridge(Hook::Xdp | Hook::Tcx) => true,
             Self::Tapbridge(Hook::Auto) => topology == Topology::Pair,
-            Self::Macvtap => !matches!(topology, Topology::Wide | Topology::Crowded),
+            Self::Macvtap => matches!(
+                topology,
+                Topology::Pair | Topology::Jumbo | Topology::Three | Topology::Nine | Topology::SixtyFive
+            ),
             Self::Floor(_) => matches!(topology, Topology::Pair | Topology::Jumbo),
         }
+    }
+
+    /// Whether the kernel's bridge decides, alone or with this project's programs at its ports.
+    fn is_bridge(self) -> bool {
+        matches!(self, Self::LinuxBridge | Self::Tapbridge(_))
     }
 }
 
@@ -150,22 +167,40 @@ pub struct Site {
     auto: Option<Auto>,
     ports: Vec<Port>,
     _floors: Vec<Floor>,
-    fastpath: Option<Fastpath>,
+    /// Of each host where ports are attached.
+    fastpaths: Vec<Fastpath>,
     host: Namespace,
+    /// The second port's, where it is another one.
+    _other_host: Option<Namespace>,
     program: PathBuf,
-    bridge: String,
 }
 
 impl Site {
-    /// Of `program` if it is this project's switch; `bridge` is what no other site's bridge is called.
-    pub fn new(datapath: Datapath, topology: Topology, program: &Path, bridge: String) -> Result<Self> {
-        let host = Namespace::anonymous()?;
-        host.run(netns::disable_ipv6)?;
-        let (mut floors, mut fastpath) = (Vec::new(), None);
+    /// `program` is this project's binary.
+    pub fn new(datapath: Datapath, topology: Topology, program: &Path) -> Result<Self> {
+        let host = new_host()?;
+        let other_host = (topology == Topology::Overlay).then(new_host).transpose()?;
+        let (mut floors, mut fastpaths) = (Vec::new(), Vec::new());
         let ports = if datapath == Datapath::Macvtap {
             macvtaps(&host, topology)?
+        } else if let Some(other) = &other_host {
+            let hosts = [&host, other];
+            overlay::connect(hosts)?;
+            let mut ports = Vec::new();
+            for (number, host) in hosts.into_iter().enumerate() {
+                let tap = open_tap(host, topology, number)?;
+                let names = [tap.name(), overlay::NAME];
+                connect(host, topology, &names)?;
+                if let Datapath::Tapbridge(hook) = datapath {
+                    fastpaths.push(Fastpath::attach(host, hook, &names)?);
+                }
+                ports.push(Box::new(tap) as Port);
+            }
+            ports
         } else {
-            let taps = taps(&host, topology)?;
+            let first = usize::from(topology == Topology::Uplink);
+            let taps = (first..topology.ports()).map(|port| open_tap(&host, topology, port));
+            let taps = taps.collect::<Result<Vec<_>>>()?;
             let mut names: Vec<&str> = taps.iter().map(Tap::name).collect();
             let uplink = (topology == Topology::Uplink)
                 .then(|| Uplink::make(&host))
@@ -175,10 +210,9 @@ impl Site {
             }
             match datapath {
                 Datapath::LinuxBridge => connect(&host, topology, &names)?,
-                Datapath::Tapbridge(hook) => attach(&host, program, &bridge, hook, &names)?,
-                Datapath::Fastpath(place) => {
+                Datapath::Tapbridge(hook) => {
                     connect(&host, topology, &names)?;
-                    fastpath = Some(Fastpath::attach(&host, place, &names)?);
+                    fastpaths.push(Fastpath::attach(&host, hook, &names)?);
                 }
                 Datapath::Floor(place) => floors = self::floors(&host, place, &taps)?,
                 Datapath::Macvtap => unreachable!("has no taps"),
@@ -193,10 +227,10 @@ impl Site {
             auto: None,
             ports,
             _floors: floors,
-            fastpath,
+            fastpaths,
             host,
+            _other_host: other_host,
             program: program.into(),
-            bridge,
         };
         site.introduce()
             .context("letting the stations make themselves known")?;
@@ -204,8 +238,8 @@ impl Site {
     }
 
     /// The same for one case alone.
-    pub fn for_case(datapath: Datapath, case: Case, program: &Path, bridge: String) -> Result<Self> {
-        let mut site = Self::new(datapath, case.topology, program, bridge)?;
+    pub fn for_case(datapath: Datapath, case: Case, program: &Path) -> Result<Self> {
+        let mut site = Self::new(datapath, case.topology, program)?;
         site.auto = Some(Auto::settle(&site, case)?);
         Ok(site)
     }
@@ -218,7 +252,7 @@ impl Site {
 
     /// Takes it apart; unlike a drop it tells what went wrong.
     pub fn end(self) -> Result<()> {
-        if let Some(fastpath) = &self.fastpath {
+        for fastpath in &self.fastpaths {
             eprintln!(
                 "{}, {} ports: {}",
                 self.datapath.name(),
@@ -227,6 +261,11 @@ impl Site {
             );
         }
         self.auto.map_or(Ok(()), Auto::end)
+    }
+
+    /// Whether a device is between the ports that need not hand a frame on before the call ends that has written it.
+    pub fn is_deferred(&self) -> bool {
+        matches!(self.topology, Topology::Uplink | Topology::Overlay)
     }
 
     pub fn port(&self, number: usize) -> BorrowedFd<'_> {
@@ -245,16 +284,35 @@ impl Site {
         Ok(frames)
     }
 
-    /// A command line of the switch, to be continued.
+    /// A command line of this project's binary, to be continued.
     pub fn tapbridge(&self) -> Result<Command> {
-        tapbridge(&self.host, &self.program)
+        let mut tapbridge = self.host.command(&self.program)?;
+        tapbridge.env_remove(STATE);
+        Ok(tapbridge)
     }
 
-    /// What the switch has to say of its bridge here, as JSON: its command is `stats` or `show`.
-    pub fn ask(&self, command: &str) -> Result<String> {
-        let mut tapbridge = self.tapbridge()?;
-        tapbridge.args([command, "-j", "--bridge", &self.bridge]);
-        process::call(tapbridge)
+    /// The hooks that its ports have now, where they are attached.
+    pub fn hooks(&self) -> Result<Vec<PortHooks>> {
+        let hooks: Vec<_> = self
+            .fastpaths
+            .iter()
+            .map(Fastpath::hooks)
+            .collect::<Result<_>>()?;
+        Ok(hooks.concat())
+    }
+
+    /// Has its bridge forget the stations of a port.
+    pub fn forget(&self, port: usize) -> Result<()> {
+        let words = [
+            "link",
+            "set",
+            "dev",
+            &name(port),
+            "type",
+            "bridge_slave",
+            "fdb_flush",
+        ];
+        ip(&self.host, &words)
     }
 
     /// Every station sends a frame: the first of a port to all, the others to the first of another port.
@@ -262,8 +320,17 @@ impl Site {
         if matches!(self.datapath, Datapath::Macvtap | Datapath::Floor(_)) {
             return Ok(());
         }
+        let tags = self.topology.tags();
         let mut frame = Frame::new(Shape::Complete(SHORTEST), BROADCAST, BROADCAST);
         for port in 0..self.ports.len() {
+            if let Some(tags) = tags {
+                let shape = if tags[port] {
+                    Shape::Tagged
+                } else {
+                    Shape::Complete(SHORTEST)
+                };
+                frame = Frame::new(shape, BROADCAST, BROADCAST);
+            }
             frame.address(station(port, 0), BROADCAST);
             write(self.port(port), &frame)?;
         }
@@ -294,15 +361,18 @@ fn name(port: usize) -> String {
     format!("vm{port}")
 }
 
-fn taps(host: &Namespace, topology: Topology) -> Result<Vec<Tap>> {
+/// A namespace in which nothing but the bench sends anything.
+fn new_host() -> Result<Namespace> {
+    let host = Namespace::anonymous()?;
+    host.run(netns::disable_ipv6)?;
+    Ok(host)
+}
+
+fn open_tap(host: &Namespace, topology: Topology, port: usize) -> Result<Tap> {
     host.run(|| {
-        let open = |port| {
-            let tap = Tap::builder(name(port)).mtu(topology.mtu()).open()?;
-            tap.up()?;
-            Ok(tap)
-        };
-        let first = usize::from(topology == Topology::Uplink);
-        (first..topology.ports()).map(open).collect()
+        let tap = Tap::builder(name(port)).mtu(topology.mtu()).open()?;
+        tap.up()?;
+        Ok(tap)
     })
 }
 
@@ -313,6 +383,18 @@ fn connect(host: &Namespace, topology: Topology, ports: &[&str]) -> Result<()> {
         host,
         &["link", "set", "dev", linux_bridge::BRIDGE, "address", &text(HOST)],
     )?;
+    // Who only receives is to be known to the end.
+    let bridge = ["link", "set", "dev", linux_bridge::BRIDGE, "type", "bridge"];
+    ip(host, &[&bridge[..], &["ageing_time", AGEING_TIME]].concat())?;
+    if let Some(tags) = topology.tags() {
+        ip(host, &[&bridge[..], &["vlan_filtering", "1"]].concat())?;
+        for (port, tagged) in ports.iter().zip(tags) {
+            let vlan = VLAN.to_string();
+            let how: &[&str] = if tagged { &[] } else { &["pvid", "untagged"] };
+            vlan_command(host, &[&["add", "dev", port, "vid", &vlan], how].concat())?;
+            vlan_command(host, &["del", "dev", port, "vid", DEFAULT_VLAN])?;
+        }
+    }
     if matches!(topology, Topology::Called | Topology::Ruled) {
         host.run(|| fs::write(CALL_IPTABLES, "1"))
             .with_context(|| format!("writing to {CALL_IPTABLES}"))?;
@@ -325,20 +407,13 @@ fn connect(host: &Namespace, topology: Topology, ports: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn tapbridge(host: &Namespace, program: &Path) -> Result<Command> {
-    let mut tapbridge = host.command(program)?;
-    tapbridge.env_remove(STATE);
-    Ok(tapbridge)
+fn vlan_command(host: &Namespace, words: &[&str]) -> Result<()> {
+    let mut bridge = host.command("bridge")?;
+    bridge.arg("vlan").args(words);
+    process::call(bridge).map(drop)
 }
 
-fn attach(host: &Namespace, program: &Path, bridge: &str, hook: Hook, taps: &[&str]) -> Result<()> {
-    let mut attach = tapbridge(host, program)?;
-    attach.args(["attach", "--bridge", bridge, "--hook", hook.name(), "--max-ports"]);
-    attach.arg(taps.len().to_string()).args(taps);
-    process::call(attach).map(drop)
-}
-
-/// From each to the next, without a queueing discipline, which the switch does without as well.
+/// From each to the next, without a queueing discipline, as a native redirect does without one.
 fn floors(host: &Namespace, place: Place, taps: &[Tap]) -> Result<Vec<Floor>> {
     for tap in taps {
         let mut tc = host.command("tc")?;

@@ -122,8 +122,30 @@ fn act(site: &Site, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) -> Result<[u6
     Ok([written, read])
 }
 
+/// The port that a neighbour sends from, to the next one.
+pub const NEIGHBOUR: usize = 2;
+
+/// Sends until it is to stop, and reads what has arrived: a neighbour who is one station, or a new one with every frame.
+pub fn send(site: &Site, learning: bool, stop: &AtomicBool) -> Result<()> {
+    let to = NEIGHBOUR + 1;
+    let mut frame = Frame::new(Shape::Complete(SHORTEST), station(NEIGHBOUR, 0), station(to, 0));
+    let mut buffer = vec![0; BUFFER];
+    for number in 0_u32.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        if learning {
+            let [a, b, c, d] = number.to_be_bytes();
+            frame.address([0x0a, 0, a, b, c, d], station(to, 0));
+        }
+        write(site.port(NEIGHBOUR), &frame)?;
+        receive(site.port(to), &mut buffer)?;
+    }
+    Ok(())
+}
+
 /// Sleeps until a frame waits, but not longer than a tick; says whether one does.
-fn wait(port: BorrowedFd) -> Result<bool> {
+pub fn wait(port: BorrowedFd) -> Result<bool> {
     match poll(
         &mut [PollFd::new(port, PollFlags::POLLIN)],
         PollTimeout::from(TICK),

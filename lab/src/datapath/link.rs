@@ -46,7 +46,12 @@ impl Drop for Link<'_> {
 
 /// Runs `ip` in the host's namespace.
 pub fn ip(host: &Namespace, words: &[&str]) -> Result<()> {
+    ip_output(host, words).map(drop)
+}
+
+/// The same; returns what it prints.
+pub fn ip_output(host: &Namespace, words: &[&str]) -> Result<String> {
     let mut ip = host.command("ip")?;
     ip.args(words);
-    process::call(ip).map(drop)
+    process::call(ip)
 }

@@ -1,27 +1,29 @@
-//! This project's switch, by its command line.
+//! The Linux bridge with this project's programs at its ports, by the command line.
 
 mod watcher;
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use lab::Namespace;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tapbridge::{
+    fastpath::FastPath,
+    state::{DEFAULT_STATE, State},
+};
 
-use super::{Attachment, Datapath};
-use crate::{plan, process};
+use super::{
+    Attachment, Datapath,
+    link::{Link, ip_output},
+    linux_bridge::{self, BRIDGE},
+};
+use crate::process;
 
 pub use watcher::{Change, Watcher};
 
-/// Where the switch pins its bridges, one folder each, unless the environment says otherwise.
-const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";
-
-/// Where the switch's programs sit.
+/// Which programs a port has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Hook {
     /// In XDP and tcx; `tapbridge run` takes XDP off ports while they send bulk
@@ -33,7 +35,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// The name on the command lines of the lab and the switch.
+    /// The name on the command lines of the lab and of tapbridge.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -50,18 +52,18 @@ pub struct Tapbridge {
 
 impl Datapath for Tapbridge {
     fn attach<'host>(&self, host: &'host Namespace, taps: &[String]) -> Result<Box<dyn Attachment + 'host>> {
-        let bridge = plan::bridge(std::process::id());
+        linux_bridge::connect(host, taps)?;
+        let bridge = Link::new(host, BRIDGE);
         let watch = || Watcher::start(host.command(&self.program)?);
         let watcher = (self.hook == Hook::Auto).then(watch).transpose()?;
-        // Before the first step, which may leave half a bridge.
+        // Before the first step, which may be the only one.
         let attached = Attached {
             watcher,
             program: self.program.clone(),
             hook: self.hook,
-            bridge,
             host,
-            taps: taps.into(),
             there: true,
+            bridge: Some(bridge),
         };
         attached.attach()?;
         Ok(Box::new(attached))
@@ -73,43 +75,55 @@ struct Attached<'host> {
     watcher: Option<Watcher>,
     program: PathBuf,
     hook: Hook,
-    bridge: String,
     host: &'host Namespace,
-    taps: Vec<String>,
     there: bool,
+    /// Goes when its ports have been detached.
+    bridge: Option<Link<'host>>,
 }
 
 impl Attached<'_> {
-    fn command(&self, verb: &str) -> Result<Command> {
+    fn command(&self, words: &[&str]) -> Result<Command> {
         let mut command = self.host.command(&self.program)?;
-        command.args([verb, "--bridge", &self.bridge]);
+        command.args(words);
         Ok(command)
     }
 
     fn attach(&self) -> Result<()> {
-        let mut attach = self.command("attach")?;
-        attach.args(["--hook", self.hook.name()]).args(&self.taps);
+        let attach = self.command(&["attach", "--master", BRIDGE, "--hook", self.hook.name()])?;
         process::call(attach).map(drop)
+    }
+
+    fn detach(&self) -> Result<()> {
+        process::call(self.command(&["detach", "--master", BRIDGE])?).map(drop)
     }
 
     fn end(&mut self) -> Result<()> {
         self.there = false;
         let watched = self.watcher.take().map_or(Ok(()), Watcher::stop);
-        detach_all(&self.program, self.host, &self.bridge)?;
+        self.detach()?;
         watched
     }
 }
 
 impl Attachment for Attached<'_> {
+    /// What its programs have counted; and the devices, of which the programs see what they have carried alone.
     fn stats(&self) -> Result<Option<Value>> {
-        let mut stats = self.command("stats")?;
-        stats.arg("-j");
-        let json = process::call(stats)?;
-        serde_json::from_str(&json).with_context(|| format!("tapbridge stats -j: {json}"))
+        let json = process::call(self.command(&["stats", "-j"])?)?;
+        let stats: Value =
+            serde_json::from_str(&json).with_context(|| format!("tapbridge stats -j: {json}"))?;
+        let json = ip_output(self.host, &["-s", "-j", "link"])?;
+        let links: Vec<LinkCounters> =
+            serde_json::from_str(&json).with_context(|| format!("ip -s -j link: {json}"))?;
+        let sent = links
+            .into_iter()
+            .map(|link| (link.ifname, json!(link.stats64.tx.packets)));
+        Ok(Some(
+            json!({ "tapbridge": stats, "sent": Value::Object(sent.collect()) }),
+        ))
     }
 
     fn stats_text(&self) -> Result<Option<String>> {
-        process::call(self.command("stats")?).map(Some)
+        process::call(self.command(&["stats"])?).map(Some)
     }
 
     fn changes(&self) -> Result<Vec<Change>> {
@@ -121,12 +135,16 @@ impl Attachment for Attached<'_> {
         if self.watcher.is_none() {
             return Ok(());
         }
-        detach_all(&self.program, self.host, &self.bridge)?;
+        self.detach()?;
         self.attach()
     }
 
     fn detach(mut self: Box<Self>) -> Result<()> {
-        self.end()
+        self.end()?;
+        match self.bridge.take() {
+            Some(bridge) => Box::new(bridge).detach(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -135,20 +153,38 @@ impl Drop for Attached<'_> {
         if self.there
             && let Err(error) = self.end()
         {
-            eprintln!("taking the bridge {} apart: {error:#}", self.bridge);
+            eprintln!("detaching the ports of {BRIDGE}: {error:#}");
         }
     }
 }
 
-/// Takes a bridge apart, whatever is left of it.
-pub fn detach_all(program: &Path, host: &Namespace, bridge: &str) -> Result<()> {
-    let mut detach = host.command(program)?;
-    detach.args(["detach", "--all", "--bridge", bridge]);
-    process::call(detach).map(drop)
+/// As much of `ip -s -j link` as is of interest here.
+#[derive(Deserialize)]
+struct LinkCounters {
+    ifname: String,
+    stats64: Directions,
 }
 
-/// Whether the kernel still has a bridge's state.
-pub fn is_pinned(bridge: &str) -> bool {
-    let state = env::var_os("TAPBRIDGE_STATE").map_or_else(|| DEFAULT_STATE.into(), PathBuf::from);
-    state.join(bridge).exists()
+#[derive(Deserialize)]
+struct Directions {
+    tx: Packets,
+}
+
+#[derive(Deserialize)]
+struct Packets {
+    packets: u64,
+}
+
+/// Detaches whatever ports of a host's namespace are attached, and says whether there were any.
+pub fn clear(host: &Namespace) -> Result<bool> {
+    let root = env::var_os("TAPBRIDGE_STATE").map_or_else(|| DEFAULT_STATE.into(), PathBuf::from);
+    host.run(|| {
+        let Some(state) = State::new(root).lock_existing()? else {
+            return Ok(false);
+        };
+        // What can't be read is to be cleared away too.
+        let there = !matches!(FastPath::open(&state), Ok(None));
+        FastPath::clear(&state)?;
+        Ok(there)
+    })
 }

@@ -1,4 +1,4 @@
-//! What was counted beside the measurements: frames by their paths, drops, system calls.
+//! What was counted beside the measurements: frames by their paths or left to the bridge, system calls.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::{
     figures::{number, units},
 };
 use crate::{
-    results::{DropCount, PathCount, Results, Role, Run, Stats},
+    results::{LeftCount, PathCount, Results, Role, Run, Stats},
     workload::Workload,
 };
 
@@ -37,17 +37,17 @@ pub fn paths(results: &Results, workload: Workload, datapath: &str) -> Option<Ve
     (!stats.is_empty()).then(|| shared.collect())
 }
 
-/// What was dropped in all rounds.
-pub fn drops(results: &Results, workload: Workload, datapath: &str) -> Vec<DropCount> {
-    let mut drops: Vec<DropCount> = Vec::new();
-    for drop in stats(results, workload, datapath).flat_map(|stats| &stats.drops) {
-        let same = |other: &&mut DropCount| (&other.port, &other.reason) == (&drop.port, &drop.reason);
-        match drops.iter_mut().find(same) {
-            Some(sum) => sum.frames += drop.frames,
-            None => drops.push(drop.clone()),
+/// What was left to the bridge in all rounds.
+pub fn left(results: &Results, workload: Workload, datapath: &str) -> Vec<LeftCount> {
+    let mut left: Vec<LeftCount> = Vec::new();
+    for count in stats(results, workload, datapath).flat_map(|stats| &stats.left) {
+        let same = |other: &&mut LeftCount| (&other.port, &other.reason) == (&count.port, &count.reason);
+        match left.iter_mut().find(same) {
+            Some(sum) => sum.frames += count.frames,
+            None => left.push(count.clone()),
         }
     }
-    drops
+    left
 }
 
 /// How a port changed by itself in all rounds.
@@ -190,11 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn drops_of_all_rounds_are_added() {
+    fn what_was_left_in_all_rounds_is_added() {
         let samples = [1, 2, 3].map(|round| fixture::sample("tapbridge", round, 1.0, 1.0));
         let results = fixture::results(samples.into());
-        let drops = drops(&results, Workload::Throughput, "tapbridge");
-        assert_eq!(drops.len(), 1);
-        assert_eq!((&*drops[0].reason, drops[0].frames), ("egress_mtu", 9));
+        let left = left(&results, Workload::Throughput, "tapbridge");
+        assert_eq!(left.len(), 1);
+        assert_eq!((&*left[0].reason, left[0].frames), ("source_refresh", 9));
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     guest::{Accelerator, Facts, Kind},
     machine::Machine,
     results::{
-        Card, Cpu, DropCount, HookChange, HostCpu, Outcome, PathCount, Results, Role, Run, SCHEMA, Sample,
+        Card, Cpu, HookChange, HostCpu, LeftCount, Outcome, PathCount, Results, Role, Run, SCHEMA, Sample,
         Stats,
     },
     settings::{Conditions, Measuring},
@@ -133,9 +133,9 @@ fn stats() -> Stats {
         before: serde_json::Value::Null,
         after: serde_json::Value::Null,
         paths: vec![path("xdp", 300), path("tcx", 100)],
-        drops: vec![DropCount {
+        left: vec![LeftCount {
             port: "vm1".into(),
-            reason: "egress_mtu".into(),
+            reason: "source_refresh".into(),
             frames: 3,
         }],
     }

@@ -143,12 +143,12 @@ fn frames(results: &Results) -> String {
             continue;
         };
         let _ = write!(text, "\n### {datapath}\n\n{}\n", paths.markdown());
-        let drops = tables::drops(results, datapath);
-        text += &if drops.is_empty() {
-            "No frame was dropped.\n".into()
+        let left = tables::left(results, datapath);
+        if left.is_empty() {
+            text += "No frame was left to the bridge.\n";
         } else {
-            drops.markdown()
-        };
+            let _ = write!(text, "Left to the bridge:\n\n{}", left.markdown());
+        }
         let changes = tables::hook_changes(results, datapath);
         if !changes.is_empty() {
             let _ = write!(text, "\nPorts changed by themselves:\n\n{}", changes.markdown());
@@ -164,7 +164,9 @@ fn frames(results: &Results) -> String {
     if text.is_empty() {
         return text;
     }
-    format!("\n## Where the frames went\n\nAs the switch counted them, all rounds together.\n{text}")
+    format!(
+        "\n## Where the frames went\n\nPast the bridge, as tapbridge counted them, all rounds together.\n{text}"
+    )
 }
 
 fn details(results: &Results) -> String {
@@ -237,7 +239,7 @@ mod tests {
             "| linux-bridge | 7.50 (5.00–10.00) | 1.00 | 6 |",
             "| tapbridge | 60.0 (40.0–80.0) | 0.80 | 66.0 | 120.0 | 180.0 | 600.0 | 3 | 0 | 0 |",
             "| throughput | vm1 → vm2 | xdp | 900 | 75.0 % |",
-            "| throughput | vm1 | egress_mtu | 9 |",
+            "| throughput | vm1 | source_refresh | 9 |",
             "| throughput | vm1 | tcx | 3 | 0.4 |",
             "### tapbridge, latency: round 3 of 3",
             "[SUM]   0.00-10.00 sec  10.5 GBytes  9.00 Gbits/sec     2             sender",

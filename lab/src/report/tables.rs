@@ -63,7 +63,7 @@ pub fn costs(files: &[Labelled], workload: Workload) -> Table {
     table.without_empty_columns()
 }
 
-/// Where the switch sent the frames of a datapath, all rounds together; `None` of one that does not count.
+/// Which ways past the bridge the frames of a datapath took, all rounds together; `None` of one that does not count.
 pub fn paths(results: &Results, datapath: &str) -> Option<Table> {
     let mut table = Table::new(["workload", "path", "via", "frames", "share"]).of_words(3);
     let mut counted = false;
@@ -87,16 +87,16 @@ pub fn paths(results: &Results, datapath: &str) -> Option<Table> {
     counted.then_some(table)
 }
 
-/// What was dropped there, all rounds together; without rows if nothing was.
-pub fn drops(results: &Results, datapath: &str) -> Table {
+/// What was left to the bridge there, all rounds together; without rows if nothing was.
+pub fn left(results: &Results, datapath: &str) -> Table {
     let mut table = Table::new(["workload", "port", "reason", "frames"]).of_words(3);
     for workload in compare::workloads(results) {
-        for drop in counts::drops(results, workload, datapath) {
+        for left in counts::left(results, workload, datapath) {
             table.row([
                 workload.name(),
-                &drop.port,
-                &drop.reason,
-                &drop.frames.to_string(),
+                &left.port,
+                &left.reason,
+                &left.frames.to_string(),
             ]);
         }
     }

@@ -100,8 +100,8 @@ fn assert_all_counts_agree(checked: &str) {
         "frames: ok",
         "called writev",
         "called read",
-        "the switch received",
-        "and sent",
+        "tapbridge received",
+        "were sent to",
     ] {
         let lines = checked.lines().filter(|line| line.contains(count));
         assert!(lines.count() >= 2, "{count}: {checked}");

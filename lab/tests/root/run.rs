@@ -150,7 +150,7 @@ pub fn measure(datapath: &str) -> Value {
     } = run.child.wait_with_output().expect("wait for the lab");
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     let report: Value = serde_json::from_slice(&stdout).expect("JSON");
-    assert_eq!(report["schema"], 3);
+    assert_eq!(report["schema"], 4);
     assert_eq!(report["guests"]["kind"], "netns");
     let sample = &report["samples"][0];
     assert!(

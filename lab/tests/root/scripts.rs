@@ -1,4 +1,5 @@
-//! The scripts that measure between guests that are there already, which here are namespaces with frame pumps.
+//! The scripts that measure between guests that are there already, which here are namespaces with frame pumps, at a
+//! Linux bridge.
 
 use std::{
     env, fs,
@@ -64,6 +65,16 @@ impl Guests {
             pump
         };
         let pumps = [pump(0), pump(1)];
+        for words in [
+            "link add br0 type bridge stp_state 0",
+            "link set vm1 master br0",
+            "link set vm2 master br0",
+            "link set br0 up",
+        ] {
+            let mut ip = host.command("ip").expect("a command");
+            let status = ip.args(words.split(' ')).status();
+            assert!(status.expect("run ip").success(), "{words}");
+        }
         Self {
             host,
             names: [format!("{own}-1"), format!("{own}-2")],

@@ -1,4 +1,4 @@
-//! `tapbridge run`, which the lab and the bench start beside the switch: that it does its part, and that it ends.
+//! `tapbridge run`, which the lab and the bench start where ports choose their hooks: that it does its part, and that it ends.
 
 use std::{
     collections::BTreeSet,
@@ -9,8 +9,13 @@ use std::{
     time::Duration,
 };
 
+use lab::Namespace;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tapbridge::{
+    fastpath::FastPath,
+    state::{DEFAULT_STATE, State},
+};
 
 use crate::{
     Test, datapaths,
@@ -70,24 +75,34 @@ pub fn run_to_end(command: &mut Command) -> (Output, Vec<BTreeSet<u32>>) {
 }
 
 /// Interrupts a program once it has said something, with one watcher at work; the program ends as after the signal, and
-/// the watcher before it. Returns what the program's id was.
-pub fn assert_ends_watched(command: &mut Command, once: &str, signal: Signal) -> u32 {
+/// the watcher before it. Returns what is to be done before the signal, with the program's id.
+pub fn assert_ends_watched<T>(
+    command: &mut Command,
+    once: &str,
+    signal: Signal,
+    before: impl FnOnce(u32) -> T,
+) -> T {
     let mut run = command.stderr(Stdio::piped()).spawn().expect("start it");
     let mut steps = BufReader::new(run.stderr.take().expect("a pipe")).lines();
-    let there = steps.any(|line| line.expect("UTF-8").contains(once));
-    assert!(there, "{:?}", run.wait());
+    let mut said = Vec::new();
+    let there = steps.any(|line| {
+        said.push(line.expect("UTF-8"));
+        said.last().is_some_and(|line| line.contains(once))
+    });
+    assert!(there, "{:?}: {said:?}", run.wait());
     let watchers = watchers(run.id());
     assert_eq!(watchers.len(), 1, "{watchers:?}");
+    let done = before(run.id());
     program::signal(&run, signal);
     // It must not wait for somebody to read what it says.
     let last: Vec<_> = steps.map_while(Result::ok).collect();
     let status = run.wait().expect("wait for it");
     assert_eq!(status.code(), Some(128 + signal as i32), "{last:?}");
     assert_eq!(left(&watchers), [0; 0]);
-    run.id()
+    done
 }
 
-/// A lab that measures the switch.
+/// A lab that measures tapbridge.
 fn lab(workloads: &str, options: &[&str]) -> Command {
     let mut lab = program::lab("run");
     lab.args(["--datapath", "tapbridge", "--workload", workloads, "--tapbridge"]);
@@ -104,7 +119,7 @@ fn changes_to_tcx(run: &Value) -> usize {
 
 fn a_measurement_begins_anew() {
     let _guard = run::beside_others();
-    let options = ["--time", "2", "--repeat", "1", "--json"];
+    let options = ["--time", "5", "--repeat", "1", "--json"];
     let output = lab("throughput,latency", &options).output().expect("run the lab");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
@@ -127,7 +142,7 @@ fn a_lab_tells_changes() {
     let _guard = run::beside_others();
     let (output, seen) = run_to_end(&mut lab(
         "throughput",
-        &["--time", "2", "--repeat", "2", "--json"],
+        &["--time", "5", "--repeat", "2", "--json"],
     ));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
@@ -149,7 +164,20 @@ fn a_lab_tells_changes() {
 fn an_interrupted_lab_ends_its_watcher() {
     let _guard = run::beside_others();
     let mut lab = lab("throughput", &["--time", "30"]);
-    let id = assert_ends_watched(&mut lab, "throughput, 30 s", Signal::SIGTERM);
-    let bridge = format!("/sys/fs/bpf/tapbridge/lab{id}");
-    assert!(!Path::new(&bridge).exists(), "{bridge}");
+    // Open, it is there when its name is gone.
+    let host = assert_ends_watched(&mut lab, "throughput, 30 s", Signal::SIGTERM, |id| {
+        let path = format!("/run/netns/tblab-{id}-host");
+        let host = Namespace::open(Path::new(&path)).expect("the lab's host");
+        assert!(has_ports(&host), "nothing is attached in {path}");
+        host
+    });
+    assert!(!has_ports(&host), "ports are still attached");
+}
+
+/// Whether a port is attached in a namespace.
+pub fn has_ports(host: &Namespace) -> bool {
+    host.run(|| {
+        let state = State::new(DEFAULT_STATE).read().expect("the state's folder");
+        state.is_some_and(|state| FastPath::open(&state).expect("open it").is_some())
+    })
 }

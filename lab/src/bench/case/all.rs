@@ -22,10 +22,16 @@ pub const FAMILIES: &[(&str, &str, Family)] = &[
         "A frame that a fast path can only leave to the bridge",
         Family::Left,
     ),
+    ("vlan", "A frame of a bridge that filters VLANs", Family::Vlan),
     (
         "uplink",
-        "A frame from an uplink to a tap, and one back",
+        "A frame between a tap and what leads out of the host, and one back",
         Family::Uplink,
+    ),
+    (
+        "beside",
+        "One frame, while a neighbour sends on another CPU",
+        Family::Beside,
     ),
     ("scale", "One frame among many ports and addresses", Family::Scale),
     (
@@ -46,6 +52,7 @@ pub const FAMILIES: &[(&str, &str, Family)] = &[
 ];
 
 const SHORT: Work = Work::WriteRead(Shape::Complete(SHORTEST));
+const TAGGED: Work = Work::WriteRead(Shape::Tagged);
 
 pub const CASES: &[Case] = &[
     case("64", "64 B", Family::Frames, Topology::Pair, SHORT),
@@ -174,6 +181,55 @@ pub const CASES: &[Case] = &[
         Family::Uplink,
         Topology::Uplink,
         Work::ThereAndBack,
+    ),
+    case(
+        "vxlan-uplink",
+        "64 B through VXLAN to another host and back",
+        Family::Uplink,
+        Topology::Overlay,
+        Work::ThereAndBack,
+    ),
+    case(
+        "vlan-untagged",
+        "64 B in a VLAN, between access ports",
+        Family::Vlan,
+        Topology::Access,
+        SHORT,
+    ),
+    case(
+        "vlan-tagged",
+        "64 B in a VLAN, between trunks",
+        Family::Vlan,
+        Topology::Trunk,
+        TAGGED,
+    ),
+    case(
+        "vlan-tag-added",
+        "64 B from an access port to a trunk",
+        Family::Vlan,
+        Topology::AccessToTrunk,
+        SHORT,
+    ),
+    case(
+        "vlan-tag-removed",
+        "64 B from a trunk to an access port",
+        Family::Vlan,
+        Topology::TrunkToAccess,
+        TAGGED,
+    ),
+    case(
+        "beside",
+        "64 B, a neighbour sends from one address",
+        Family::Beside,
+        Topology::Beside,
+        Work::Beside { learning: false },
+    ),
+    case(
+        "storm",
+        "64 B, a neighbour sends from ever new addresses",
+        Family::Beside,
+        Topology::Beside,
+        Work::Beside { learning: true },
     ),
     case(
         "ports-256",

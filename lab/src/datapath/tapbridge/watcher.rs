@@ -24,7 +24,7 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 /// What it has printed, each line with the moment in which it came.
 type Lines = Mutex<Vec<(Instant, String)>>;
 
-/// A process that watches the bridges of a namespace. Dropping it ends it, and leaves the ports as they are then.
+/// A process that watches the attached ports of a namespace. Dropping it ends it, and leaves the ports as they are then.
 #[derive(Debug)]
 pub struct Watcher {
     process: Process,
@@ -41,7 +41,7 @@ pub struct Change {
 }
 
 impl Watcher {
-    /// Starts it by the switch's program, a command for the namespace; returns when it watches.
+    /// Starts it by tapbridge, a command for the namespace; returns when it watches.
     pub fn start(mut tapbridge: Command) -> Result<Self> {
         tapbridge.args(["run", "-j"]);
         let (output, its_output) = pipe().context("making a pipe")?;
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_change_is_told_and_another_event_is_not() {
         let at = Instant::now();
-        let line = r#"{"event":"hook","ifname":"vm1","master":"lab1","hooks":["tcx"],"gso_per_s":9}"#;
+        let line = r#"{"event":"hook","ifname":"vm1","master":"br0","hooks":["tcx"],"gso_per_s":9}"#;
         let expected = Change {
             at,
             ifname: "vm1".into(),
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(error.to_string(), "tapbridge run -j: vm1: tcx");
     }
 
-    /// A stand-in for the switch.
+    /// A stand-in for tapbridge.
     fn watcher(script: &str) -> Result<Watcher> {
         let mut sh = Command::new("sh");
         sh.args(["-c", script]);

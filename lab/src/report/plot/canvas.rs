@@ -69,8 +69,6 @@ pub fn colour_of(datapath: &str) -> Colour {
         // No plot has both.
         "ovs" | "floor-tcx" => PALETTE[3],
         "floor-xdp" => PALETTE[1],
-        "fastpath-xdp" => Colour(0x8c, 0x3b, 0x00),
-        "fastpath-tcx" => Colour(0x1b, 0x5e, 0x85),
         _ => PALETTE[0],
     }
 }
