@@ -90,14 +90,15 @@ fn run_as_root(
     end_as(&mut lab)
 }
 
-fn build(packages: &[&str]) -> Result<()> {
+/// Builds the binaries of packages, optimised.
+pub fn build(packages: &[&str]) -> Result<()> {
     let packages = packages.iter().flat_map(|package| ["--package", package]);
     let mut build = cargo("build");
     command::run(build.args(["--release", "--bins"]).args(packages), CARGO_LIMIT)
 }
 
 /// Runs the lab to its end, and ends as it does.
-fn end_as(lab: &mut Command) -> Result<ExitCode> {
+pub fn end_as(lab: &mut Command) -> Result<ExitCode> {
     outlive_signals()?;
     let mut child = command::spawn(lab)?;
     let status = wait(&mut child).with_context(|| format!("`{}`", command::line(lab)))?;

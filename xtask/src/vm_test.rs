@@ -59,7 +59,7 @@ const RUNS: &[Run] = &[
     run("end_to_end", &["vhost_net::"]),
 ];
 
-/// What the tests call; the machine gets the host's.
+/// What the tests and the bench call; the machine gets the host's.
 const PROGRAMS: [&str; 4] = ["ip", "bridge", "nft", "tc"];
 
 /// The longest that one run may take, in seconds: ten times as long as on an idle machine without KVM.
@@ -99,10 +99,7 @@ fn machine(machines: &Path, arguments: &[OsString]) -> Result<Command> {
     let mut lab = Command::new(built.find("tapbridge-lab")?);
     lab.args(["vm-run", "--limit", LIMIT, "--vm"]).arg(machines);
     lab.arg("--with").arg(built.find("tapbridge")?);
-    for program in PROGRAMS {
-        let path = find_program(program).with_context(|| format!("{program} is not in PATH"))?;
-        lab.arg("--with").arg(path);
-    }
+    bring_programs(&mut lab)?;
     let mut commands = Vec::new();
     for run in RUNS {
         let binary = built.find(run.binary)?;
@@ -127,6 +124,15 @@ fn machine(machines: &Path, arguments: &[OsString]) -> Result<Command> {
     }
     lab.arg("--").args(commands);
     Ok(lab)
+}
+
+/// Has the lab bring the host's programs along that are called in the machine.
+pub fn bring_programs(lab: &mut Command) -> Result<()> {
+    for program in PROGRAMS {
+        let path = find_program(program).with_context(|| format!("{program} is not in PATH"))?;
+        lab.arg("--with").arg(path);
+    }
+    Ok(())
 }
 
 /// The executables that cargo makes for the tests, by their targets' names.
