@@ -38,8 +38,6 @@ const MOVES: u64 = 10;
 const FRAMES: u64 = 50;
 /// Echo requests of a ping.
 const PINGS: u64 = 3;
-/// An address of nobody.
-const PROBE: &str = "02:00:00:00:00:fd";
 /// How long a bridge remembers a station that is silent, where that is to be seen.
 const AGEING: Duration = Duration::from_secs(3);
 
@@ -283,44 +281,47 @@ impl Fleet {
         }
     }
 
-    /// A bridge forgets who is silent, and the others with it; who goes on sending is not forgotten for a moment, though
-    /// the bridge sees few of the frames.
+    /// A bridge forgets who is silent, and the others with it; who goes on sending it does not forget for a moment, though it
+    /// sees few of the frames. (That moment the others need not hear of.)
     fn forget_who_is_silent(&mut self) {
-        let watch = Watch::new(self.host(LISTENER.host));
-        self.host(STREAMER.host).ip(&format!(
-            "link set br0 type bridge ageing_time {}",
-            AGEING.as_millis() / 10
-        ));
+        let watches = [LISTENER, STREAMER].map(|station| Watch::new(self.host(station.host)));
         let mut gone = BTreeSet::new();
         let started = Instant::now();
-        while !self.stream(&watch, &mut gone) {
+        while !self.stream(&watches, &mut gone) {
             assert!(
                 started.elapsed() < LIMIT,
                 "the machine lets nobody send all the time, for {LIMIT:?}"
             );
-            gone.remove(&text(STREAMER.mac()));
         }
-        assert!(!gone.contains(&text(STREAMER.mac())), "{gone:?}");
+        assert!(
+            gone.iter().all(|(_, gone)| *gone != text(STREAMER.mac())),
+            "{gone:?}"
+        );
         for host in &self.hosts {
             host.wait_to_forget(SILENT.mac());
         }
         for station in [SILENT, STREAMER] {
             self.note_place("silence", station.mac());
         }
-        self.host(STREAMER.host)
-            .ip("link set br0 type bridge ageing_time 30000");
         if let Some(counts) = self.counts(STREAMER.host, "t1") {
             assert!(counts.crossed > counts.left, "{counts:?}");
         }
     }
 
-    /// The streamer sends for some time, and until the silent one is gone. Whether it was never silent itself for long: other
-    /// work on the machine may have kept it from sending.
-    fn stream(&mut self, watch: &Watch, gone: &mut BTreeSet<String>) -> bool {
-        let begin = Instant::now();
-        let mut last = begin;
+    /// With a short ageing time the streamer sends for some time, and until the silent one is gone. Whether it was never
+    /// silent itself for long: other work on the machine may have kept it from sending.
+    fn stream(&mut self, watches: &[Watch], gone: &mut BTreeSet<(u8, String)>) -> bool {
+        let is_gone = (LISTENER.host, text(SILENT.mac()));
+        let mut last = Instant::now();
         let mut longest = Duration::ZERO;
-        while begin.elapsed() < 2 * AGEING || !gone.contains(&text(SILENT.mac())) {
+        // It may have been silent, or forgotten, before.
+        self.send_numbered(STREAMER, LISTENER);
+        self.wait_to_know(STREAMER);
+        gone.extend(watches.iter().flat_map(Watch::gone));
+        gone.retain(|(_, gone)| *gone != text(STREAMER.mac()));
+        self.set_ageing_time(STREAMER.host, AGEING);
+        let begin = Instant::now();
+        while begin.elapsed() < 2 * AGEING || !gone.contains(&is_gone) {
             assert!(
                 begin.elapsed() < LIMIT,
                 "{} is not gone in {LIMIT:?}",
@@ -330,11 +331,19 @@ impl Fleet {
             longest = longest.max(last.elapsed());
             last = Instant::now();
             self.collect(LISTENER, &mut Vec::new());
-            gone.extend(watch.gone());
+            gone.extend(watches.iter().flat_map(Watch::gone));
             thread::sleep(Duration::from_millis(5));
         }
+        self.set_ageing_time(STREAMER.host, Duration::from_mins(5));
+        longest = longest.max(last.elapsed());
         // The bridge sees it once in a quarter of the ageing time.
         longest < AGEING / 2
+    }
+
+    fn set_ageing_time(&self, host: u8, time: Duration) {
+        let hundredths = time.as_millis() / 10;
+        self.host(host)
+            .ip(&format!("link set br0 type bridge ageing_time {hundredths}"));
     }
 
     /// A gateway of the same address on every host is a macvlan on br0, which makes br0 promiscuous: it gets all frames, so
@@ -540,8 +549,9 @@ fn wait_for(tap: &Tap, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     frame
 }
 
-/// Hears which addresses a host forgets that it had behind its tunnel.
+/// Hears which addresses a host forgets.
 struct Watch {
+    host: u8,
     monitor: Child,
     said: Receiver<String>,
 }
@@ -552,20 +562,25 @@ impl Watch {
         monitor.args(["monitor", "fdb"]).stdout(Stdio::piped());
         let mut monitor = monitor.spawn().expect("start bridge");
         let said = lines(monitor.stdout.take());
-        let watch = Self { monitor, said };
+        let watch = Self {
+            host: host.number,
+            monitor,
+            said,
+        };
         let deadline = Instant::now() + LIMIT;
-        // It does not say when it begins to listen.
+        // It does not say when it begins to listen. The other hosts hear of this address too.
+        let probe = format!("02:00:00:00:01:{:02x}", host.number);
         while watch.said.try_recv().is_err() {
             assert!(Instant::now() < deadline, "bridge monitor: nothing in {LIMIT:?}");
             for action in ["add", "delete"] {
-                host.bridge(&format!("fdb {action} {PROBE} dev t1 master static"));
+                host.bridge(&format!("fdb {action} {probe} dev t1 master static"));
             }
         }
         watch
     }
 
-    /// The addresses that are gone since it was asked last.
-    fn gone(&self) -> impl Iterator<Item = String> {
+    /// The addresses that are gone since it was asked last, and from which host.
+    fn gone(&self) -> impl Iterator<Item = (u8, String)> {
         let gone = |line: String| {
             Some(
                 line.strip_prefix("Deleted ")?
@@ -574,7 +589,8 @@ impl Watch {
                     .to_owned(),
             )
         };
-        self.said.try_iter().filter_map(gone)
+        let gone = self.said.try_iter().filter_map(gone);
+        gone.map(|address| (self.host, address))
     }
 }
 
