@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Version of everything pinned: maps, their types, their meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Paths that are counted; frames of others are forwarded all the same.
 pub const MAX_PATHS: u32 = 16_384;
@@ -72,6 +72,15 @@ pub struct Port {
     pub hook_changed_at: u64,
     /// The device's name when it was attached, zero-terminated.
     pub name: [u8; crate::port::INTERFACE_NAME],
+    /// Index of the bridge that it was made a port of when it was attached: detach takes it out of that one. 0 where it had
+    /// one of its own.
+    pub bridge: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// What the device had transmitted when it was attached, in frames: later growth is the port's own.
+    pub tx_frames_at_attach: u64,
+    /// Likewise what it had dropped.
+    pub tx_dropped_at_attach: u64,
 }
 
 impl Port {
@@ -97,7 +106,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// Stands for devices that are no more.
+    /// Stands for ports that are no more.
     pub const GONE: u32 = 0;
 }
 

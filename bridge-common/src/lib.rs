@@ -90,7 +90,7 @@ const _: () = {
     assert!(size_of::<fastpath::Offsets>().is_multiple_of(8));
     assert!(size_of::<fastpath::Path>() == 2 * 4);
     assert!(size_of::<fastpath::Peek>() == 2 * 4 + 8 + 8 * fastpath::PEEK_SLOTS);
-    assert!(size_of::<fastpath::Port>() == 2 * 4 + 8 + port::INTERFACE_NAME);
+    assert!(size_of::<fastpath::Port>() == 2 * 4 + 8 + port::INTERFACE_NAME + 2 * 4 + 2 * 8);
     assert!(size_of::<fastpath::PortCounters>() == (4 + 2 + 2 * forwarding::Reason::COUNT) * 8);
     assert!(size_of::<fastpath::Settings>() == 2 * 4 + 2 * 8);
     assert!(size_of::<fdb::FdbEntry>() == 8 + 4 + 2 + 2);

@@ -1,6 +1,7 @@
 //! Commands: what the user may say, and what is done then.
 
 mod fdb;
+mod gone;
 mod syscalls;
 
 use std::{
@@ -13,37 +14,27 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tapbridge::{
     Error,
-    attach::{self, attach},
-    bridge::{Bridge, Opened, Reading, Report, Unreadable},
-    common::{
-        fdb::DEFAULT_AGEING_SECONDS,
-        layout::{DEFAULT_MAX_PORTS, MAX_PORTS_LIMIT},
-        port::HookMode,
-    },
-    detach::{clear_abandoned, detach, detach_all},
+    attach::{self, DEFAULT_BRIDGE, attach},
+    common::port::HookMode,
+    detach::{Detachment, detach, detach_all},
     fastpath::FastPath,
-    kernel,
-    monitor::monitor,
-    netlink::Netlink,
-    run,
+    kernel, run,
     show::show,
-    state::{DEFAULT_STATE, Locked, State},
-    stats::{self, Statistics},
+    state::{DEFAULT_STATE, State},
+    stats::{Statistics, statistics},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::MissedTickBehavior,
 };
 
-use self::{fdb::Fdb, syscalls::Syscalls};
+use self::{fdb::Fdb, gone::Set, syscalls::Syscalls};
 use crate::output::{self, progress::Progress};
 
-/// The bridge that ports go to unless the user names another.
-const DEFAULT_BRIDGE: &str = "tapbridge";
-
-/// A switch for virtual machines: eBPF programs on the guests' tap devices pass frames from one to the other.
+/// Makes Linux bridges faster: eBPF programs at their ports carry frames between virtual machines past them.
 ///
-/// Forwarding goes on when this program has ended: what it sets up is pinned in the kernel until it is detached.
+/// The bridge decides where frames go, and carries all that the programs leave to it. Nothing has to keep running: the
+/// programs stay in the kernel until they are detached.
 #[derive(Parser)]
 #[command(name = "tapbridge", version, max_term_width = 100)]
 pub struct CommandLine {
@@ -54,7 +45,7 @@ pub struct CommandLine {
     #[arg(short, long, global = true)]
     pub json: bool,
 
-    /// Folder in a bpffs that holds the bridges
+    /// Folder in a bpffs that holds what is attached
     #[arg(long, global = true, value_name = "FOLDER", default_value = DEFAULT_STATE, env = "TAPBRIDGE_STATE")]
     state: PathBuf,
 
@@ -88,28 +79,30 @@ impl From<LogLevel> for log::LevelFilter {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make network devices ports of a bridge: all of them, or on an error none
+    /// Make bridges faster at these ports: all of them, or on an error none
     Attach(Attach),
     /// Keep ports of '--hook auto' on the hooks that fit their traffic, until Ctrl-C
     ///
-    /// Looks at the counters of all bridges of this network namespace five times a second: XDP goes off a tap that
+    /// Looks at the counters of all ports of this network namespace five times a second: XDP goes off a tap that
     /// sends in bulk, and comes back when short frames are most of what it sends. No frame is lost or overtaken by
     /// that. Each change is printed. When this program has ended every port keeps the hooks that it has.
     Run,
-    /// Give ports back as they were; a bridge goes with its last port
+    /// Take the programs off ports, and devices out of the bridge that 'attach' has put them in
     Detach(Detach),
-    /// Show bridges and their ports
+    /// Show bridges and their ports, and what keeps frames from going past a bridge
     Show(Which),
-    /// Show or change the forwarding database: which address is behind which port
+    /// Show the forwarding databases of the bridges: which address is behind which port
     Fdb {
         #[command(subcommand)]
         command: Fdb,
     },
-    /// Show how many frames went which way, and which were dropped and why
+    /// Show how many frames went which way, and which were left to the bridge and why
     Stats(Stats),
-    /// Print addresses as they are learned and moved, until Ctrl-C
-    Monitor(Monitor),
-    /// Change a bridge's settings
+    /// Gone: 'bridge monitor fdb' prints addresses as they are learned and moved
+    #[command(hide = true)]
+    Monitor(gone::Anything),
+    /// Gone: 'ip link set dev br0 type bridge ageing_time …' changes a bridge's settings
+    #[command(hide = true)]
     Set(Set),
     /// Count the system calls of processes, such as VMMs, until Ctrl-C
     Syscalls(Syscalls),
@@ -138,8 +131,7 @@ impl From<HookChoice> for HookMode {
 
 #[derive(Args)]
 struct Attach {
-    /// Ports of a Linux bridge: it goes on as before, and what it would send from one of them to one other port goes past
-    /// it. Or taps, veths and other Ethernet devices that have no bridge: they become ports of one of our own
+    /// Ports of Linux bridges, such as taps. A device that has no bridge becomes a port of one first
     #[arg(required_unless_present = "masters", value_name = "IFACE")]
     interfaces: Vec<String>,
 
@@ -147,8 +139,8 @@ struct Attach {
     #[arg(long = "master", value_name = "BRIDGE")]
     masters: Vec<String>,
 
-    /// Of ports of a Linux bridge: no rule of netfilter (nftables, ebtables, or iptables) is meant for frames
-    /// between ports that were attached with this: known unicast passes all rules by
+    /// No rule of netfilter (nftables, ebtables, or iptables) is meant for frames between ports that were attached with
+    /// this: known unicast passes all rules by
     #[arg(long, overrides_with = "no_bypass_netfilter")]
     bypass_netfilter: bool,
 
@@ -156,22 +148,18 @@ struct Attach {
     #[arg(long, overrides_with = "bypass_netfilter")]
     no_bypass_netfilter: bool,
 
-    /// Bridge of our own to attach to devices that have none; made if there is none of this name
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
-    bridge: String,
+    /// Bridge that devices without one become ports of, made if there is none of this name [default: tapbridge]
+    #[arg(long, value_name = "NAME")]
+    bridge: Option<String>,
 
     /// Hooks of taps; other devices always have tcx alone [default: auto for new ports; others keep theirs]
     #[arg(long, value_enum)]
     hook: Option<HookChoice>,
-
-    /// Ports that a new bridge has room for: 2 to 1024. Counters take N x N x 32 octets per CPU [default: 64]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=i64::from(MAX_PORTS_LIMIT)))]
-    max_ports: Option<u32>,
 }
 
 #[derive(Args)]
 #[group(required = true, multiple = true)]
-struct Targets {
+struct Detach {
     /// Ports to detach
     #[arg(value_name = "IFACE", conflicts_with = "all")]
     interfaces: Vec<String>,
@@ -180,19 +168,9 @@ struct Targets {
     #[arg(long = "master", value_name = "BRIDGE", conflicts_with = "all")]
     masters: Vec<String>,
 
-    /// Detach every port: of one bridge, or of all in this network namespace
+    /// Every port in this network namespace, and whatever is left of older versions and killed commands
     #[arg(long)]
     all: bool,
-}
-
-#[derive(Args)]
-struct Detach {
-    #[command(flatten)]
-    targets: Targets,
-
-    /// Only this bridge
-    #[arg(long, value_name = "NAME")]
-    bridge: Option<String>,
 }
 
 #[derive(Args)]
@@ -212,24 +190,6 @@ struct Stats {
     watch: Option<Duration>,
 }
 
-#[derive(Args)]
-struct Monitor {
-    /// Bridge to watch
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
-    bridge: String,
-}
-
-#[derive(Args)]
-struct Set {
-    /// Bridge to change
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_BRIDGE)]
-    bridge: String,
-
-    /// Seconds that a learned address lives without a frame from it: 1 to 1000000 (300 in a new bridge)
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    ageing_time: u64,
-}
-
 /// Does what the user said.
 pub async fn run(command_line: CommandLine) -> Result<()> {
     kernel::check_permission()?;
@@ -241,75 +201,15 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
             kernel::check_version()?;
             run::run(&state, asked_to_end(), |notice| output::notice(&notice, json)).await
         }
-        Command::Detach(Detach { targets, bridge }) => {
-            let bridge = bridge.as_deref();
-            let mut progress = Progress::new("detached", json);
-            let tell = |done, all| progress.tell(done, all);
-            let mut cleared = Vec::new();
-            let detached = match (state.lock_existing()?, bridge) {
-                (Some(locked), _) if targets.all => {
-                    cleared = clear_abandoned(&locked, bridge)?;
-                    output::cleared(&cleared, json);
-                    if bridge.is_some() && !cleared.is_empty() {
-                        Report {
-                            ports: Vec::new(),
-                            unreadable: Vec::new(),
-                        }
-                    } else {
-                        uninterrupted(Box::pin(detach_all(&locked, bridge, tell))).await?
-                    }
-                }
-                (Some(locked), _) => {
-                    let Targets {
-                        interfaces, masters, ..
-                    } = &targets;
-                    uninterrupted(Box::pin(detach(&locked, interfaces, masters, bridge, tell))).await?
-                }
-                (None, Some(name)) => {
-                    return Err(Error::NoBridge {
-                        name: name.to_owned(),
-                    }
-                    .into());
-                }
-                (None, None) if targets.all => Report {
-                    ports: Vec::new(),
-                    unreadable: Vec::new(),
-                },
-                (None, None) => {
-                    let name = targets.interfaces.first().or(targets.masters.first());
-                    return Err(not_attached(name.map_or("", |name| name)).into());
-                }
-            };
-            drop(progress);
-            output::detached(&detached, &cleared, json)?;
-            if detached.unreadable.is_empty() || !targets.all {
-                return Ok(());
-            }
-            // It was to be everything.
-            bail!(
-                "{} of the bridges could not be detached, see above",
-                detached.unreadable.len()
-            )
-        }
+        Command::Detach(arguments) => give_back(&state, arguments, json).await,
         Command::Show(Which { bridge }) => output::overview(&show(&state, bridge.as_deref()).await?, json),
         Command::Fdb { command } => fdb::run(&state, command, json).await,
         Command::Stats(Stats { which, watch }) => match watch {
             None => output::statistics(&statistics(&state, which.bridge.as_deref()).await?, None, json),
             Some(period) => watch_statistics(&state, which.bridge.as_deref(), period, json).await,
         },
-        Command::Monitor(Monitor { bridge }) => {
-            monitor(&state, &bridge, asked_to_end(), |event| {
-                output::event(&event, json)
-            })
-            .await
-        }
-        Command::Set(Set { bridge, ageing_time }) => {
-            let locked = change(&state, &bridge)?;
-            let mut bridge = Bridge::open(&locked, &bridge)?;
-            let mut config = bridge.config()?;
-            config.ageing = ageing_time * 1_000_000_000;
-            Ok(bridge.set_config(config)?)
-        }
+        Command::Monitor(_) => Err(gone::monitor()),
+        Command::Set(arguments) => Err(gone::set(&arguments)),
         Command::Syscalls(arguments) => syscalls::run(arguments, json).await,
     }
 }
@@ -319,7 +219,6 @@ async fn make_ports(state: &State, arguments: Attach, json: bool) -> Result<()> 
     let options = attach::Options {
         bridge: arguments.bridge,
         hook: arguments.hook.map(HookMode::from),
-        max_ports: arguments.max_ports,
         masters: arguments.masters,
         bypass_netfilter: match (arguments.bypass_netfilter, arguments.no_bypass_netfilter) {
             (true, _) => Some(true),
@@ -328,7 +227,7 @@ async fn make_ports(state: &State, arguments: Attach, json: bool) -> Result<()> 
         },
     };
     let locked = state.lock()?;
-    let cleared = clear_abandoned(&locked, None)?;
+    let cleared = FastPath::clear_abandoned(&locked)?;
     output::cleared(&cleared, json);
     let mut progress = Progress::new("attached", json);
     let work = attach(&locked, &arguments.interfaces, &options, |done, all| {
@@ -338,7 +237,43 @@ async fn make_ports(state: &State, arguments: Attach, json: bool) -> Result<()> 
     drop(progress);
     // Nobody shall wait for whoever reads what is printed.
     drop(locked);
-    output::attached(&attached, &cleared, &options.bridge, json)
+    output::attached(&attached, &cleared, json)
+}
+
+async fn give_back(state: &State, arguments: Detach, json: bool) -> Result<()> {
+    let Detach {
+        interfaces,
+        masters,
+        all,
+    } = arguments;
+    let mut progress = Progress::new("detached", json);
+    let tell = |done, all| progress.tell(done, all);
+    let detached = match state.lock_existing()? {
+        Some(locked) if all => uninterrupted(Box::pin(detach_all(&locked, tell))).await?,
+        Some(locked) => uninterrupted(Box::pin(detach(&locked, &interfaces, &masters, tell))).await?,
+        None if all => Detachment::default(),
+        None => {
+            return Err(match (&interfaces[..], &masters[..]) {
+                ([name, ..], _) => Error::NotAttached { name: name.clone() },
+                ([], names) => Error::NoPortOf {
+                    bridge: names.concat(),
+                },
+            }
+            .into());
+        }
+    };
+    drop(progress);
+    output::cleared(&detached.cleared, json);
+    output::detached(&detached, json)?;
+    if detached.unreadable.is_empty() {
+        return Ok(());
+    }
+    // It was to be everything.
+    bail!(
+        "{} things in {} are not tapbridge's, see above",
+        detached.unreadable.len(),
+        state.root().display()
+    )
 }
 
 /// Finishes what has begun even if a signal asks the process to end meanwhile: it takes milliseconds, and half of it
@@ -370,79 +305,6 @@ fn asked_to_end() -> impl Future<Output = ()> {
     }
 }
 
-fn not_attached(name: &str) -> Error {
-    Error::NotAttached {
-        name: name.to_owned(),
-        bridge: None,
-    }
-}
-
-/// Opens bridges for reading. Without any state there is nothing to read, and no bridge of a given name.
-fn read(state: &State, only: Option<&str>) -> Result<Opened<Reading>> {
-    let mut opened = Opened {
-        bridges: Vec::new(),
-        unreadable: Vec::new(),
-    };
-    match (state.read()?, only) {
-        (None, Some(name)) => {
-            return Err(Error::NoBridge {
-                name: name.to_owned(),
-            }
-            .into());
-        }
-        (None, None) => {}
-        (Some(folder), Some(name)) => opened.bridges.push(Reading::open(&folder, name)?),
-        (Some(folder), None) => opened = Reading::open_all(&folder)?,
-    }
-    Ok(opened)
-}
-
-/// Locks for changing a bridge that there must be.
-fn change(state: &State, bridge: &str) -> Result<Locked> {
-    Ok(state.lock_existing()?.ok_or_else(|| Error::NoBridge {
-        name: bridge.to_owned(),
-    })?)
-}
-
-async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
-    let links = Netlink::connect()?.links().await?;
-    let mut statistics = Statistics {
-        schema: stats::SCHEMA,
-        bridges: Vec::new(),
-        accelerated: Vec::new(),
-        unreadable: Vec::new(),
-    };
-    if let Some(folder) = state.read()? {
-        match FastPath::statistics_of(&folder, &links) {
-            Ok(read) => statistics.accelerated = read,
-            Err(error) => {
-                let entry = error.unreadable_fast_path().ok_or(error)?;
-                statistics.unreadable.push(entry);
-            }
-        }
-        let is_wanted = |name: Option<&str>| only.is_none_or(|only| name == Some(only));
-        statistics
-            .accelerated
-            .retain(|bridge| is_wanted(bridge.bridge.as_deref()));
-        if only.is_some() && !statistics.accelerated.is_empty() {
-            return Ok(statistics);
-        }
-    }
-    let opened = read(state, only)?;
-    statistics.unreadable.extend(opened.unreadable);
-    for bridge in opened.bridges {
-        match bridge.statistics(&links) {
-            Ok(read) => statistics.bridges.push(read),
-            Err(error) if only.is_some() => return Err(error.into()),
-            Err(error) => statistics.unreadable.push(Unreadable {
-                bridge: bridge.name.clone(),
-                error: error.to_string(),
-            }),
-        }
-    }
-    Ok(statistics)
-}
-
 async fn watch_statistics(state: &State, only: Option<&str>, period: Duration, json: bool) -> Result<()> {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -471,7 +333,4 @@ fn seconds(text: &str, least: f64, most: f64) -> Result<Duration, String> {
 }
 
 /// Keeps the help texts above true.
-const _: () = {
-    assert!(DEFAULT_MAX_PORTS == 64 && MAX_PORTS_LIMIT == 1024);
-    assert!(DEFAULT_AGEING_SECONDS == 300);
-};
+const _: () = assert!(matches!(DEFAULT_BRIDGE.as_bytes(), b"tapbridge"));

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{bridge::Unreadable, namespace::Network};
+use crate::state::{Unreadable, file_name};
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -77,67 +77,48 @@ pub enum Error {
         seconds: u64,
     },
     /// The name can't be a bridge's.
-    #[error("'{name}' can't be a bridge's name: use 1 to 15 letters, digits, '-' and '_'")]
+    #[error(
+        "'{name}' can't be a bridge's name: use 1 to 15 letters, digits and signs without '/', ':' and '%'"
+    )]
     BadBridgeName {
         /// The name.
         name: String,
     },
-    /// No such bridge.
-    #[error("no bridge has the name '{name}'; 'tapbridge show' lists those there are")]
+    /// No attached port is one of this bridge's.
+    #[error("{name}: no bridge of this name has attached ports; 'tapbridge show' lists those that have")]
     NoBridge {
         /// The name.
         name: String,
     },
-    /// The bridge's folder was left unfinished.
-    #[error(
-        "bridge {name}: is half made or half removed; 'tapbridge detach --all --bridge {name}' clears it away"
-    )]
-    Unfinished {
-        /// The bridge.
-        name: String,
-    },
-    /// A command is making the bridge, or removing it.
-    #[error("bridge {name}: another command is making or removing it at this moment; try again")]
-    BeingChanged {
-        /// The bridge.
-        name: String,
-    },
-    /// Something of the bridge is not what it should be.
-    #[error(
-        "bridge {name}: can't be used: {cause}; clear it away with 'tapbridge detach --all --bridge {name}' and attach \
-         anew"
-    )]
+    /// Something of what is pinned is not what it should be.
+    #[error("{path}: can't be used: {cause}; clear it away with 'tapbridge detach --all' and attach anew")]
     Damaged {
-        /// The bridge.
-        name: String,
+        /// Where it is pinned.
+        path: PathBuf,
         /// What is wrong.
         cause: String,
     },
+    /// A bridge of an older version.
+    #[error(
+        "{path}: a bridge of an older version of tapbridge, which was a switch by itself; 'tapbridge detach --all' clears \
+         it away"
+    )]
+    OldBridge {
+        /// Where it is pinned.
+        path: PathBuf,
+    },
     /// Somebody else's file.
-    #[error("{path}: is nothing of tapbridge's; remove it with 'rm {path}'")]
+    #[error("{path}: is nothing of tapbridge's; remove it with 'rm -r {path}'")]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// The bridge was pinned by another version.
-    #[error(
-        "bridge {name}: was made by a tapbridge with layout version {found}, and this one has version {expected}; \
-         use that tapbridge, or clear the bridge away with 'tapbridge detach --all --bridge {name}' and attach anew"
-    )]
-    OtherLayout {
-        /// The bridge.
-        name: String,
-        /// Its version.
-        found: u32,
-        /// Ours.
-        expected: u32,
-    },
-    /// The fast path of Linux bridges was pinned by another version.
+    /// What is pinned was pinned by another version.
     #[error(
         "{path}: was made by a tapbridge with layout version {found}, and this one has version {expected}; use that \
          tapbridge, or clear it away with 'tapbridge detach --all' and attach anew"
     )]
-    OtherFastPath {
+    OtherVersion {
         /// Where it is pinned.
         path: PathBuf,
         /// Its version.
@@ -145,31 +126,19 @@ pub enum Error {
         /// Ours.
         expected: u32,
     },
-    /// The bridge belongs to another network namespace.
-    #[error("bridge {name}: is in another network namespace; use it from there: {next}")]
-    OtherNamespace {
-        /// The bridge.
-        name: String,
-        /// The command that goes there.
-        next: String,
-    },
-    /// The bridge's network namespace is no more.
-    #[error(
-        "bridge {name}: its network namespace (net:[{}]) is gone, and its ports with it; the next \
-         'tapbridge attach' or 'tapbridge detach --all' clears it away",
-        .network.inode
-    )]
-    NamespaceGone {
-        /// The bridge.
-        name: String,
-        /// The namespace.
-        network: Network,
-    },
     /// No such device.
     #[error("{name}: no such network device in this network namespace; 'ip link' lists those there are")]
     NoDevice {
         /// The device.
         name: String,
+    },
+    /// A bridge is wanted.
+    #[error("{name}: not a Linux bridge; {next}")]
+    NotABridge {
+        /// The device.
+        name: String,
+        /// What to do.
+        next: String,
     },
     /// The device can't be a port.
     #[error("{name}: can't be a port: {reason}; {next}")]
@@ -181,13 +150,11 @@ pub enum Error {
         /// What to do.
         next: String,
     },
-    /// The device is no port of any bridge, or not of this one.
-    #[error("{name}: not attached{}; 'tapbridge show' lists the ports there are", .bridge.as_ref().map(|bridge| format!(" to bridge {bridge}")).unwrap_or_default())]
+    /// The device is not attached.
+    #[error("{name}: not attached; 'tapbridge show' lists the ports there are")]
     NotAttached {
         /// The device.
         name: String,
-        /// The bridge, if one was named.
-        bridge: Option<String>,
     },
     /// No port of this Linux bridge is attached.
     #[error("{bridge}: none of its ports is attached; 'tapbridge show' lists the ports there are")]
@@ -207,78 +174,17 @@ pub enum Error {
         /// The program's name.
         program: String,
     },
-    /// No slot is free.
-    #[error(
-        "bridge {bridge}: all {slots} slots are taken and none is left for {interface}; make a larger bridge: detach its \
-         ports, then attach them with --max-ports"
-    )]
-    Full {
-        /// The bridge.
-        bridge: String,
-        /// How many slots it has.
-        slots: u32,
-        /// The first device that found none.
-        interface: String,
-    },
     /// The device was there to begin with.
     #[error("{name}: went away while it was being attached; attach the others without it")]
     WentAway {
         /// The device.
         name: String,
     },
-    /// A setting of an existing bridge was asked for anew.
-    #[error(
-        "bridge {bridge}: has {slots} slots and can't change that while it exists; detach its ports first"
-    )]
-    MaxPortsFixed {
-        /// The bridge.
-        bridge: String,
-        /// How many slots it has.
-        slots: u32,
-    },
     /// Another `run` is at work.
-    #[error(
-        "{path}: another 'tapbridge run' looks after the bridges of this network namespace; one is enough"
-    )]
+    #[error("{path}: another 'tapbridge run' looks after the ports of this network namespace; one is enough")]
     Running {
         /// The state folder.
         path: PathBuf,
-    },
-    /// Another monitor reads the bridge's log.
-    #[error(
-        "bridge {bridge}: another 'tapbridge monitor' reads this bridge's log, which has one reader; end it first"
-    )]
-    Monitored {
-        /// The bridge.
-        bridge: String,
-    },
-    /// An FDB entry that isn't there.
-    #[error("{mac}{vlan}: no such entry in bridge {bridge}; 'tapbridge fdb show' lists those there are")]
-    NoFdbEntry {
-        /// The address.
-        mac: String,
-        /// " vlan N" or nothing.
-        vlan: String,
-        /// The bridge.
-        bridge: String,
-    },
-    /// The address can't be in an FDB.
-    #[error("{mac}: {reason}, so it can't be a port's address; use a unicast address")]
-    BadAddress {
-        /// The address.
-        mac: String,
-        /// Why not.
-        reason: &'static str,
-    },
-    /// The table of static addresses is full.
-    #[error(
-        "bridge {bridge}: holds {capacity} static addresses already; remove some with 'tapbridge fdb del'"
-    )]
-    StaticFull {
-        /// The bridge.
-        bridge: String,
-        /// How many fit.
-        capacity: u32,
     },
     /// No such process.
     #[error("process {pid}: there is none in this namespace of process ids; 'ps -e' lists those there are")]
@@ -325,13 +231,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// The entry in a list of what can't be read, if this is why a fast path can't be.
-    pub fn unreadable_fast_path(&self) -> Option<Unreadable> {
-        let Self::OtherFastPath { path, .. } = self else {
+    /// The entry in a list of what can't be read, if this is why a network namespace's pins can't be.
+    pub fn unreadable(&self) -> Option<Unreadable> {
+        let (Self::OtherVersion { path, .. } | Self::Damaged { path, .. } | Self::Foreign { path }) = self
+        else {
             return None;
         };
         Some(Unreadable {
-            bridge: path.file_name()?.to_string_lossy().into_owned(),
+            name: file_name(path),
             error: self.to_string(),
         })
     }

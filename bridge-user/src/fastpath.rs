@@ -1,21 +1,18 @@
-//! The fast path of Linux bridges: programs at the ports of a bridge that is somebody else's. It changes nothing of the
-//! bridge, nor of its ports, and where it ends the bridge goes on.
+//! The fast path: programs at the ports of Linux bridges. It changes nothing of a bridge, nor of its ports, and where it
+//! ends the bridge goes on.
 //!
 //! The programs and maps of a network namespace are pinned in a folder of the state, whose name begins with
 //! [`FASTPATH_PREFIX`] and goes on with the namespace's cookie.
 
-mod fdb;
 mod offsets;
-pub mod operations;
-pub mod overview;
 mod ports;
-pub use ports::Wish;
 mod scratch;
-pub mod statistics;
+
+pub use ports::Wish;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path as FilePath, PathBuf},
 };
 
@@ -28,20 +25,21 @@ use aya::{
 use bridge_common::{
     Hook,
     counters::PathCounters,
-    fastpath::{Answer, OFFSETS, Offsets, Path, Peek, Port, PortCounters, Settings, VERSION, map, program},
+    fastpath::{
+        Answer, MAX_PATHS, OFFSETS, Offsets, Path, Peek, Port, PortCounters, Settings, VERSION, map, program,
+    },
     layout,
     mac::Mac,
 };
 
 use crate::{
     FASTPATH_OBJECT,
-    bridge::linked,
     error::{Context as _, Error, Result},
     fastpath::scratch::Scratch,
-    fdb::existed,
     kernel, link,
     namespace::Network,
-    state::{FASTPATH_PREFIX, Folder},
+    state::{Cleared, FASTPATH_PREFIX, Folder, Leftover, Unreadable, file_name},
+    sys::sums,
     verifier,
 };
 
@@ -61,6 +59,8 @@ pub struct FastPath {
     pub(crate) ports: HashMap<MapData, u32, Port>,
     counters: PerCpuHashMap<MapData, u32, PortCounters>,
     paths: PerCpuHashMap<MapData, Path, PathCounters>,
+    /// The same map, to be read at once.
+    path_data: MapData,
 }
 
 /// The program that says what the hooks would decide.
@@ -75,38 +75,56 @@ impl Oracle {
 
 /// Where the calling thread's network namespace has its fast path.
 fn folder(state: &Folder) -> Result<PathBuf> {
-    Ok(state.bridge_folder(&format!("{FASTPATH_PREFIX}{:x}", Network::current()?.cookie)))
+    Ok(state.path(&format!("{FASTPATH_PREFIX}{:x}", Network::current()?.cookie)))
 }
 
 impl FastPath {
-    /// Whether the calling thread's network namespace has one, whole or half made.
-    pub fn is_there(state: &Folder) -> Result<bool> {
-        Ok(folder(state)?.is_dir())
+    /// What tells the calling thread's network namespace's from an earlier one, whole or half made; none if there is none.
+    pub(crate) fn inode(state: &Folder) -> Result<Option<u64>> {
+        Ok(fs::metadata(folder(state)?).ok().map(|data| data.ino()))
     }
 
-    /// Opens that of the calling thread's network namespace, if there is one.
+    /// Opens that of the calling thread's network namespace, and lists what else is in the state folder. If it can't be used
+    /// it is in the list.
+    pub(crate) fn open_or_list(state: &Folder) -> Result<(Option<Self>, Vec<Unreadable>)> {
+        let mut unreadable: Vec<_> = state.leftovers()?.iter().map(Leftover::unreadable).collect();
+        let fast = Self::open(state).or_else(|error| {
+            unreadable.insert(0, error.unreadable().ok_or(error)?);
+            Ok::<_, Error>(None)
+        })?;
+        Ok((fast, unreadable))
+    }
+
+    /// Opens that of the calling thread's network namespace, if there is one that is whole.
     pub fn open(state: &Folder) -> Result<Option<Self>> {
         let folder = folder(state)?;
         if !folder.is_dir() {
+            return if folder.exists() {
+                Err(Error::Foreign { path: folder })
+            } else {
+                Ok(None)
+            };
+        }
+        let damaged = |error: Error| Error::Damaged {
+            path: folder.clone(),
+            cause: error.to_string(),
+        };
+        // Half made, or half removed.
+        if !folder.join(map::SETTINGS).exists() {
             return Ok(None);
         }
-        let settings: Array<_, Settings> = match pinned(&folder, map::SETTINGS) {
-            Err(error) if !folder.join(map::SETTINGS).exists() => {
-                drop(error);
-                return Ok(None);
-            }
-            settings => settings?,
-        };
+        let settings: Array<_, Settings> = pinned(&folder, map::SETTINGS).map_err(damaged)?;
         let settings = settings.get(&0, 0).at(folder.display(), "read its settings")?;
         match settings.version {
             0 => Ok(None),
             VERSION => Ok(Some(Self {
-                ports: pinned(&folder, map::PORTS)?,
-                counters: pinned(&folder, map::COUNTERS)?,
-                paths: pinned(&folder, map::PATHS)?,
+                ports: pinned(&folder, map::PORTS).map_err(damaged)?,
+                counters: pinned(&folder, map::COUNTERS).map_err(damaged)?,
+                paths: pinned(&folder, map::PATHS).map_err(damaged)?,
+                path_data: pinned_data(&folder, map::PATHS).map_err(damaged)?,
                 folder,
             })),
-            found => Err(Error::OtherFastPath {
+            found => Err(Error::OtherVersion {
                 path: folder,
                 found,
                 expected: VERSION,
@@ -132,8 +150,9 @@ impl FastPath {
             Ok(Some(made)) => Ok(made),
             other => {
                 let _ = fs::remove_dir_all(&folder);
-                Err(other.err().unwrap_or(Error::Unfinished {
-                    name: folder.display().to_string(),
+                Err(other.err().unwrap_or(Error::Damaged {
+                    path: folder,
+                    cause: "somebody removed pins as they were made".into(),
                 }))
             }
         }
@@ -147,11 +166,27 @@ impl FastPath {
     /// Removes whatever is pinned for the calling thread's network namespace, of any version and half made or removed.
     pub fn clear(state: &Folder) -> Result<()> {
         let folder = folder(state)?;
-        if folder.exists() { remove(&folder) } else { Ok(()) }
+        if folder.is_dir() { remove(&folder) } else { Ok(()) }
+    }
+
+    /// The devices that links are attached to which are pinned for the calling thread's network namespace.
+    pub(crate) fn linked_devices(state: &Folder) -> Result<Vec<u32>> {
+        let folder = folder(state)?;
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut devices: Vec<u32> = links(&folder)?
+            .iter()
+            .filter_map(|path| link::device_of(path))
+            .collect();
+        devices.sort_unstable();
+        devices.dedup();
+        Ok(devices)
     }
 
     /// Removes what is pinned for network namespaces that are gone.
-    pub fn clear_abandoned(state: &Folder) -> Result<()> {
+    pub fn clear_abandoned(state: &Folder) -> Result<Vec<Cleared>> {
+        let mut cleared = Vec::new();
         for folder in state.fast_paths()? {
             let settings: Result<Array<_, Settings>> = pinned(&folder, map::SETTINGS);
             let settings = settings.and_then(|map| map.get(&0, 0).at(folder.display(), "read"));
@@ -165,9 +200,13 @@ impl FastPath {
             let gone = settings.version == VERSION && !network.is_here()?;
             if gone && links(&folder)?.is_empty() && !network.is_kept() {
                 remove(&folder)?;
+                cleared.push(Cleared {
+                    name: file_name(&folder),
+                    reason: format!("its network namespace (net:[{}]) is gone", network.inode),
+                });
             }
         }
-        Ok(())
+        Ok(cleared)
     }
 
     /// Where a program or link is pinned.
@@ -207,13 +246,8 @@ impl FastPath {
 
     /// What went from one port to another.
     pub fn paths(&self) -> Result<Vec<(Path, PathCounters)>> {
-        let mut paths = Vec::new();
-        for entry in &self.paths {
-            let (path, values) = entry.at(self.folder.display(), "read paths")?;
-            let mut sum = PathCounters::default();
-            values.iter().for_each(|value| sum += *value);
-            paths.push((path, sum));
-        }
+        let mut paths: Vec<(Path, PathCounters)> =
+            sums(&self.path_data, MAX_PATHS).at(self.folder.display(), "read paths")?;
         paths.sort_by_key(|(path, _)| *path);
         Ok(paths)
     }
@@ -236,16 +270,33 @@ impl FastPath {
             .at(self.folder.display(), "write a port")
     }
 
-    /// Makes a port unknown to the programs, and what came in by it. What others have sent to it is theirs.
+    /// Makes a port unknown to the programs, and what came in by it. What it has sent to others stays in their sums.
     pub(crate) fn forget(&mut self, ifindex: u32) -> Result<()> {
-        for (path, _) in self.paths()? {
+        for (path, counters) in self.paths()? {
             if path.from == ifindex {
+                self.move_path(
+                    path,
+                    Path {
+                        from: Path::GONE,
+                        ..path
+                    },
+                    counters,
+                )?;
+            } else if path.to == ifindex && path.from == Path::GONE {
                 self.forget_path(path)?;
             }
         }
         existed(self.counters.remove(&ifindex)).at(self.folder.display(), "forget a port")?;
         existed(self.ports.remove(&ifindex)).at(self.folder.display(), "forget a port")?;
         Ok(())
+    }
+
+    /// Counts what no program counts any more as something else; what neither came from a port nor went to one is forgotten.
+    pub(crate) fn move_path(&mut self, path: Path, to: Path, counters: PathCounters) -> Result<()> {
+        if to.from != Path::GONE || self.port(to.to)?.is_some() {
+            self.add_to_path(to, counters)?;
+        }
+        self.forget_path(path)
     }
 
     pub(crate) fn forget_path(&mut self, path: Path) -> Result<()> {
@@ -299,11 +350,49 @@ fn remove(folder: &FilePath) -> Result<()> {
 }
 
 fn pinned<T: TryFrom<Map, Error = MapError>>(folder: &FilePath, name: &str) -> Result<T> {
+    let data = pinned_data(folder, name)?;
+    let map = Map::from_map_data(data).and_then(T::try_from);
+    map.at(folder.join(name).display(), "open the pinned map")
+}
+
+fn pinned_data(folder: &FilePath, name: &str) -> Result<MapData> {
     let path = folder.join(name);
-    MapData::from_pin(&path)
-        .and_then(Map::from_map_data)
-        .and_then(T::try_from)
-        .at(path.display(), "open the pinned map")
+    MapData::from_pin(&path).at(path.display(), "open the pinned map")
+}
+
+/// Whether a removal removed something.
+fn existed(result: Result<(), MapError>) -> Result<bool, MapError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Parts of an instruction (include/uapi/linux/bpf.h).
+const BPF_JMP: u8 = 0x05;
+const BPF_CALL: u8 = 0x80;
+const BPF_PSEUDO_KFUNC_CALL: u8 = 2;
+
+/// The object with its calls of [`layout::RDONLY_CAST`] made calls of the kernel's function: aya knows helpers and the
+/// object's own functions only. Instructions lie at multiples of 8 bytes, as their sections do.
+fn linked(object: &[u8], rdonly_cast: u64) -> Vec<u8> {
+    let call = |source: u8, number: u32| {
+        let [a, b, c, d] = number.to_le_bytes();
+        [BPF_JMP | BPF_CALL, source << 4, 0, 0, a, b, c, d]
+    };
+    let placeholder = call(0, layout::RDONLY_CAST);
+    let id = u32::try_from(rdonly_cast).expect("BTF's ids have 32 bits");
+    let mut object = object.to_vec();
+    for instruction in object.as_chunks_mut::<8>().0 {
+        if *instruction == placeholder {
+            *instruction = call(BPF_PSEUDO_KFUNC_CALL, id);
+        }
+    }
+    object
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T> {

@@ -1,8 +1,8 @@
-//! What the running kernel offers: whether it will do at all, and where its structures' members lie.
+//! What the running kernel offers: whether it will do at all, and where a thread's members lie.
 
 use std::{fs, path::Path};
 
-use bridge_common::layout::{ABSENT, Kernel, NATIVE_OVERHEAD};
+use bridge_common::layout::NATIVE_OVERHEAD;
 use nix::{
     sys::utsname::uname,
     unistd::{SysconfVar, sysconf},
@@ -74,12 +74,7 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The offsets that the switch's programs need, from the kernel's own description of itself.
-pub fn offsets() -> Result<Kernel> {
-    read_btf(switch_offsets)
-}
-
-/// The longest frame that native XDP takes on a tap, in octets.
+/// The longest frame that native XDP takes on a tap, in bytes.
 pub(crate) fn longest_native() -> u32 {
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     let page = page.and_then(|page| u32::try_from(page).ok()).unwrap_or(4096);
@@ -127,37 +122,6 @@ fn read_btf<T>(read: impl FnOnce(&Btf<'_>) -> Result<T, BtfError>) -> Result<T> 
     Btf::parse(&data)
         .and_then(|btf| read(&btf))
         .map_err(|error| no_btf(error.to_string()))
-}
-
-fn switch_offsets(btf: &Btf<'_>) -> Result<Kernel, BtfError> {
-    Ok(Kernel {
-        bpf_rdonly_cast: btf.function("bpf_rdonly_cast")?,
-        xdp_buff: btf.structure("xdp_buff")?,
-        xdp_buff_rxq: btf.offset("xdp_buff", "rxq")?,
-        xdp_rxq_info_dev: btf.offset("xdp_rxq_info", "dev")?,
-        net_device_rx: btf.offset("net_device", "_rx")?,
-        net_device_flags: btf.offset("net_device", "flags")?,
-        net_device_state: btf.offset("net_device", "state")?,
-        net_device_mtu: btf.offset("net_device", "mtu")?,
-        net_device_real_num_tx_queues: btf.offset("net_device", "real_num_tx_queues")?,
-        netdev_rx_queue: btf.structure("netdev_rx_queue")?,
-        netdev_rx_queue_rps_map: if_there_is(btf.offset("netdev_rx_queue", "rps_map"))?,
-        netdev_rx_queue_rps_flow_table: if_there_is(btf.offset("netdev_rx_queue", "rps_flow_table"))?,
-        netdev_rx_queue_xdp_rxq: btf.offset("netdev_rx_queue", "xdp_rxq")?,
-        netdev_rx_queue_size: btf.size("netdev_rx_queue")?,
-        bpf_dtab_netdev: btf.structure("bpf_dtab_netdev")?,
-        bpf_dtab_netdev_dev: btf.offset("bpf_dtab_netdev", "dev")?,
-        bpf_dtab_netdev_val: btf.offset("bpf_dtab_netdev", "val")?,
-        task_struct_flags: btf.offset("task_struct", "flags")?,
-    })
-}
-
-/// The offset of a member that kernels may be built without.
-fn if_there_is(offset: Result<u64, BtfError>) -> Result<u64, BtfError> {
-    match offset {
-        Err(BtfError::NoMember(..)) => Ok(ABSENT),
-        offset => offset,
-    }
 }
 
 #[cfg(test)]

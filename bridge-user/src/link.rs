@@ -1,23 +1,19 @@
-//! A program's links to devices, pinned beside the bridge's maps.
+//! A program's links to devices, pinned beside the maps.
 
 use std::{
     ffi::CString,
-    fs, io,
+    io,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use aya::programs::{
-    LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, links::FdLink, tc::TcAttachOptions,
-};
-use aya_obj::programs::XdpAttachType;
-use bridge_common::{Hook, fastpath, layout::program};
+use aya::programs::{SchedClassifier, TcAttachType};
+use bridge_common::{Hook, fastpath::program};
 
 use crate::{
-    bridge::Bridge,
     error::{Context as _, Error, Result},
     netlink::Link,
     sys::bpf,
@@ -35,63 +31,6 @@ pub(crate) enum LinkState {
     Detached,
     /// Somebody has removed the pin, and with it the link.
     Unpinned,
-}
-
-impl Bridge<'_> {
-    /// What has become of a slot's link.
-    pub(crate) fn link_state(&self, slot: u32, hook: Hook) -> Result<LinkState> {
-        let path = self.link_path(slot, hook);
-        state(&path).at(path.display(), "look at the link")
-    }
-
-    fn link_path(&self, slot: u32, hook: Hook) -> PathBuf {
-        self.folder.join(format!("{PREFIX}{slot}_{}", hook.name()))
-    }
-
-    /// Attaches a program to a device, for as long as the link stays pinned.
-    pub(crate) fn link(&self, slot: u32, hook: Hook, ifindex: u32, interface: &str) -> Result<()> {
-        let path = self.link_path(slot, hook);
-        let link: FdLink = match hook {
-            Hook::Xdp => {
-                let mut xdp = Xdp::from_pin(self.folder.join(program::XDP), XdpAttachType::Interface)
-                    .at(&self.name, "open the pinned XDP program")?;
-                let link = xdp
-                    .attach_to_if_index(ifindex, XdpMode::Driver)
-                    .at(interface, "attach xdp")?;
-                xdp.take_link(link)
-                    .at(interface, "keep the XDP link")?
-                    .try_into()
-                    .at(interface, "keep the XDP link")?
-            }
-            Hook::Tcx => {
-                let mut tcx = SchedClassifier::from_pin(self.folder.join(program::TCX))
-                    .at(&self.name, "open the pinned tcx program")?;
-                let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-                let link = tcx
-                    .attach_with_options(interface, TcAttachType::Ingress, options)
-                    .at(interface, "attach tcx")?;
-                tcx.take_link(link)
-                    .at(interface, "keep the tcx link")?
-                    .try_into()
-                    .at(interface, "keep the tcx link")?
-            }
-        };
-        link.pin(path).at(interface, "pin the link")?;
-        Ok(())
-    }
-
-    /// Detaches a program from a slot's device; nothing to do where it isn't attached. Says whether, since it was
-    /// called, every CPU has left the programs that it was in: detaching tcx waits for that (`tcx_entry_sync`).
-    pub(crate) fn unlink(&self, slot: u32, hook: Hook) -> Result<bool> {
-        let path = self.link_path(slot, hook);
-        if !path.exists() {
-            return Ok(false);
-        }
-        // Removing the pin would detach too, but some time after this call.
-        let was_attached = detach(&path).at(path.display(), "detach the program")?;
-        fs::remove_file(&path).at(path.display(), "unpin the link")?;
-        Ok(was_attached && hook == Hook::Tcx)
-    }
 }
 
 /// Of `enum bpf_cmd`; aya has none of them for a link that it has not made.
@@ -247,7 +186,7 @@ pub(crate) fn refuse_strangers(link: &Link) -> Result<()> {
     let (_, programs) =
         SchedClassifier::query_tcx(&link.name, TcAttachType::Ingress).at(&link.name, "list tcx programs")?;
     // The kernel cuts names off (`BPF_OBJ_NAME_LEN`).
-    let ours = [program::TCX, fastpath::program::TCX].map(|name| &name[..name.len().min(PROGRAM_NAME)]);
+    let ours = [program::TCX, OLD_TCX].map(|name| &name[..name.len().min(PROGRAM_NAME)]);
     let is_ours = |name: &str| ours.contains(&name);
     if !programs
         .iter()
@@ -257,11 +196,13 @@ pub(crate) fn refuse_strangers(link: &Link) -> Result<()> {
     }
     Err(Error::NotAPort {
         name: link.name.clone(),
-        reason: "already a port of a bridge in another state folder, or of one made by another version"
-            .into(),
+        reason: "already attached in another state folder, or by another version".into(),
         next: "detach it there first; 'tapbridge show' and its option --state find it".into(),
     })
 }
+
+/// The program of versions that were a switch by themselves.
+const OLD_TCX: &str = "tapbridge_tcx";
 
 /// Bytes that the kernel keeps of a program's name.
 const PROGRAM_NAME: usize = 15;

@@ -2,52 +2,22 @@
 
 use std::collections::HashMap;
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use rtnetlink::{
-    Handle, LinkUnspec,
-    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    Handle,
     packet_route::{
-        AddressFamily, RouteNetlinkMessage,
+        AddressFamily,
         address::{AddressAttribute, AddressScope},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop},
         neighbour::{
             NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
         },
-        tc::{TcAttribute, TcHandle, TcMessage},
     },
 };
 
 use bridge_common::mac::Mac;
 
 use crate::error::{Context as _, Error, Result};
-
-/// The queueing discipline that is none: a frame goes to the device at once.
-const NO_QUEUE: &str = "noqueue";
-
-/// Who chose a device's queueing discipline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queueing {
-    /// The kernel, and it queues.
-    Default,
-    /// The kernel, and it does not queue.
-    DefaultNone,
-    /// An administrator or we, for none.
-    ChosenNone,
-    /// An administrator, for one that queues.
-    Chosen,
-}
-
-/// Who chose the queueing disciplines of the devices there were at one moment.
-#[derive(Debug)]
-pub struct Queueings(HashMap<u32, Queueing>);
-
-impl Queueings {
-    /// Of the device of this index.
-    pub fn of(&self, ifindex: u32) -> Queueing {
-        // A device that is down has none yet.
-        self.0.get(&ifindex).copied().unwrap_or(Queueing::Default)
-    }
-}
 
 /// An entry of a Linux bridge's forwarding database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +115,7 @@ pub struct Link {
     pub ifindex: u32,
     /// Name.
     pub name: String,
-    /// Further names (`IFLA_ALT_IFNAME`), up to 127 octets each.
+    /// Further names (`IFLA_ALT_IFNAME`), up to 127 bytes each.
     pub alternative_names: Vec<String>,
     /// Kind.
     pub kind: Kind,
@@ -155,16 +125,18 @@ pub struct Link {
     pub up: bool,
     /// Has a carrier.
     pub carrier: bool,
-    /// Promiscuous by an administrator's wish (`IFF_PROMISC`).
-    pub promiscuous: bool,
     /// Whether it is a Linux bridge.
     pub bridge: bool,
-    /// Largest payload in octets.
+    /// What an administrator has noted of it (`IFLA_IFALIAS`).
+    pub alias: Option<String>,
+    /// Largest payload in bytes.
     pub mtu: u32,
     /// Index of the bridge, bond or switch that it is a port of.
     pub master: Option<u32>,
     /// Id of the XDP program that is attached.
     pub xdp_program: Option<u32>,
+    /// Frames that the device has transmitted.
+    pub tx_frames: u64,
     /// Frames that the device dropped on transmission.
     pub tx_dropped: u64,
     /// The device that this one lies on: a VLAN's or macvlan's lower device.
@@ -179,6 +151,19 @@ impl Netlink {
             handle,
             connection: tokio::spawn(connection),
         })
+    }
+
+    /// To ask for what is asked for in one place only.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Removes a device; one that is gone is removed.
+    pub async fn remove(&self, link: &Link) -> Result<()> {
+        match self.handle.link().del(link.ifindex).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(()),
+            removed => removed.at(&link.name, "remove"),
+        }
     }
 
     /// All devices of the network namespace.
@@ -239,74 +224,6 @@ impl Netlink {
         let messages: Vec<_> = messages.try_collect().await.at("forwarding databases", "list")?;
         Ok(messages.into_iter().filter_map(BridgeEntry::of).collect())
     }
-
-    /// Switches a device's promiscuous mode on or off.
-    pub async fn set_promiscuous(&self, link: &Link, on: bool) -> Result<()> {
-        let message = LinkUnspec::new_with_index(link.ifindex).promiscuous(on).build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .at(&link.name, "set promiscuous mode")
-    }
-
-    /// Who chose each device's queueing discipline.
-    pub async fn queueings(&self) -> Result<Queueings> {
-        let messages = self.handle.qdisc().get().execute();
-        let messages: Vec<_> = messages.try_collect().await.at("queueing disciplines", "list")?;
-        let roots = messages
-            .iter()
-            .filter(|message| message.header.parent == TcHandle::ROOT);
-        let queueing = |message: &TcMessage| {
-            let none = message
-                .attributes
-                .iter()
-                .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == NO_QUEUE));
-            // Those that the kernel attaches by itself have no handle.
-            match (message.header.handle.major, none) {
-                (0, false) => Queueing::Default,
-                (0, true) => Queueing::DefaultNone,
-                (_, true) => Queueing::ChosenNone,
-                (_, false) => Queueing::Chosen,
-            }
-        };
-        let by_index = roots.map(|root| (root.header.index.cast_unsigned(), queueing(root)));
-        Ok(Queueings(by_index.collect()))
-    }
-
-    /// Sends frames to a device at once, not through a queue.
-    pub async fn set_no_queue(&self, link: &Link) -> Result<()> {
-        let mut message = TcMessage::with_index(index(link)?);
-        message.header.parent = TcHandle::ROOT;
-        message.attributes.push(TcAttribute::Kind(NO_QUEUE.to_owned()));
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        let sent = self.handle.clone().request(request);
-        let mut answers = sent.at(&link.name, "replace its queueing discipline")?;
-        while let Some(answer) = answers.next().await {
-            if let NetlinkPayload::Error(error) = answer.payload {
-                return Err(rtnetlink::Error::NetlinkError(error))
-                    .at(&link.name, "replace its queueing discipline");
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives a device the kernel's default queueing discipline.
-    pub async fn reset_queue(&self, link: &Link) -> Result<()> {
-        let mut request = self.handle.qdisc().del(index(link)?);
-        request.message_mut().header.parent = TcHandle::ROOT;
-        request
-            .execute()
-            .await
-            .at(&link.name, "give it its queueing discipline back")
-    }
-}
-
-/// A device's index as traffic control has it.
-fn index(link: &Link) -> Result<i32> {
-    i32::try_from(link.ifindex).at(&link.name, "use its index")
 }
 
 impl From<LinkMessage> for Link {
@@ -321,11 +238,12 @@ impl From<LinkMessage> for Link {
             ethernet: message.header.link_layer_type == LinkLayerType::Ether && !loopback,
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
-            promiscuous: flags.contains(LinkFlags::Promisc),
             bridge: false,
+            alias: None,
             mtu: 0,
             master: None,
             xdp_program: None,
+            tx_frames: 0,
             tx_dropped: 0,
             lower: None,
         };
@@ -342,11 +260,15 @@ impl From<LinkMessage> for Link {
                         })
                         .collect();
                 }
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(master) => link.master = Some(master),
                 LinkAttribute::Link(lower) => link.lower = Some(lower),
                 LinkAttribute::Carrier(carrier) => link.carrier = carrier != 0,
-                LinkAttribute::Stats64(stats) => link.tx_dropped = stats.tx_dropped,
+                LinkAttribute::Stats64(stats) => {
+                    link.tx_frames = stats.tx_packets;
+                    link.tx_dropped = stats.tx_dropped;
+                }
                 LinkAttribute::Xdp(xdp) => {
                     link.xdp_program = xdp.into_iter().find_map(|attribute| match attribute {
                         LinkXdp::ProgId(id) if id != 0 => Some(id),

@@ -1,7 +1,7 @@
 //! What the commands print: tables for people, JSON for programs.
 
-mod accelerated;
 pub mod progress;
+mod statistics;
 mod syscalls;
 
 use std::{
@@ -12,19 +12,17 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 use tapbridge::{
-    attach::Attached,
-    bridge::{Report, Unreadable},
-    common::counters::PassReason,
-    detach::{Cleared, Detached},
-    fastpath,
+    SCHEMA,
+    attach::Attachment,
+    common::forwarding::Reason,
+    detach::Detachment,
     fdb::Entry,
-    monitor::Event,
     run::{Change, Notice, Vanished},
     show::{BridgeOverview, Overview},
-    stats::{BridgeStatistics, Count, PathStatistics, PortStatistics, Statistics},
+    state::Cleared,
 };
 
-pub use self::syscalls::syscalls;
+pub use self::{statistics::statistics, syscalls::syscalls};
 
 /// Between columns of a table.
 const GAP: &str = "  ";
@@ -49,7 +47,7 @@ pub fn is_json_wanted() -> bool {
 /// Says why a command failed, on standard error: what goes to standard output stays what the command has to tell.
 pub fn error(message: &str, as_json: bool) {
     if as_json {
-        let error = serde_json::json!({ "schema": 1, "error": { "message": message } });
+        let error = serde_json::json!({ "schema": SCHEMA, "error": { "message": message } });
         eprintln!("{error}");
     } else {
         eprintln!("tapbridge: {message}");
@@ -143,22 +141,17 @@ impl Table {
     }
 }
 
-/// What can't be used as a bridge, told beside what a command prints.
-pub fn unreadable(entries: &[Unreadable], as_json: bool) {
-    for entry in entries {
-        error(&entry.error, as_json);
-    }
-}
-
-pub fn attached(report: &Report<Attached>, cleared: &[Cleared], bridge: &str, as_json: bool) -> Result<()> {
-    let Report { ports, unreadable } = report;
+pub fn attached(report: &Attachment, cleared: &[Cleared], as_json: bool) -> Result<()> {
+    let Attachment { ports, without_ports } = report;
     if as_json {
         let document = serde_json::json!(
-            { "schema": 1, "bridge": bridge, "ports": ports, "unreadable": unreadable, "cleared": cleared }
+            { "schema": SCHEMA, "ports": ports, "without_ports": without_ports, "cleared": cleared }
         );
         return json(&document);
     }
-    self::unreadable(unreadable, false);
+    for bridge in without_ports {
+        writeln!(io::stdout(), "{bridge}: has no ports, so nothing is attached")?;
+    }
     for port in ports {
         let what = if port.changed {
             "attached"
@@ -169,7 +162,7 @@ pub fn attached(report: &Report<Attached>, cleared: &[Cleared], bridge: &str, as
             io::stdout(),
             "{}: {what} to {} ({}{}){}",
             port.ifname,
-            port.master.as_deref().unwrap_or(bridge),
+            port.master,
             port.hooks.join(" + "),
             if port.hook == "auto" { ", auto" } else { "" },
             port.note.map(|note| format!("; {note}")).unwrap_or_default()
@@ -178,25 +171,31 @@ pub fn attached(report: &Report<Attached>, cleared: &[Cleared], bridge: &str, as
     Ok(())
 }
 
-pub fn detached(report: &Report<Detached>, cleared: &[Cleared], as_json: bool) -> Result<()> {
-    let Report { ports, unreadable } = report;
+pub fn detached(report: &Detachment, as_json: bool) -> Result<()> {
+    let Detachment {
+        ports,
+        cleared,
+        unreadable,
+    } = report;
     if as_json {
         let document = serde_json::json!(
-            { "schema": 1, "ports": ports, "unreadable": unreadable, "cleared": cleared }
+            { "schema": SCHEMA, "ports": ports, "unreadable": unreadable, "cleared": cleared }
         );
         return json(&document);
     }
-    self::unreadable(unreadable, false);
+    for entry in unreadable {
+        error(&entry.error, false);
+    }
     for port in ports {
         let what = if port.gone {
             "was gone; its place is cleared"
-        } else if port.restored {
-            "detached"
         } else {
-            "detached, but how it was before can't be read: look at its disable_ipv6, its queueing discipline and \
-             whether it is promiscuous"
+            "detached"
         };
-        let bridge = port.bridge.as_ref().map(|bridge| format!(" ({bridge})"));
+        let bridge = port.master.as_ref().map(|bridge| {
+            let out = if port.released { "out of " } else { "" };
+            format!(" ({out}{bridge})")
+        });
         writeln!(
             io::stdout(),
             "{}: {what}{}",
@@ -209,31 +208,9 @@ pub fn detached(report: &Report<Detached>, cleared: &[Cleared], as_json: bool) -
 
 /// Said at once: it has been done, whatever becomes of the command that it was done for.
 pub fn cleared(cleared: &[Cleared], as_json: bool) {
-    for Cleared { bridge, reason } in cleared.iter().filter(|_| !as_json) {
-        eprintln!("bridge {bridge}: cleared away: {reason}");
+    for Cleared { name, reason } in cleared.iter().filter(|_| !as_json) {
+        eprintln!("{name}: cleared away: {reason}");
     }
-}
-
-pub fn event(event: &Event, as_json: bool) -> Result<()> {
-    if as_json {
-        return json(event);
-    }
-    let vlan = event.vlan.map(|vlan| format!(" vlan {vlan}")).unwrap_or_default();
-    let service = event
-        .vlan_protocol
-        .map(|protocol| format!(" ({protocol})"))
-        .unwrap_or_default();
-    let Event {
-        event,
-        mac,
-        ifname,
-        master,
-        ..
-    } = event;
-    Ok(writeln!(
-        io::stdout(),
-        "{master}: {mac}{vlan}{service} {event} on {ifname}"
-    )?)
 }
 
 /// What `run` has to tell: its changes go to standard output, the rest to standard error.
@@ -241,21 +218,11 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
     match notice {
         Notice::Ready => eprintln!("watching the ports of '--hook auto'; Ctrl-C ends"),
         Notice::Failed(failure) => error(&format!("{failure}; trying again"), as_json),
-        Notice::LeftAlone(entry) => error(&entry.error, as_json),
         Notice::Vanished(vanished) if as_json => json(vanished)?,
-        Notice::Vanished(Vanished { master, ports, .. }) if master.is_empty() => {
+        Notice::Vanished(Vanished { ports, .. }) => {
             let text = format!(
                 "the programs on {0} are gone though no command has detached them: their bpffs was unmounted, or their \
                  folder removed; their bridges go on without them, and 'tapbridge attach {0}' attaches them again",
-                ports.join(" ")
-            );
-            error(&text, as_json);
-        }
-        Notice::Vanished(Vanished { master, ports, .. }) => {
-            let text = format!(
-                "bridge {master}: is gone though no command has removed it: its bpffs was unmounted, or its folder \
-                 removed; {0} forward nothing any more: 'tapbridge attach {0}' makes them ports again, and knows how \
-                 they were",
                 ports.join(" ")
             );
             error(&text, as_json);
@@ -271,7 +238,7 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
                 bulk_frames,
                 ..
             } = change;
-            if change.reason == PassReason::VhostNet.name() {
+            if change.reason == Reason::VhostNet.name() {
                 writeln!(
                     io::stdout(),
                     "{master}: {ifname} has {} now: vhost-net sends its frames, in batches that XDP would reorder",
@@ -293,28 +260,17 @@ pub fn notice(notice: &Notice, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-pub fn flushed(count: usize, as_json: bool) -> Result<()> {
-    if as_json {
-        return json(&serde_json::json!({ "schema": 1, "flushed": count }));
-    }
-    Ok(writeln!(
-        io::stdout(),
-        "{} removed",
-        counted(count as u64, "address", "addresses")
-    )?)
-}
-
 pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
     if as_json {
         return json(overview);
     }
-    for bridge in &overview.unreadable {
-        writeln!(io::stdout(), "{}", bridge.error)?;
+    for entry in &overview.unreadable {
+        writeln!(io::stdout(), "{}", entry.error)?;
     }
-    if overview.bridges.is_empty() && overview.accelerated.is_empty() && overview.unreadable.is_empty() {
+    if overview.bridges.is_empty() && overview.unreadable.is_empty() {
         return Ok(writeln!(
             io::stdout(),
-            "no bridges; make one with 'tapbridge attach IFACE...'"
+            "no ports are attached in this network namespace; 'tapbridge attach --master BRIDGE' attaches a bridge's"
         )?);
     }
     for (index, bridge) in overview.bridges.iter().enumerate() {
@@ -323,16 +279,8 @@ pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
         }
         show_bridge(bridge)?;
     }
-    for (index, bridge) in overview.accelerated.iter().enumerate() {
-        if index != 0 || !overview.bridges.is_empty() {
-            writeln!(io::stdout())?;
-        }
-        show_accelerated(bridge)?;
-    }
-    let accelerated = overview.accelerated.iter().flat_map(|bridge| &bridge.ports);
-    let fast_auto = accelerated.filter(|port| port.hook == Some("auto")).count() > 0;
-    let auto = |bridge: &BridgeOverview| bridge.here && bridge.ports.iter().any(|port| port.hook == "auto");
-    if !overview.running && (fast_auto || overview.bridges.iter().any(auto)) {
+    let mut ports = overview.bridges.iter().flat_map(|bridge| &bridge.ports);
+    if !overview.running && ports.any(|port| port.hook == Some("auto")) {
         writeln!(
             io::stdout(),
             "\n'auto' ports keep the hooks that they have: 'tapbridge run' is not running"
@@ -341,13 +289,18 @@ pub fn overview(overview: &Overview, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-fn show_accelerated(bridge: &fastpath::overview::BridgeOverview) -> Result<()> {
+fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
     let attached = bridge.ports.iter().filter(|port| port.attached).count();
+    let own = if bridge.own {
+        ", made by 'attach': it goes with its last port"
+    } else {
+        ""
+    };
     match &bridge.bridge {
         Some(name) => writeln!(
             io::stdout(),
-            "{name}: a Linux bridge, {attached} of {} ports accelerated",
-            bridge.ports.len()
+            "{name}: {attached} of {} attached{own}",
+            counted(bridge.ports.len() as u64, "port", "ports")
         )?,
         None => writeln!(io::stdout(), "without a bridge:")?,
     }
@@ -387,56 +340,6 @@ fn show_accelerated(bridge: &fastpath::overview::BridgeOverview) -> Result<()> {
     Ok(())
 }
 
-fn show_bridge(bridge: &BridgeOverview) -> Result<()> {
-    let place = if bridge.here {
-        String::new()
-    } else if bridge.namespace_gone {
-        format!(
-            ", its network namespace (net:[{}]) is gone: the next 'tapbridge attach' or 'tapbridge detach --all' clears \
-             it away",
-            bridge.network_namespace
-        )
-    } else {
-        format!(
-            ", in another network namespace (net:[{}])",
-            bridge.network_namespace
-        )
-    };
-    writeln!(
-        io::stdout(),
-        "{}: {} of {} ports, ageing time {} s{place}",
-        bridge.bridge,
-        bridge.ports.len(),
-        bridge.max_ports,
-        bridge.ageing_time
-    )?;
-    let mut table = Table::new(4, &["  PORT", "KIND", "HOOKS", "STATE", "MTU"]);
-    for port in &bridge.ports {
-        table.row([
-            format!("  {}", port.ifname),
-            port.kind.unwrap_or("-").to_owned(),
-            hooks(
-                &port.hooks,
-                port.hook == "auto",
-                port.hook_changes,
-                port.hook_changed,
-            ),
-            port.state.to_owned(),
-            port.mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string()),
-        ]);
-    }
-    table.print()?;
-    for port in &bridge.ports {
-        for problem in &port.problems {
-            writeln!(io::stdout(), "  {}: {}", port.ifname, problem.text)?;
-        }
-        for obstacle in &port.obstacles {
-            writeln!(io::stdout(), "  {}: {}", port.ifname, obstacle.text)?;
-        }
-    }
-    Ok(())
-}
-
 /// Such as "tcx (auto, changes: 3, last 12 s ago)".
 fn hooks(names: &[&str], is_auto: bool, changes: u32, last: Option<u64>) -> String {
     let hooks = names.join(" + ");
@@ -451,159 +354,18 @@ pub fn fdb(entries: &[Entry], as_json: bool) -> Result<()> {
     if as_json {
         return json(&entries);
     }
-    let mut table = Table::new(4, &["MAC", "VLAN", "PORT", "BRIDGE", "LAST SEEN"]);
+    let mut table = Table::new(5, &["MAC", "VLAN", "PORT", "BRIDGE", "FAST", "LAST SEEN"]);
     for entry in entries {
-        let service = if entry.vlan_protocol.is_some() {
-            " (802.1ad)"
-        } else {
-            ""
-        };
         table.row([
             entry.mac.clone(),
-            entry
-                .vlan
-                .map_or_else(|| "-".to_owned(), |vlan| format!("{vlan}{service}")),
+            entry.vlan.map_or_else(|| "-".to_owned(), |vlan| vlan.to_string()),
             entry.ifname.clone(),
             entry.master.clone(),
+            if entry.fast { "yes" } else { "-" }.to_owned(),
             entry
                 .updated
                 .map_or_else(|| entry.state.to_owned(), |seconds| format!("{seconds} s ago")),
         ]);
     }
     table.print()
-}
-
-/// Prints statistics; with those of some time ago, rates too.
-pub fn statistics(now: &Statistics, before: Option<(&Statistics, Duration)>, as_json: bool) -> Result<()> {
-    if as_json {
-        return json(now);
-    }
-    if before.is_none() {
-        unreadable(&now.unreadable, false);
-    }
-    if now.bridges.is_empty() && now.accelerated.is_empty() {
-        return Ok(writeln!(
-            io::stdout(),
-            "no bridges in this network namespace; 'tapbridge show' lists all"
-        )?);
-    }
-    for (index, bridge) in now.bridges.iter().enumerate() {
-        if index != 0 {
-            writeln!(io::stdout())?;
-        }
-        let earlier = before.and_then(|(statistics, ago)| {
-            let bridge = statistics
-                .bridges
-                .iter()
-                .find(|earlier| earlier.bridge == bridge.bridge)?;
-            Some((bridge, ago))
-        });
-        bridge_statistics(bridge, earlier)?;
-    }
-    for (index, bridge) in now.accelerated.iter().enumerate() {
-        if index != 0 || !now.bridges.is_empty() {
-            writeln!(io::stdout())?;
-        }
-        let earlier = before.and_then(|(statistics, ago)| {
-            let mut earlier = statistics.accelerated.iter();
-            let bridge = earlier.find(|earlier| earlier.bridge == bridge.bridge)?;
-            Some((bridge, ago))
-        });
-        accelerated::statistics(bridge, earlier)?;
-    }
-    Ok(())
-}
-
-fn bridge_statistics(now: &BridgeStatistics, before: Option<(&BridgeStatistics, Duration)>) -> Result<()> {
-    writeln!(io::stdout(), "{}", now.bridge)?;
-    let heads = [
-        "  PORT",
-        "RX FRAMES",
-        "RX BYTES",
-        "TX FRAMES",
-        "TX BYTES",
-        "FLOODED",
-        "GSO",
-        "PASSED UP",
-        "CHECKSUMS",
-    ];
-    let mut ports = Table::new(1, &heads);
-    for port in &now.ports {
-        ports.row([
-            format!("  {}", port.ifname),
-            port.rx.frames.to_string(),
-            port.rx.bytes.to_string(),
-            port.tx.frames.to_string(),
-            port.tx.bytes.to_string(),
-            port.flooded.frames.to_string(),
-            port.gso_frames.to_string(),
-            port.passed_up.to_string(),
-            port.checksums_completed.to_string(),
-        ]);
-    }
-    ports.print()?;
-    let earlier = before.map(|(before, ago)| (&before.paths[..], ago));
-    paths(&now.paths, earlier)?;
-    drops(&now.ports)
-}
-
-/// Exact up to 2^53.
-#[expect(clippy::cast_precision_loss)]
-fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
-}
-
-fn paths(now: &[PathStatistics], before: Option<(&[PathStatistics], Duration)>) -> Result<()> {
-    if now.is_empty() {
-        return Ok(());
-    }
-    let mut heads = vec!["  FROM", "TO", "VIA", "FRAMES", "BYTES"];
-    if before.is_some() {
-        heads.extend(["FRAMES/S", "MBIT/S"]);
-    }
-    let mut table = Table::new(3, &heads);
-    for path in now {
-        let mut row = vec![
-            format!("  {}", path.from),
-            path.to.clone(),
-            path.via.to_owned(),
-            path.frames.to_string(),
-            path.bytes.to_string(),
-        ];
-        if let Some((before, ago)) = before {
-            let same = |other: &&PathStatistics| {
-                (&other.from, &other.to, other.via) == (&path.from, &path.to, path.via)
-            };
-            let earlier = before.iter().find(same);
-            let earlier = earlier.map_or(Count::default(), |path| Count {
-                frames: path.frames,
-                bytes: path.bytes,
-            });
-            // A port that was attached anew counts from zero.
-            let frames = per_second(path.frames.saturating_sub(earlier.frames), ago);
-            let bytes = per_second(path.bytes.saturating_sub(earlier.bytes), ago);
-            row.push(format!("{frames:.0}"));
-            row.push(format!("{:.2}", bytes * 8.0 / 1e6));
-        }
-        table.row(row);
-    }
-    table.print()
-}
-
-fn drops(ports: &[PortStatistics]) -> Result<()> {
-    let mut table = Table::new(2, &["  DROPPED AT", "REASON", "FRAMES"]);
-    for port in ports {
-        for (reason, count) in &port.dropped {
-            table.row([
-                format!("  {}", port.ifname),
-                (*reason).to_owned(),
-                count.to_string(),
-            ]);
-        }
-    }
-    if table.rows.len() == 1 {
-        Ok(())
-    } else {
-        table.print()
-    }
 }

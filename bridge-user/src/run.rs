@@ -3,8 +3,8 @@
 //! It holds no state of its own that would be missed: when it ends, in whatever way, every port keeps the hooks that it
 //! has, and forwarding goes on.
 
-mod accelerated;
 mod keeper;
+mod ports;
 
 use std::{
     io,
@@ -17,14 +17,13 @@ use std::{
 
 use bridge_common::{
     adaptive::{Growth, INTERVAL},
-    counters::PassReason,
+    forwarding::Reason,
 };
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
 use self::keeper::Keeper;
 use crate::{
-    bridge::{Bridge, Unreadable},
     error::{Context as _, Error, Result},
     fastpath::FastPath,
     netlink::Netlink,
@@ -38,23 +37,18 @@ pub enum Notice {
     Ready,
     /// It has changed a port's hooks.
     Changed(Change),
-    /// It could not do so, or not read a bridge; it goes on.
+    /// It could not do so, or not read what is pinned; it goes on.
     Failed(Error),
-    /// It does not look after something that is no bridge that it can use.
-    LeftAlone(Unreadable),
-    /// A bridge is gone, though no command has removed it; it goes on with the others.
+    /// What was pinned is gone, though no command has removed it; it goes on with what comes.
     Vanished(Vanished),
 }
 
-/// A bridge whose pins have been removed, with which its programs have left its ports.
+/// Pins have been removed, with which the programs have left the ports; their bridges go on without them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Vanished {
     /// "vanished".
     pub event: &'static str,
-    /// The bridge.
-    pub master: String,
-    /// Empty where the ports were those of Linux bridges, which go on without us.
-    /// Its ports, by the names they had when they were attached.
+    /// The ports, by the names they had when they were attached.
     pub ports: Vec<String>,
 }
 
@@ -71,7 +65,7 @@ pub struct Change {
     pub hooks: Vec<&'static str>,
     /// How many times they have changed since the port was attached.
     pub hook_changes: u32,
-    /// Why: "cost", or [`VhostNet`](bridge_common::counters::PassReason::VhostNet)'s name.
+    /// Why: "cost", or [`Reason::VhostNet`]'s name.
     pub reason: &'static str,
     /// The time that the counts below are of, in milliseconds.
     pub interval_ms: u64,
@@ -79,7 +73,7 @@ pub struct Change {
     pub frames: u64,
     /// Those that XDP left to tcx.
     pub passed_up: u64,
-    /// Those that native XDP can't take, and their octets.
+    /// Those that native XDP can't take, and their bytes.
     pub bulk_frames: u64,
     /// See `bulk_frames`.
     pub bulk_bytes: u64,
@@ -114,7 +108,7 @@ impl Change {
             hooks,
             hook_changes,
             reason: if vhost_net > 0 {
-                PassReason::VhostNet.name()
+                Reason::VhostNet.name()
             } else {
                 "cost"
             },
@@ -129,7 +123,7 @@ impl Change {
     }
 }
 
-/// Looks after all bridges of the calling thread's network namespace, those that come later included, until `end` is
+/// Looks after all ports of the calling thread's network namespace, those that come later included, until `end` is
 /// done or `report` fails.
 pub async fn run<E: From<Error>>(
     state: &State,
@@ -138,14 +132,11 @@ pub async fn run<E: From<Error>>(
 ) -> Result<(), E> {
     let _only = only_one(state)?;
     let netlink = Netlink::connect()?;
-    // What a killed one has left. Without any bridge there is nothing.
-    if let Some(locked) = state.lock_existing()? {
-        for bridge in &mut Bridge::open_all(&locked)?.bridges {
-            bridge.tidy(&netlink).await?;
-        }
-        if let Some(mut fast) = FastPath::open(&locked)? {
-            fast.tidy(&netlink.links().await?)?;
-        }
+    // What a killed one has left. Without any port there is nothing; what can't be opened it will tell of.
+    if let Some(locked) = state.lock_existing()?
+        && let Ok(Some(mut fast)) = FastPath::open(&locked)
+    {
+        fast.tidy(&netlink.links().await?)?;
     }
     let mut end = std::pin::pin!(end);
     let mut ticks = tokio::time::interval(INTERVAL);

@@ -1,28 +1,32 @@
-//! `show`: bridges and their ports as they are now.
+//! `show`: bridges and their ports as they are now, and what keeps frames from going past them.
 
-use std::time::Duration;
+mod obstacles;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use bridge_common::{
-    counters::{PassReason, PortCounters},
-    port::{HookMode, Port, flag},
+    Hook,
+    fastpath::{Answer, Port},
+    mac::Mac,
+    port::flag,
 };
 use serde::Serialize;
 
+use self::obstacles::{obstacle, xdp_obstacles};
 use crate::{
-    bridge::{Reading, Unreadable},
-    detach::name_of,
+    SCHEMA,
+    attach::bridge_of,
     error::{Context as _, Error, Result},
-    fastpath::{FastPath, overview},
-    netlink::{Kind, Link, Netlink},
-    port::{hooks, since_boot},
-    problem::{Devices, Problem},
+    fastpath::FastPath,
+    link::LinkState,
+    netlink::{BridgeEntry, Kind, Link, Netlink},
+    own_bridge,
+    port::{hooks, recorded_name, since_boot},
+    problem::Problem,
     run::is_running,
-    state::State,
+    state::{State, Unreadable},
     sysfs::Sysfs,
 };
-
-/// Version of the JSON.
-pub const SCHEMA: u32 = 1;
 
 /// All bridges.
 #[derive(Clone, Debug, Serialize)]
@@ -31,68 +35,16 @@ pub struct Overview {
     pub schema: u32,
     /// Whether [`run`](crate::run) looks after the hooks of ports in this network namespace.
     pub running: bool,
-    /// Sorted by name.
-    pub bridges: Vec<BridgeOverview>,
     /// Linux bridges of this network namespace with ports that are attached, sorted by name.
-    pub accelerated: Vec<overview::BridgeOverview>,
-    /// Bridges that can't be read, sorted by name.
+    pub bridges: Vec<BridgeOverview>,
+    /// What is in the state folder and can't be used, sorted by name.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// A bridge.
-#[derive(Clone, Debug, Serialize)]
-pub struct BridgeOverview {
-    /// Its name.
-    pub bridge: String,
-    /// Whether it is in this network namespace. Of one that isn't, ports are known by the names they had when they
-    /// were attached.
-    pub here: bool,
-    /// Inode of its network namespace.
-    pub network_namespace: u64,
-    /// Whether that namespace is gone: the next attach, or detach of everything, clears the bridge away.
-    pub namespace_gone: bool,
-    /// Seconds that a learned address lives without a frame from it.
-    pub ageing_time: u64,
-    /// Slots.
-    pub max_ports: u32,
-    /// In order of slots.
-    pub ports: Vec<PortOverview>,
-}
-
-/// A port.
-#[derive(Clone, Debug, Serialize)]
-pub struct PortOverview {
-    /// Its device.
-    pub ifname: String,
-    /// The device's index.
-    pub ifindex: u32,
-    /// Index into the bridge's maps.
-    pub slot: u32,
-    /// "tap" or "other"; none if the device is out of sight.
-    pub kind: Option<&'static str>,
-    /// Who chooses the port's hooks: "auto", "xdp" or "tcx".
-    pub hook: &'static str,
-    /// Hooks that frames from the port meet, first to last.
-    pub hooks: Vec<&'static str>,
-    /// How often `run` has changed them since the port was attached.
-    pub hook_changes: u32,
-    /// How many seconds ago it did so last; none if never.
-    pub hook_changed: Option<u64>,
-    /// "up", "down", "no carrier", "gone", "unknown" in another network namespace, or "unfinished": a command is at work
-    /// on the port, or was killed; the next one clears it away.
-    pub state: &'static str,
-    /// Octets of payload; none if the device is out of sight.
-    pub mtu: Option<u32>,
-    /// What keeps XDP from redirecting frames of this port or to it.
-    pub obstacles: Vec<Obstacle>,
-    /// What has happened to it that no command of ours has done.
-    pub problems: Vec<Problem>,
-}
-
-/// Why frames go by tcx that XDP could carry.
+/// Why frames go another way than they could.
 #[derive(Clone, Debug, Serialize)]
 pub struct Obstacle {
-    /// The name of a [`PassReason`].
+    /// The name of a [`Reason`](bridge_common::forwarding::Reason).
     pub reason: &'static str,
     /// In words, with the way out.
     pub text: String,
@@ -100,175 +52,300 @@ pub struct Obstacle {
 
 /// Looks at all bridges, or one.
 pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
-    let mut bridges = Vec::new();
-    let mut unreadable = Vec::new();
-    let mut accelerated = Vec::new();
+    let mut overview = Overview {
+        schema: SCHEMA,
+        running: is_running(state),
+        bridges: Vec::new(),
+        unreadable: Vec::new(),
+    };
     if let Some(folder) = state.read()? {
-        let netlink = Netlink::connect()?;
-        let devices = Devices::list(&netlink).await?;
-        let sysfs = Sysfs::open().at("sysfs", "mount")?;
-        let fast = FastPath::open(&folder).or_else(|error| {
-            let entry = error.unreadable_fast_path().ok_or(error)?;
-            unreadable.push(entry);
-            Ok::<_, Error>(None)
-        })?;
+        let (fast, unreadable) = FastPath::open_or_list(&folder)?;
+        overview.unreadable = unreadable;
         if let Some(fast) = fast {
+            let netlink = Netlink::connect()?;
+            let links = netlink.links().await?;
             let entries = netlink.bridge_entries().await?;
-            accelerated = fast.overview(&devices.links, &entries, &sysfs)?;
-            accelerated.retain(|bridge| only.is_none_or(|only| bridge.bridge.as_deref() == Some(only)));
-            if only.is_some() && !accelerated.is_empty() {
-                return Ok(Overview {
-                    schema: SCHEMA,
-                    running: is_running(state),
-                    bridges,
-                    accelerated,
-                    unreadable,
+            let sysfs = Sysfs::open().at("sysfs", "mount")?;
+            overview.bridges = fast.overview(&links, &entries, &sysfs)?;
+        }
+    }
+    if let Some(name) = only {
+        overview
+            .bridges
+            .retain(|bridge| bridge.bridge.as_deref() == Some(name));
+        if overview.bridges.is_empty() {
+            return Err(Error::NoBridge {
+                name: name.to_owned(),
+            });
+        }
+    }
+    Ok(overview)
+}
+
+/// A Linux bridge with ports that are attached.
+#[derive(Clone, Debug, Serialize)]
+pub struct BridgeOverview {
+    /// Its name; none of ports whose device is gone, or is no port of a Linux bridge any more.
+    pub bridge: Option<String>,
+    /// Whether `attach` has made it: it goes with its last port.
+    pub own: bool,
+    /// What keeps frames of all its ports from going past it, and what it says to one of them.
+    pub obstacles: Vec<Obstacle>,
+    /// Sorted by name.
+    pub ports: Vec<PortOverview>,
+}
+
+/// A port of a bridge.
+#[derive(Clone, Debug, Serialize)]
+pub struct PortOverview {
+    /// Its device.
+    pub ifname: String,
+    /// The device's index.
+    pub ifindex: u32,
+    /// Whether it is attached.
+    pub attached: bool,
+    /// "tap" or "other"; none if the device is out of sight.
+    pub kind: Option<&'static str>,
+    /// Who chooses its hooks: "auto", "xdp" or "tcx"; none of a port that is not attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<&'static str>,
+    /// Hooks that frames from the port meet, first to last.
+    pub hooks: Vec<&'static str>,
+    /// How often `run` has changed them since the port was attached.
+    pub hook_changes: u32,
+    /// How many seconds ago it did so last; none if never.
+    pub hook_changed: Option<u64>,
+    /// Whether no rule of netfilter is meant for frames between it and others of which the same has been said.
+    pub bypass_netfilter: bool,
+    /// "up", "down", "no carrier", "gone", or "unfinished": a command is at work on the port, or was killed; the next
+    /// one undoes it.
+    pub state: &'static str,
+    /// Bytes of payload; none if the device is out of sight.
+    pub mtu: Option<u32>,
+    /// What keeps frames from it or to it from going past the bridge, or by XDP.
+    pub obstacles: Vec<Obstacle>,
+    /// What has happened to it that no command of ours has done.
+    pub problems: Vec<Problem>,
+}
+
+impl FastPath {
+    /// All bridges of the network namespace that have an attached port, and attached ports that have no bridge.
+    pub(crate) fn overview(
+        &self,
+        links: &[Link],
+        entries: &[BridgeEntry],
+        sysfs: &Sysfs,
+    ) -> Result<Vec<BridgeOverview>> {
+        let attached: BTreeMap<u32, Port> = self.ports()?.into_iter().collect();
+        let mut bridges = BTreeMap::<&str, &Link>::new();
+        let mut ports = Vec::new();
+        for (&ifindex, port) in &attached {
+            let link = links.iter().find(|link| link.ifindex == ifindex);
+            match link.and_then(|link| bridge_of(links, link)) {
+                Some(bridge) => drop(bridges.insert(&bridge.name, bridge)),
+                None => ports.push(self.port_overview(ifindex, links, Some(port), sysfs)?),
+            }
+        }
+        let mut overviews = Vec::new();
+        for bridge in bridges.into_values() {
+            overviews.push(self.bridge_overview(bridge, links, &attached, entries, sysfs)?);
+        }
+        if !ports.is_empty() {
+            overviews.push(BridgeOverview {
+                bridge: None,
+                own: false,
+                obstacles: Vec::new(),
+                ports,
+            });
+        }
+        Ok(overviews)
+    }
+
+    fn bridge_overview(
+        &self,
+        bridge: &Link,
+        links: &[Link],
+        attached: &BTreeMap<u32, Port>,
+        entries: &[BridgeEntry],
+        sysfs: &Sysfs,
+    ) -> Result<BridgeOverview> {
+        let mut ports = Vec::new();
+        let members = links.iter().filter(|link| link.master == Some(bridge.ifindex));
+        for link in members {
+            ports.push(self.port_overview(link.ifindex, links, attached.get(&link.ifindex), sysfs)?);
+        }
+        ports.sort_by(|one, other| one.ifname.cmp(&other.ifname));
+        let mut obstacles = Vec::new();
+        let entries: Vec<&BridgeEntry> = entries
+            .iter()
+            .filter(|entry| entry.master == bridge.ifindex && entry.state != "permanent")
+            .collect();
+        for (from, to, answer) in self.ask_about(&ports, &entries)? {
+            let tcx = answer.obstacle(Hook::Tcx);
+            // What the bridge itself would drop, or could not do either, is no obstacle.
+            let Some(reason) = tcx.or(answer.obstacle(Hook::Xdp)) else {
+                continue;
+            };
+            let told = obstacle(reason, bridge, &from, &to, sysfs);
+            let Some((of_port, text)) = told else { continue };
+            let place = match of_port {
+                Some(name) => ports
+                    .iter_mut()
+                    .find(|port| port.ifname == name)
+                    .map(|port| &mut port.obstacles),
+                None => Some(&mut obstacles),
+            };
+            if let Some(place) = place
+                && !place.iter().any(|known: &Obstacle| known.reason == reason.name())
+            {
+                place.push(Obstacle {
+                    reason: reason.name(),
+                    text,
                 });
             }
         }
-        let names = only.map_or_else(|| folder.bridges(), |name| Ok(vec![name.to_owned()]))?;
-        for name in names {
-            let bridge = Reading::open_anywhere(&folder, &name);
-            match bridge.and_then(|bridge| overview(&bridge, &devices, &sysfs)) {
-                Ok(bridge) => bridges.push(bridge),
-                Err(error) if only.is_some() => return Err(error),
-                // Gone since the folder was listed.
-                Err(_) if !folder.bridge_folder(&name).exists() => {}
-                Err(error) => unreadable.push(Unreadable {
-                    bridge: name,
-                    error: error.to_string(),
-                }),
+        Ok(BridgeOverview {
+            bridge: Some(bridge.name.clone()),
+            own: own_bridge::is_ours(bridge),
+            obstacles,
+            ports,
+        })
+    }
+
+    /// Asks about frames from each attached port to another, and from another to each port: enough to meet every port.
+    fn ask_about(
+        &self,
+        ports: &[PortOverview],
+        entries: &[&BridgeEntry],
+    ) -> Result<Vec<(String, String, Answer)>> {
+        let station = |ifindex: u32| -> Option<Mac> {
+            let entry = entries.iter().find(|entry| entry.ifindex == ifindex);
+            entry.map(|entry| entry.mac)
+        };
+        let known: Vec<(&PortOverview, Mac)> = ports
+            .iter()
+            .filter_map(|port| Some((port, station(port.ifindex)?)))
+            .collect();
+        let oracle = self.oracle()?;
+        let mut answers = Vec::new();
+        for (index, &(to, destination)) in known.iter().enumerate() {
+            // The next attached one, so that every port is a source once too.
+            let mut others = (1..known.len()).map(|step| known[(index + step) % known.len()]);
+            if let Some((from, source)) = others.find(|(port, _)| port.attached) {
+                let answer = oracle.ask(from.ifindex, source, destination)?;
+                answers.push((from.ifname.clone(), to.ifname.clone(), answer));
             }
         }
-    } else if let Some(name) = only {
-        return Err(Error::NoBridge {
-            name: name.to_owned(),
-        });
+        Ok(answers)
     }
-    Ok(Overview {
-        schema: SCHEMA,
-        running: is_running(state),
-        bridges,
-        accelerated,
-        unreadable,
-    })
-}
 
-fn overview(bridge: &Reading, devices: &Devices, sysfs: &Sysfs) -> Result<BridgeOverview> {
-    let here = bridge.is_here()?;
-    let links = &devices.links[..];
-    let mut ports = Vec::new();
-    for (slot, port) in bridge.occupied()? {
-        let gone = !bridge.has_device(slot)?;
-        let link = links
-            .iter()
-            .find(|link| here && !gone && link.ifindex == port.ifindex);
-        let (hooks, problems) = if here {
-            bridge.condition(devices, slot, &port)?
-        } else {
-            (hooks(port.flags), Vec::new())
-        };
-        ports.push(PortOverview {
-            ifname: name_of(&port, if here { links } else { &[] }, gone),
-            ifindex: port.ifindex,
-            slot,
+    fn port_overview(
+        &self,
+        ifindex: u32,
+        links: &[Link],
+        port: Option<&Port>,
+        sysfs: &Sysfs,
+    ) -> Result<PortOverview> {
+        let link = links.iter().find(|link| link.ifindex == ifindex);
+        let mut problems = Vec::new();
+        let mut obstacles = Vec::new();
+        let mut meets = Vec::new();
+        let name = link.map_or_else(
+            || port.map(|port| recorded_name(&port.name)).unwrap_or_default(),
+            |link| link.name.clone(),
+        );
+        if let Some(port) = port {
+            meets = hooks(port.flags);
+            problems = self.problems(ifindex, links, port, &name, &mut meets)?;
+            if let Some(link) = link
+                && link.kind == Kind::Tap
+            {
+                obstacles = xdp_obstacles(link, port, &self.counters(ifindex)?, sysfs);
+            }
+        }
+        Ok(PortOverview {
+            ifname: name,
+            ifindex,
+            attached: port.is_some(),
             kind: link.map(|link| if link.kind == Kind::Tap { "tap" } else { "other" }),
-            hook: port.hook_mode().name(),
-            hook_changes: port.hook_changes,
-            hook_changed: seconds_since(port.hook_changed_at)?,
-            hooks,
+            hook: port.map(|port| port.hook_mode().name()),
+            hooks: meets,
+            hook_changes: port.map_or(0, |port| port.hook_changes),
+            hook_changed: seconds_since(port.map_or(0, |port| port.hook_changed_at))?,
+            bypass_netfilter: port.is_some_and(|port| port.has(flag::BYPASS_NETFILTER)),
             state: match link {
-                _ if port.has(flag::UNFINISHED) => "unfinished",
-                None if gone => "gone",
-                None => "unknown",
+                _ if port.is_some_and(|port| port.has(flag::UNFINISHED)) => "unfinished",
+                None => "gone",
                 Some(link) if !link.up => "down",
                 Some(link) if !link.carrier => "no carrier",
                 Some(_) => "up",
             },
             mtu: link.map(|link| link.mtu),
-            obstacles: match link {
-                Some(link) if link.kind == Kind::Tap => {
-                    obstacles(link, &port, &bridge.counters(slot)?, sysfs)
-                }
-                _ => Vec::new(),
-            },
+            obstacles,
             problems,
-        });
+        })
     }
-    Ok(BridgeOverview {
-        bridge: bridge.name.clone(),
-        here,
-        network_namespace: bridge.meta.network_namespace,
-        namespace_gone: bridge.is_abandoned()?,
-        ageing_time: Duration::from_nanos(bridge.config()?.ageing).as_secs(),
-        max_ports: bridge.meta.max_ports,
-        ports,
-    })
-}
 
-/// What the programs find out frame by frame, as it is now.
-fn obstacles(link: &Link, port: &Port, counters: &PortCounters, sysfs: &Sysfs) -> Vec<Obstacle> {
-    let name = &link.name;
-    let mut found = Vec::new();
-    let mut tell = |reason: PassReason, text: String| {
-        found.push(Obstacle {
-            reason: reason.name(),
-            text,
-        });
-    };
-    let queues = sysfs.transmit_queues(name);
-    if queues > 1 {
-        tell(
-            PassReason::TargetQueues,
-            format!(
-                "has {queues} queues, among which a native redirect chooses otherwise than the kernel: frames to it go \
-                 by tcx; with one queue (queues=1) XDP could carry them"
-            ),
-        );
+    fn problems(
+        &self,
+        ifindex: u32,
+        links: &[Link],
+        port: &Port,
+        name: &str,
+        meets: &mut Vec<&'static str>,
+    ) -> Result<Vec<Problem>> {
+        let link = links.iter().find(|link| link.ifindex == ifindex);
+        let mut problems = Vec::new();
+        if port.has(flag::UNFINISHED) {
+            return Ok(problems);
+        }
+        let Some(link) = link else {
+            problems.extend(self.whereabouts(ifindex, links, name)?);
+            return Ok(problems);
+        };
+        for hook in self.broken_hooks(ifindex, port)? {
+            meets.retain(|&met| met != hook.name());
+            problems.push(Problem {
+                problem: "detached",
+                text: format!(
+                    "has no {} program any more: somebody detached it, or removed its pin; 'tapbridge attach {name}' \
+                     attaches it again",
+                    hook.name()
+                ),
+            });
+        }
+        if link.master.is_none() {
+            problems.push(Problem {
+                problem: "no_bridge",
+                text: format!(
+                    "is no port of a bridge now, so that nothing is done to its frames; 'tapbridge detach {name}' takes \
+                     the programs off it, and 'tapbridge attach {name}' makes it a port of one again"
+                ),
+            });
+        }
+        Ok(problems)
     }
-    if port.hook_mode() == HookMode::Tcx {
-        return found;
-    }
-    found.extend(from_port(
-        name,
-        counters.passed_up[PassReason::VhostNet as usize],
-        sysfs,
-    ));
-    found
-}
 
-/// What keeps XDP from redirecting frames of a tap, of which it has left so many to tcx since vhost-net sent them.
-pub(crate) fn from_port(name: &str, batched: u64, sysfs: &Sysfs) -> Vec<Obstacle> {
-    let mut found = Vec::new();
-    let mut tell = |reason: PassReason, text: String| {
-        found.push(Obstacle {
-            reason: reason.name(),
-            text,
-        });
-    };
-    if let Some(queue) = sysfs.steered_queue(name) {
-        tell(
-            PassReason::Steering,
-            format!(
-                "receive packet steering is on, and moves to other CPUs what XDP passes: frames from it go by tcx; \
-                 'echo 0' into rps_cpus and rps_flow_cnt of /sys/class/net/{name}/queues/{queue} lets XDP carry them"
+    /// What has become of an attached port whose device is not here.
+    fn whereabouts(&self, ifindex: u32, links: &[Link], name: &str) -> Result<Option<Problem>> {
+        let moved = matches!(self.link_state(ifindex, Hook::Tcx)?, LinkState::Attached(_));
+        let replaced = links.iter().any(|link| link.is_called(name));
+        let text = match (replaced, moved) {
+            (true, _) => format!(
+                "is gone, and another device has its name; 'tapbridge attach {name}' attaches that one"
             ),
-        );
-    }
-    if batched > 0 {
-        tell(
-            PassReason::VhostNet,
-            format!(
-                "is served by vhost-net, which sends in batches that XDP would reorder: its frames go by tcx \
-                 ({batched} so far that XDP could have carried)"
+            (false, true) => format!(
+                "is in another network namespace now, with the programs on it; 'tapbridge detach {name}' takes them off it"
             ),
-        );
+            (false, false) => return Ok(None),
+        };
+        let problem = if replaced { "replaced" } else { "moved" };
+        Ok(Some(Problem { problem, text }))
     }
-    found
 }
 
 /// Seconds from a time since boot, in ns, until now; none of 0.
-pub(crate) fn seconds_since(time: u64) -> Result<Option<u64>> {
+fn seconds_since(time: u64) -> Result<Option<u64>> {
     if time == 0 {
         return Ok(None);
     }

@@ -1,11 +1,10 @@
 //! Where the pinned state lies, and the lock that serialises commands.
 //!
-//! A state folder in bpffs holds one folder per bridge. Whoever changes something holds the state folder's lock. Whoever
-//! reads does not: nobody waits for a reader, and a reader not for a command that takes seconds. It meets bridges that are
-//! half made, and ports that are, which say so.
+//! A state folder in bpffs holds one folder for each network namespace with attached ports. Whoever changes something holds
+//! the state folder's lock. Whoever reads does not: nobody waits for a reader, and a reader not for a command that takes
+//! seconds.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io,
     ops::Deref,
@@ -19,9 +18,11 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
+use serde::Serialize;
+
 use crate::{
     error::{Context as _, Error, Result},
-    namespace,
+    link, namespace,
 };
 
 /// Where bpffs is mounted on every Linux distribution.
@@ -29,7 +30,7 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 /// The state folder unless the user names another.
 pub const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";
 
-/// What the name of a fast path's folder begins with; no bridge of ours is called so.
+/// What the name of a network namespace's folder begins with.
 pub(crate) const FASTPATH_PREFIX: char = '@';
 
 /// How long a command waits for another to end. Attaching a port takes some 10 ms.
@@ -113,23 +114,6 @@ impl State {
             Err(Error::Locked { .. }) => Ok(None),
             result => result,
         }
-    }
-
-    /// The bridges there are, with what tells each from a later one of its name. Needs no lock: a bridge may be half
-    /// made.
-    pub(crate) fn bridge_inodes(&self) -> Result<BTreeMap<String, u64>> {
-        let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            entries => entries.at(self.root.display(), "list the bridges")?,
-        };
-        let inodes = entries.flatten().filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            if name.starts_with(FASTPATH_PREFIX) {
-                return None;
-            }
-            Some((name, entry.metadata().ok()?.ino()))
-        });
-        Ok(inodes.collect())
     }
 
     /// The folder.
@@ -218,15 +202,9 @@ fn is_bpffs(path: &Path) -> bool {
 }
 
 impl Folder {
-    /// The folder of a bridge.
-    pub fn bridge_folder(&self, bridge: &str) -> PathBuf {
-        self.root.join(bridge)
-    }
-
-    /// Whether a command is changing something at this moment.
-    pub fn is_being_changed(&self) -> bool {
-        let lock = File::open(&self.root);
-        lock.is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    /// Where something of this name is pinned.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
     }
 
     /// Where the fast paths of network namespaces are.
@@ -239,16 +217,110 @@ impl Folder {
         Ok(paths.collect())
     }
 
-    /// Names of all that is there, sorted: bridges, unless somebody else has put something there.
-    pub fn bridges(&self) -> Result<Vec<String>> {
-        let entries = fs::read_dir(&self.root).at(self.root.display(), "list the bridges")?;
-        let mut names: Vec<String> = entries
+    /// What is there beside the folders of network namespaces, sorted by name.
+    pub fn leftovers(&self) -> Result<Vec<Leftover>> {
+        let entries = fs::read_dir(&self.root).at(self.root.display(), "list")?;
+        let mut paths: Vec<PathBuf> = entries
             .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| !name.starts_with(FASTPATH_PREFIX))
+            .map(|entry| entry.path())
+            .filter(|path| !file_name(path).starts_with(FASTPATH_PREFIX))
             .collect();
-        names.sort();
-        Ok(names)
+        paths.sort();
+        Ok(paths.into_iter().map(|path| Leftover { path }).collect())
+    }
+}
+
+/// The name that a file has in its folder.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Something in the state folder that can't be used: of another version, damaged, or nothing of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Its name in the state folder.
+    pub name: String,
+    /// Why, and what to do.
+    pub error: String,
+}
+
+/// Something that has been removed since nobody could use it any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cleared {
+    /// Its name in the state folder.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What older versions pinned for a bridge of their own: names of maps and programs.
+const OLD_PINS: [&str; 13] = [
+    "BRIDGE",
+    "CONFIG",
+    "INGRESS",
+    "PORTS",
+    "DEVICES_XDP",
+    "DEVICES_TCX",
+    "LEARNED",
+    "STATIC",
+    "PORT_COUNTERS",
+    "PATHS",
+    "DETACHED",
+    "tapbridge_xdp",
+    "tapbridge_tcx",
+];
+
+/// Something in the state folder that this version has not put there.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    path: PathBuf,
+}
+
+impl Leftover {
+    /// Whether it is a bridge of an older version, whole or half removed.
+    pub fn is_old(&self) -> bool {
+        let is_theirs = |name: &str| OLD_PINS.contains(&name) || name.starts_with(link::PREFIX);
+        let entries = fs::read_dir(&self.path);
+        entries.is_ok_and(|entries| {
+            entries
+                .flatten()
+                .all(|entry| is_theirs(&file_name(&entry.path())))
+        })
+    }
+
+    /// Why it can't be used.
+    pub fn unreadable(&self) -> Unreadable {
+        let path = self.path.clone();
+        let error = if self.is_old() {
+            Error::OldBridge { path }
+        } else {
+            Error::Foreign { path }
+        };
+        Unreadable {
+            name: file_name(&self.path),
+            error: error.to_string(),
+        }
+    }
+
+    /// Detaches and removes what an older version has pinned.
+    pub fn clear(&self) -> Result<Cleared> {
+        let entries = fs::read_dir(&self.path).at(self.path.display(), "list")?;
+        for entry in entries.flatten() {
+            // Removing the pin would detach too, but some time after this call.
+            if link::device_of(&entry.path()).is_some() {
+                link::detach(&entry.path()).at(entry.path().display(), "detach the program")?;
+            }
+        }
+        fs::remove_dir_all(&self.path).at(self.path.display(), "remove")?;
+        Ok(Cleared {
+            name: file_name(&self.path),
+            reason: "it was a bridge of an older version; its devices may still have no IPv6 (disable_ipv6), no queue \
+                     (noqueue), or be promiscuous"
+                .into(),
+        })
     }
 }
 
@@ -259,35 +331,9 @@ impl Drop for Locked {
     }
 }
 
-/// Checks that a bridge can have this name: bpffs refuses dots, and it stays as short as a device's.
-pub fn check_bridge_name(name: &str) -> Result<()> {
-    let fits = (1..=15).contains(&name.len());
-    if fits
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    {
-        Ok(())
-    } else {
-        Err(Error::BadBridgeName {
-            name: name.to_owned(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_that_bpffs_refuses_are_refused_first() {
-        for good in ["br0", "a", "tap-bridge_0", "fifteen-letters"] {
-            assert!(check_bridge_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".", "..", "br.0", "a/b", "sixteen-letters-", "brücke", "a b"] {
-            assert!(check_bridge_name(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_folder_outside_bpffs_is_no_state_folder() {

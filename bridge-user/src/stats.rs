@@ -1,65 +1,88 @@
-//! `stats`: what the programs counted, and what the kernel dropped after they had done their part.
+//! `stats`: which way frames went, and why they were left to the bridge.
 
-use std::{
-    collections::BTreeMap,
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use bridge_common::{
     Hook,
-    counters::{DetachedPaths, DropReason, PassReason, PathCounters, PortCounters, Traffic},
-    port::Port,
+    counters::Traffic,
+    fastpath::{Path, Port, PortCounters},
+    forwarding::Reason,
 };
 use serde::Serialize;
 
 use crate::{
-    bridge::{Bridge, Unreadable},
-    detach::name_of,
-    error::{Context as _, Result},
-    fastpath::statistics,
-    netlink::Link,
-    sys::sums,
+    SCHEMA,
+    attach::bridge_of,
+    error::{Error, Result},
+    fastpath::FastPath,
+    netlink::{Link, Netlink},
+    port::recorded_name,
+    state::{Folder, State, Unreadable},
 };
-
-/// Version of the JSON.
-pub const SCHEMA: u32 = 1;
-
-/// The drop reason that no program counts: the device took the frame from the switch and dropped it, for a tap
-/// because its ring was full.
-pub const EGRESS_RING_FULL: &str = "egress_ring_full";
 
 /// Statistics of some bridges.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Statistics {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Sorted by name.
+    /// Bridges with ports that are attached, sorted by name; ports without a bridge come last.
     pub bridges: Vec<BridgeStatistics>,
-    /// Linux bridges with ports that are attached, sorted by name.
-    pub accelerated: Vec<statistics::BridgeStatistics>,
-    /// What can't be read, sorted by name.
+    /// What is in the state folder and can't be used, sorted by name.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Statistics of a bridge, since each of its ports was attached.
+/// Reads the counters of the ports of all bridges of the calling thread's network namespace, or of one.
+pub async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
+    let mut statistics = Statistics {
+        schema: SCHEMA,
+        bridges: Vec::new(),
+        unreadable: Vec::new(),
+    };
+    if let Some(folder) = state.read()? {
+        let links = Netlink::connect()?.links().await?;
+        (statistics.bridges, statistics.unreadable) = read(&folder, &links)?;
+    }
+    if let Some(name) = only {
+        statistics
+            .bridges
+            .retain(|bridge| bridge.bridge.as_deref() == Some(name));
+        if statistics.bridges.is_empty() {
+            return Err(Error::NoBridge {
+                name: name.to_owned(),
+            });
+        }
+    }
+    Ok(statistics)
+}
+
+/// None where a command has just removed the last port.
+fn read(folder: &Folder, links: &[Link]) -> Result<(Vec<BridgeStatistics>, Vec<Unreadable>)> {
+    let (fast, unreadable) = FastPath::open_or_list(folder)?;
+    let read = fast.map_or_else(|| Ok(Vec::new()), |fast| fast.statistics(links));
+    match read {
+        Err(_) if matches!(FastPath::open(folder), Ok(None)) => Ok((Vec::new(), unreadable)),
+        read => Ok((read?, unreadable)),
+    }
+}
+
+/// Statistics of a bridge's attached ports, since each was attached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BridgeStatistics {
-    /// The bridge.
-    pub bridge: String,
-    /// In order of slots.
+    /// Its name; none of ports whose device is gone, or is no port of a Linux bridge any more.
+    pub bridge: Option<String>,
+    /// The attached ports, sorted by name.
     pub ports: Vec<PortStatistics>,
-    /// Paths that frames have taken, in order of slots.
+    /// Paths that frames have taken past the bridge, sorted by the names of their ports.
     pub paths: Vec<PathStatistics>,
 }
 
-/// Frames and octets; a GSO frame counts as one, octets go from the destination address to the end of the payload,
+/// Frames and bytes; a GSO frame counts as one, bytes go from the destination address to the end of the payload,
 /// VLAN tags included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Count {
     /// Frames.
     pub frames: u64,
-    /// Octets.
+    /// Bytes.
     pub bytes: u64,
 }
 
@@ -81,50 +104,36 @@ impl std::ops::AddAssign for Count {
 
 /// Statistics of a port.
 ///
-/// `rx.frames` = `forwarded.frames` + `flooded.frames` + Σ `dropped` without `egress_ring_full`. That one counts
-/// frames of `tx` that were lost on their way out.
+/// `rx` = `forwarded` + `left`, and `forwarded` is the sum of all paths from the port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PortStatistics {
     /// The device.
     pub ifname: String,
-    /// Frames that the switch received from the device.
+    /// Frames that the programs received from the device.
     pub rx: Count,
-    /// Frames that the switch sent to the device: forwarded to it and copies of flooded ones.
-    pub tx: Count,
-    /// Received frames that went to one port.
+    /// Those that went past the bridge.
     pub forwarded: Count,
-    /// What of `forwarded` and `tx` was with ports that have been detached since: no path tells of it any more.
-    pub detached: DetachedStatistics,
-    /// Received frames that went to every other port.
-    pub flooded: Count,
-    /// Times that XDP left a frame to tcx.
+    /// Those that were left to the bridge.
+    pub left: Count,
+    /// The same by reason ([`Reason::name`]); reasons without any are left out.
+    pub left_by_reason: BTreeMap<&'static str, u64>,
+    /// Times that XDP left a frame to tcx, which carried it or left it in turn.
     pub passed_up: u64,
-    /// The same by reason ([`PassReason::name`]); reasons without any are left out.
+    /// The same by reason.
     pub passed_up_by_reason: BTreeMap<&'static str, u64>,
+    /// Frames from attached ports that went past the bridge to this one; those that have been detached since count.
+    pub tx: Count,
+    /// Frames that the bridge itself sent to it: what the device has transmitted and dropped, less `tx`. What lies in a tap's
+    /// ring until the guest reads it is not counted yet.
+    pub tx_by_bridge: u64,
+    /// Frames of either that the device dropped, for a tap since its ring was full.
+    pub tx_dropped: u64,
     /// Partial checksums that XDP completed.
     pub checksums_completed: u64,
-    /// Received frames that native XDP can't take: GSO, or longer than a page has room for.
+    /// Frames that tcx met and native XDP can't take: GSO, or longer than a page has room for.
     pub bulk: Count,
     /// Received frames that carried several segments.
     pub gso_frames: u64,
-    /// Addresses that were new.
-    pub learned: u64,
-    /// Addresses that came from another port.
-    pub moved: u64,
-    /// Copies of flooded frames that the kernel could not make, or not cut into segments for this device. The latter are
-    /// in `tx` and in what the device dropped.
-    pub flood_errors: u64,
-    /// Lost frames by reason; reasons without any are left out.
-    pub dropped: BTreeMap<&'static str, u64>,
-}
-
-/// What a port has exchanged with ports that are no more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct DetachedStatistics {
-    /// Part of [`PortStatistics::forwarded`].
-    pub forwarded: Count,
-    /// Part of [`PortStatistics::tx`].
-    pub tx: Count,
 }
 
 /// Statistics of a path.
@@ -132,136 +141,111 @@ pub struct DetachedStatistics {
 pub struct PathStatistics {
     /// The port that the frames came in by.
     pub from: String,
-    /// The port that they left by.
-    pub to: String,
+    /// The port that they left by, which need not be attached; none for all devices that are no more.
+    pub to: Option<String>,
     /// The hook that forwarded them.
     pub via: &'static str,
     /// Frames.
     pub frames: u64,
-    /// Octets.
+    /// Bytes.
     pub bytes: u64,
 }
 
-/// How long a reading is put off while a command moves counters. It takes a millisecond for each port that is detached.
-const SETTLING: Duration = Duration::from_secs(2);
-const SETTLING_POLL: Duration = Duration::from_millis(5);
+/// What a hook left, by reason.
+fn by_reason(counters: &PortCounters, hook: Hook) -> BTreeMap<&'static str, u64> {
+    let left = &counters.left[hook as usize];
+    let counted = Reason::ALL
+        .into_iter()
+        .map(|reason| (reason.name(), left[reason as usize]));
+    counted.filter(|&(_, count)| count != 0).collect()
+}
 
-impl Bridge<'_> {
-    /// Sums the counters of all CPUs.
-    pub fn statistics(&self, links: &[Link]) -> Result<BridgeStatistics> {
-        let deadline = Instant::now() + SETTLING;
-        loop {
-            let before = self.config()?.settling;
-            let statistics = self.read_statistics(links)?;
-            let settled = before % 2 == 0 && self.config()?.settling == before;
-            // A command that was killed amid of it leaves it as it is until the next one.
-            if settled || Instant::now() > deadline {
-                return Ok(statistics);
-            }
-            thread::sleep(SETTLING_POLL);
-        }
-    }
-
-    fn read_statistics(&self, links: &[Link]) -> Result<BridgeStatistics> {
-        let mut names = Vec::new();
-        for (slot, port) in self.occupied()? {
-            let gone = !self.has_device(slot)?;
-            names.push((slot, port, name_of(&port, links, gone), gone));
-        }
-        let mut paths = Vec::new();
-        let mut forwarded = BTreeMap::<u32, Count>::new();
-        let mut transmitted = BTreeMap::<u32, Count>::new();
-        for (from, _, from_name, _) in &names {
-            let row = self.paths_from(*from)?;
-            for (to, _, to_name, _) in &names {
-                let counters = row[*to as usize];
-                for hook in Hook::ALL {
+impl FastPath {
+    /// Sums the counters of all CPUs, for each bridge of the network namespace that has an attached port, and for those
+    /// that have no bridge.
+    pub fn statistics(&self, links: &[Link]) -> Result<Vec<BridgeStatistics>> {
+        let paths = self.paths()?;
+        let mut bridges = BTreeMap::<Option<String>, BridgeStatistics>::new();
+        for (ifindex, port) in self.ports()? {
+            let link = links.iter().find(|link| link.ifindex == ifindex);
+            let name = link.map_or_else(|| recorded_name(&port.name), |link| link.name.clone());
+            let bridge = link.and_then(|link| bridge_of(links, link));
+            let bridge = bridge.map(|bridge| bridge.name.clone());
+            let statistics = bridges.entry(bridge.clone()).or_insert_with(|| BridgeStatistics {
+                bridge,
+                ports: Vec::new(),
+                paths: Vec::new(),
+            });
+            let (mut forwarded, mut tx) = (Count::default(), Count::default());
+            for (path, counters) in &paths {
+                if path.from == ifindex {
+                    forwarded += counters.total().into();
+                }
+                if path.to == ifindex {
+                    tx += counters.total().into();
+                }
+                for hook in Hook::ALL.into_iter().filter(|_| path.from == ifindex) {
                     let count = Count::from(counters.via[hook as usize]);
-                    if count.frames == 0 {
-                        continue;
+                    if count.frames != 0 {
+                        statistics.paths.push(PathStatistics {
+                            from: name.clone(),
+                            to: target(*path, links),
+                            via: hook.name(),
+                            frames: count.frames,
+                            bytes: count.bytes,
+                        });
                     }
-                    *forwarded.entry(*from).or_default() += count;
-                    *transmitted.entry(*to).or_default() += count;
-                    paths.push(PathStatistics {
-                        from: from_name.clone(),
-                        to: to_name.clone(),
-                        via: hook.name(),
-                        frames: count.frames,
-                        bytes: count.bytes,
-                    });
                 }
             }
-        }
-        let mut ports = Vec::new();
-        for (slot, port, name, gone) in names {
-            let counters = self.counters(slot)?;
-            let link = links.iter().find(|link| !gone && link.ifindex == port.ifindex);
-            let detached = self.detached_paths(slot)?;
-            let detached = DetachedStatistics {
-                forwarded: detached.forwarded.into(),
-                tx: detached.transmitted.into(),
-            };
-            let mut all_forwarded = forwarded.remove(&slot).unwrap_or_default();
-            all_forwarded += detached.forwarded;
-            let mut tx = transmitted.remove(&slot).unwrap_or_default();
-            tx += detached.tx;
-            tx += counters.flood_copies.into();
-            ports.push(PortStatistics {
+            let counters = self.counters(ifindex)?;
+            let left = Count::from(counters.left_traffic);
+            let mut rx = forwarded;
+            rx += left;
+            statistics.ports.push(PortStatistics {
                 ifname: name,
-                rx: counters.received.into(),
+                rx,
+                forwarded,
+                left,
+                left_by_reason: by_reason(&counters, Hook::Tcx),
+                passed_up: counters.left[Hook::Xdp as usize].iter().sum(),
+                passed_up_by_reason: by_reason(&counters, Hook::Xdp),
                 tx,
-                forwarded: all_forwarded,
-                detached,
-                flooded: counters.flooded.into(),
-                passed_up: counters.all_passed_up(),
-                passed_up_by_reason: PassReason::ALL
-                    .into_iter()
-                    .map(|reason| (reason.name(), counters.passed_up[reason as usize]))
-                    .filter(|&(_, count)| count != 0)
-                    .collect(),
+                tx_by_bridge: link.map_or(0, |link| sent_since(link, &port).saturating_sub(tx.frames)),
+                tx_dropped: link.map_or(0, |link| dropped_since(link, &port)),
                 checksums_completed: counters.checksums_completed,
                 bulk: counters.bulk.into(),
                 gso_frames: counters.gso,
-                learned: counters.learned,
-                moved: counters.moved,
-                flood_errors: counters.flood_errors,
-                dropped: drops(&counters, &port, link),
             });
         }
-        Ok(BridgeStatistics {
-            bridge: self.name.clone(),
-            ports,
-            paths,
-        })
-    }
-
-    pub(crate) fn counters(&self, slot: u32) -> Result<PortCounters> {
-        let values = self.port_counters.get(&slot, 0).at(&self.name, "read counters")?;
-        let mut sum = PortCounters::default();
-        values.iter().for_each(|value| sum += *value);
-        Ok(sum)
-    }
-
-    pub(crate) fn detached_paths(&self, slot: u32) -> Result<DetachedPaths> {
-        self.detached.get(&slot, 0).at(&self.name, "read counters")
-    }
-
-    /// Of all paths from a slot, by the slot that they lead to.
-    pub(crate) fn paths_from(&self, slot: u32) -> Result<Vec<PathCounters>> {
-        let slots = self.meta.max_ports;
-        sums(&self.path_data, slot * slots, slots).at(&self.name, "read counters")
+        // Ports without a bridge come last.
+        let (without, mut all): (Vec<_>, Vec<_>) = bridges
+            .into_values()
+            .partition(|statistics| statistics.bridge.is_none());
+        all.extend(without);
+        for statistics in &mut all {
+            statistics
+                .ports
+                .sort_by(|one, other| one.ifname.cmp(&other.ifname));
+            let key = |path: &PathStatistics| (path.from.clone(), path.to.clone());
+            statistics.paths.sort_by_key(key);
+        }
+        Ok(all)
     }
 }
 
-fn drops(counters: &PortCounters, port: &Port, link: Option<&Link>) -> BTreeMap<&'static str, u64> {
-    let counted = DropReason::ALL
-        .into_iter()
-        .map(|reason| (reason.name(), counters.dropped[reason as usize]));
-    let ring_full = link.map_or(0, |link| {
-        link.tx_dropped.saturating_sub(port.tx_dropped_at_attach)
-    });
-    counted
-        .chain([(EGRESS_RING_FULL, ring_full)])
-        .filter(|&(_, count)| count != 0)
-        .collect()
+/// What a device has transmitted since it was attached, or was to transmit.
+fn sent_since(link: &Link, port: &Port) -> u64 {
+    link.tx_frames.saturating_sub(port.tx_frames_at_attach) + dropped_since(link, port)
+}
+
+fn dropped_since(link: &Link, port: &Port) -> u64 {
+    link.tx_dropped.saturating_sub(port.tx_dropped_at_attach)
+}
+
+/// The name of the device that a path leads to.
+fn target(path: Path, links: &[Link]) -> Option<String> {
+    let mut found = links
+        .iter()
+        .filter(|link| path.to != Path::GONE && link.ifindex == path.to);
+    found.next().map(|link| link.name.clone())
 }

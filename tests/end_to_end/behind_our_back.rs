@@ -7,11 +7,13 @@ use lab::{Namespace, Tap};
 use nix::unistd::gettid;
 use serde_json::{Value, json};
 
+use super::attach::attach_xdp_of;
 use crate::support::{
     frames::Flow,
+    linux_bridge::stop_learning,
     program::{happens, ip, link},
     switch::{Switch, unique},
-    wire::{assert_receives, assert_silent, drain, send},
+    wire::{assert_receives, assert_silent, send},
 };
 
 crate::tests![
@@ -21,7 +23,7 @@ crate::tests![
     a_device_that_has_the_name_of_a_vanished_port_can_take_its_place,
     a_port_in_another_network_namespace_is_shown_and_can_come_back,
     a_promiscuous_port_that_comes_back_is_given_back_as_it_was,
-    a_port_that_others_wait_for_is_shown_and_not_attached_again,
+    a_port_that_was_taken_out_of_its_bridge_is_shown_and_put_there_again,
 ];
 
 /// How long the kernel may take for what it does later.
@@ -93,6 +95,7 @@ fn a_detached_program_is_shown_and_attached_again() {
     let switch = Switch::of(2);
     let taps: [&Tap; 2] = switch.taps();
     switch.introduce();
+    stop_learning("vm1");
     let both = json!(["xdp", "tcx"]);
     let mut count = 0;
     for (detached, left) in [
@@ -101,10 +104,10 @@ fn a_detached_program_is_shown_and_attached_again() {
         (&["xdp", "tcx"], json!([])),
     ] {
         for hook in detached {
-            detach(&switch.state().join(format!("tapbridge/link_0_{hook}")));
+            detach(&switch.pin("vm1", hook));
         }
         let words = format!(
-            "has no {} program any more: somebody detached it; 'tapbridge attach vm1 --bridge tapbridge' attaches it again",
+            "has no {} program any more: somebody detached it, or removed its pin; 'tapbridge attach vm1' attaches it again",
             detached[0]
         );
         assert_problem(&switch, "vm1", "detached", &words);
@@ -118,7 +121,7 @@ fn a_detached_program_is_shown_and_attached_again() {
         assert_eq!(switch.json("attach vm1 vm2")["ports"][0]["changed"], false);
     }
     // What is not asked for any more need not come back.
-    detach(&switch.state().join("tapbridge/link_0_xdp"));
+    detach(&switch.pin("vm1", "xdp"));
     switch.ok("attach vm1 --hook tcx");
     assert_sound(&switch, "vm1", "tcx", &json!(["tcx"]));
     assert!(link("vm1").expect("a tap")["xdp"].is_null());
@@ -129,9 +132,10 @@ fn a_removed_pin_is_shown_and_the_program_attached_again() {
     let switch = Switch::of(2);
     let taps: [&Tap; 2] = switch.taps();
     switch.introduce();
+    stop_learning("vm1");
     let tcx = || SchedClassifier::query_tcx("vm1", TcAttachType::Ingress).expect("list tcx programs");
     for (hook, count) in [("tcx", 1), ("xdp", 2)] {
-        fs::remove_file(switch.state().join(format!("tapbridge/link_0_{hook}"))).expect("remove a pin");
+        fs::remove_file(switch.pin("vm1", hook)).expect("remove a pin");
         let gone = || match hook {
             "tcx" => tcx().1.is_empty(),
             _ => link("vm1").expect("a tap")["xdp"].is_null(),
@@ -140,8 +144,8 @@ fn a_removed_pin_is_shown_and_the_program_attached_again() {
         assert_problem(
             &switch,
             "vm1",
-            "unpinned",
-            &format!("has no {hook} program any more: its pin"),
+            "detached",
+            &format!("has no {hook} program any more: somebody detached it, or removed its pin"),
         );
         switch.ok("attach vm1");
         assert_sound(&switch, "vm1", "xdp", &json!(["xdp", "tcx"]));
@@ -151,9 +155,8 @@ fn a_removed_pin_is_shown_and_the_program_attached_again() {
 
 fn an_xdp_program_that_took_the_place_of_ours_is_left_alone() {
     let switch = Switch::of(2);
-    detach(&switch.state().join("tapbridge/link_0_xdp"));
-    let pinned = switch.state().join("tapbridge/tapbridge_xdp");
-    ip(&format!("link set dev vm1 xdpdrv pinned {}", pinned.display()));
+    detach(&switch.pin("vm1", "xdp"));
+    attach_xdp_of(switch.state(), "vm1");
     let id = link("vm1").expect("a tap")["xdp"]["prog"]["id"].clone();
     let complaint = switch.fails("attach vm1");
     assert!(
@@ -171,24 +174,25 @@ fn a_device_that_has_the_name_of_a_vanished_port_can_take_its_place() {
     let mut switch = Switch::of(3);
     switch.ok("attach vm2 --hook tcx");
     switch.introduce();
+    stop_learning("vm1");
     {
         let [vm1, vm2, _] = switch.taps();
         assert_forwards(&switch, [vm1, vm2], 1);
-        send(vm2, &Flow::udp(2, 1).frame(b"counted"));
-        assert_receives(vm1, &Flow::udp(2, 1).frame(b"counted"));
     }
-    let before = switch.stats().port("vm2").rx.frames;
     switch.remove("vm2");
     assert_eq!(switch.shown("vm2")["state"], "gone");
     assert_eq!(switch.shown("vm2")["problems"], json!([]), "nothing but gone");
     switch.add(Tap::builder("vm2"));
-    let words =
-        "is gone, and another device has its name; 'tapbridge attach vm2 --bridge tapbridge' makes that one";
+    let words = "is gone, and another device has its name; 'tapbridge attach vm2' attaches that one";
     assert_problem(&switch, "vm2", "replaced", words);
     let attached = switch.json("attach vm2");
     assert_eq!(attached["ports"][0]["changed"], true);
     assert_sound(&switch, "vm2", "tcx", &json!(["tcx"]));
-    assert_eq!(switch.stats().port("vm2").rx.frames, before);
+    assert_eq!(
+        switch.stats().port("vm2").rx.frames,
+        0,
+        "what another device sent is not its"
+    );
     let [vm1, vm3, vm2] = switch.taps();
     // Where the other was, nobody knows where this one is.
     send(vm1, &Flow::udp(1, 2).frame(b"to all"));
@@ -196,7 +200,7 @@ fn a_device_that_has_the_name_of_a_vanished_port_can_take_its_place() {
     assert_receives(vm3, &Flow::udp(1, 2).frame(b"to all"));
     send(vm2, &Flow::udp(2, 1).frame(b"here now"));
     assert_receives(vm1, &Flow::udp(2, 1).frame(b"here now"));
-    assert_forwards(&switch, [vm1, vm2], 2);
+    assert_forwards(&switch, [vm1, vm2], 1);
     assert_silent(&[vm1, vm2, vm3]);
     // Hooks that are asked for go before those that were.
     switch.remove("vm3");
@@ -223,6 +227,7 @@ fn a_port_in_another_network_namespace_is_shown_and_can_come_back() {
     switch.ok("attach vm2 --hook tcx");
     let taps: [&Tap; 2] = switch.taps();
     switch.introduce();
+    stop_learning("vm1");
     assert_forwards(&switch, taps, 1);
     let elsewhere = Namespace::create(&unique("tbtest-")).expect("a namespace");
     send_away("vm2", &elsewhere);
@@ -233,8 +238,12 @@ fn a_port_in_another_network_namespace_is_shown_and_can_come_back() {
         "'tapbridge detach vm2' takes them off it",
     );
     fetch_back("vm2", &elsewhere);
-    let words = "was in another network namespace meanwhile, and is no port since; 'tapbridge attach vm2 --bridge tapbridge'";
-    assert_problem(&switch, "vm2", "returned", words);
+    assert_problem(
+        &switch,
+        "vm2",
+        "no_bridge",
+        "'tapbridge attach vm2' makes it a port of one again",
+    );
     switch.ok("attach vm2");
     assert_sound(&switch, "vm2", "tcx", &json!(["tcx"]));
     switch.introduce();
@@ -261,48 +270,15 @@ fn a_promiscuous_port_that_comes_back_is_given_back_as_it_was() {
     assert_eq!(promiscuity(), 0);
 }
 
-fn a_port_that_others_wait_for_is_shown_and_not_attached_again() {
-    let switch = Switch::of(3);
-    ip("link add br0 type bridge");
-    ip("link set dev vm1 master br0");
-    ip("link add link vm2 name macvlan0 type macvlan mode bridge");
-    ip("address add 10.0.0.1/24 dev vm3");
-    for (port, problem, words) in [
-        (
-            "vm1",
-            "master",
-            "already a port of br0; take it out first with 'ip link set dev vm1 nomaster'",
-        ),
-        (
-            "vm2",
-            "upper",
-            "macvlan0 lies on it and would get no more frames; remove it first",
-        ),
-        ("vm3", "address", "the host has the address 10.0.0.1/24 on it"),
-    ] {
-        assert_problem(
-            &switch,
-            port,
-            problem,
-            &format!("can't be a port any more: {words}"),
-        );
-        let complaint = switch.fails(&format!("attach {port}"));
-        // A port of a Linux bridge could be accelerated there, if it were not ours.
-        let words = match problem {
-            "master" => "already a port of bridge tapbridge; detach it first with 'tapbridge detach vm1'",
-            _ => words,
-        };
-        assert!(
-            complaint.contains(&format!("{port}: can't be a port: {words}")),
-            "{complaint}"
-        );
-    }
-    ip("link set dev vm1 nomaster");
-    ip("link del dev macvlan0");
-    ip("address delete 10.0.0.1/24 dev vm3");
-    switch.ok("attach vm1 vm2 vm3");
-    for port in ["vm1", "vm2", "vm3"] {
-        assert_sound(&switch, port, "xdp", &json!(["xdp", "tcx"]));
-    }
-    drain(&switch.taps::<3>());
+fn a_port_that_was_taken_out_of_its_bridge_is_shown_and_put_there_again() {
+    let switch = Switch::of(2);
+    let taps: [&Tap; 2] = switch.taps();
+    ip("link set dev vm2 nomaster");
+    let words = "is no port of a bridge now, so that nothing is done to its frames";
+    assert_problem(&switch, "vm2", "no_bridge", words);
+    assert_eq!(switch.json("attach vm2")["ports"][0]["changed"], true);
+    assert_sound(&switch, "vm2", "xdp", &json!(["xdp", "tcx"]));
+    switch.introduce();
+    stop_learning("vm1");
+    assert_forwards(&switch, taps, 1);
 }

@@ -294,7 +294,7 @@ fn all_ports_of_a_bridge_are_attached_and_detached_by_its_name() {
 
     switch.fails("detach vm1 nosuch");
     assert_eq!(
-        switch.json("show")["accelerated"][0]["ports"]
+        switch.json("show")["bridges"][0]["ports"]
             .as_array()
             .map(Vec::len),
         Some(3)
@@ -315,7 +315,7 @@ fn what_keeps_frames_from_going_past_the_bridge_is_shown() {
     switch.ok("attach --master br0 --hook xdp");
     introduce(&switch.taps::<2>());
     let told = || {
-        let bridge = switch.json("show")["accelerated"][0].take();
+        let bridge = switch.json("show")["bridges"][0].take();
         let ports = bridge["ports"].as_array().expect("ports").clone();
         let all = std::iter::once(&bridge).chain(&ports);
         all.flat_map(|place| place["obstacles"].as_array().cloned().unwrap_or_default())

@@ -136,7 +136,7 @@ impl Fleet {
         self.lose_a_host_for_a_while();
         if self.accelerated {
             for host in &self.hosts {
-                assert_eq!(host.stats().frames("t0", Some(TUNNEL)).0, 0, "no target of XDP");
+                assert_eq!(host.stats().frames("t0", TUNNEL).0, 0, "no target of XDP");
                 host.tapbridge("detach --master br0");
             }
             self.exchange(MOVER, FRIEND);
@@ -275,7 +275,7 @@ impl Fleet {
                 (2, TUNNEL, "t0"),
             ] {
                 let stats = self.host(host).stats();
-                let (_, tcx) = stats.frames(from, Some(to));
+                let (_, tcx) = stats.frames(from, to);
                 assert!(tcx >= FRAMES, "host {host}, {from} to {to}: {stats:#?}");
             }
         }
@@ -494,7 +494,7 @@ impl Fleet {
             let stats = self.host(host).stats();
             stats.assert_conservation();
             Counts {
-                crossed: stats.frames(port, Some(TUNNEL)).1,
+                crossed: stats.frames(port, TUNNEL).1,
                 left: stats.port(port).left.frames,
             }
         })

@@ -1,4 +1,4 @@
-//! The switch on the real kernel: taps in private network namespaces, attached by the real command line, and frames
+//! The programs on the real kernel: taps in private network namespaces, attached by the real command line, and frames
 //! sent and received as a VMM does. Where the machine lacks what a test needs it is ignored, and says so.
 
 mod attach;
@@ -22,7 +22,6 @@ mod oracle;
 mod order;
 mod ports;
 mod queueing;
-mod recent;
 mod refusals;
 mod ring;
 mod run;
@@ -109,7 +108,6 @@ fn main() -> ExitCode {
         trials("order", order::TESTS, two_cpus.as_deref()),
         trials("ports", ports::TESTS, lacking),
         trials("queueing", queueing::TESTS, lacking),
-        trials("recent", recent::TESTS, lacking),
         trials("refusals", refusals::TESTS, lacking),
         trials("ring", ring::TESTS, lacking),
         trials("run", run::TESTS, lacking),

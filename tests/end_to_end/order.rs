@@ -12,6 +12,7 @@ use tapbridge::sysfs::Sysfs;
 
 use crate::support::{
     frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
+    linux_bridge::stop_learning,
     program::{LIMIT, happens},
     switch::Switch,
     wire::{assert_silent, drain, receive, send, send_with},
@@ -73,6 +74,7 @@ fn several_queues() -> (Switch, Vec<Tap>) {
     let more = more.collect();
     switch.attach_all("xdp");
     switch.introduce();
+    ["vm1", "vm2"].into_iter().for_each(stop_learning);
     (switch, more)
 }
 
@@ -168,6 +170,7 @@ fn frames_of_a_tap_whose_frames_are_steered_stay_in_order() {
     let switch = Switch::of(2);
     let [vm1, vm2] = switch.taps();
     switch.introduce();
+    ["vm1", "vm2"].into_iter().for_each(stop_learning);
     let sysfs = Sysfs::open().expect("mount sysfs");
     let cpus = sysfs.path("class/net/vm1/queues/rx-0/rps_cpus");
     let steer = |mask: &str| fs::write(&cpus, mask).expect("write rps_cpus");

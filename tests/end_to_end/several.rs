@@ -4,23 +4,25 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command, time
 
 use aya::maps::{Array, Map, MapData};
 use lab::{Namespace, Tap};
-use tapbridge::common::layout::{Bridge, map};
+use serde_json::{Value, json};
+use tapbridge::common::fastpath::{Settings, map};
 
 use crate::support::{
     frames::{BROADCAST, Flow, hello, payload},
-    program::{happens, ip, run},
-    switch::{Switch, command_in, unique},
+    linux_bridge::stop_learning,
+    program::{happens, ip, link, run},
+    switch::{BRIDGE, Switch, command_in, unique},
     wire::{assert_receives, assert_silent, drain, send},
 };
 
 crate::tests![
     bridges_side_by_side_leak_no_frames_into_each_other,
     a_bridge_is_detached_by_itself,
-    a_bridge_of_another_network_namespace_is_shown_and_otherwise_refused,
+    what_is_attached_in_another_network_namespace_is_left_alone,
     bridges_of_different_network_namespaces_do_not_disturb_each_other,
-    a_bridge_without_devices_belongs_to_its_namespace_while_something_keeps_that,
-    a_bridge_whose_namespace_is_gone_is_cleared_away,
-    a_namespace_does_not_take_the_bridge_of_one_that_had_its_inode,
+    pins_without_devices_belong_to_their_namespace_while_something_keeps_that,
+    pins_whose_namespace_is_gone_are_cleared_away,
+    a_namespace_does_not_take_the_pins_of_one_that_had_its_inode,
 ];
 
 fn bridges_side_by_side_leak_no_frames_into_each_other() {
@@ -40,6 +42,9 @@ fn bridges_side_by_side_leak_no_frames_into_each_other() {
     drain(&[vm1]);
     send(vm3, &hello(2));
     drain(&[vm4]);
+    for tap in ["vm1", "vm4"] {
+        stop_learning(tap);
+    }
     for (from, to) in [(vm1, vm2), (vm4, vm3)] {
         let frame = Flow::tcp(7, 2).frame(&payload(100));
         send(from, &frame);
@@ -52,8 +57,8 @@ fn bridges_side_by_side_leak_no_frames_into_each_other() {
     assert_silent(&all);
 
     let stats = switch.all_stats();
-    let names: Vec<_> = stats.iter().map(|bridge| &*bridge.bridge).collect();
-    assert_eq!(names, ["one", "two"]);
+    let names: Vec<_> = stats.iter().map(|bridge| bridge.bridge.as_deref()).collect();
+    assert_eq!(names, [Some("one"), Some("two")]);
     assert_eq!(stats[0].frames("vm1", "vm2"), (1, 0), "{stats:#?}");
     assert_eq!(stats[1].frames("vm4", "vm3"), (1, 0), "{stats:#?}");
     let only = switch.json("stats --bridge two");
@@ -65,25 +70,16 @@ fn a_bridge_is_detached_by_itself() {
     let switch = Switch::detached(3);
     switch.ok("attach vm1 --bridge one");
     switch.ok("attach vm2 vm3 --bridge two");
-    let complaint = switch.fails("detach vm2 --bridge one");
-    assert!(
-        complaint.contains("vm2: not attached to bridge one"),
-        "{complaint}"
-    );
-    switch.ok("detach --all --bridge two");
+    switch.ok("detach --master two");
+    assert!(link("one").is_some() && link("two").is_none());
     let shown = switch.json("show");
     assert_eq!(shown["bridges"].as_array().map(Vec::len), Some(1));
     assert_eq!(shown["bridges"][0]["bridge"], "one");
-    let complaint = switch.fails("detach --all --bridge two");
-    assert!(
-        complaint.contains("two") && complaint.contains("'tapbridge show' lists"),
-        "{complaint}"
-    );
     for words in [
+        "detach --master two",
         "show --bridge two",
         "stats --bridge two",
         "fdb show --bridge two",
-        "fdb flush --bridge two",
     ] {
         let complaint = switch.fails(words);
         assert!(
@@ -128,40 +124,24 @@ impl Drop for Elsewhere<'_> {
     }
 }
 
-fn a_bridge_of_another_network_namespace_is_shown_and_otherwise_refused() {
+fn what_is_attached_in_another_network_namespace_is_left_alone() {
     let switch = Switch::detached(1);
     let elsewhere = Elsewhere::new(&switch, "far");
-    let shown = switch.json("show --bridge far");
-    let bridge = &shown["bridges"][0];
-    assert_eq!(
-        (bridge["here"].as_bool(), bridge["ports"][0]["state"].as_str()),
-        (Some(false), Some("unknown"))
-    );
-    assert_eq!(bridge["ports"][1]["ifname"], "vm2");
-    let path = elsewhere.namespace.path().expect("a named namespace");
-    let expected = format!(
-        "in another network namespace; use it from there: 'nsenter --net={} tapbridge …'",
-        path.display()
-    );
+    let nothing = json!([]);
+    assert_eq!(switch.json("show")["bridges"], nothing);
+    assert_eq!(switch.json("fdb show"), nothing);
+    assert_eq!(switch.all_stats(), []);
     for words in [
-        "attach vm1 --bridge far",
-        "detach --all --bridge far",
-        "detach vm1 --bridge far",
+        "show --bridge far",
         "stats --bridge far",
         "fdb show --bridge far",
-        "fdb flush --bridge far",
-        "fdb del 52:54:00:00:00:01 --bridge far",
-        "set --ageing-time 9 --bridge far",
+        "detach --master far",
     ] {
         let complaint = switch.fails(words);
-        assert!(
-            complaint.contains("far") && complaint.contains(&expected),
-            "{words}: {complaint}"
-        );
+        assert!(complaint.contains("far"), "{words}: {complaint}");
     }
-    // Without a name these concern the bridges of this namespace, and there are none.
-    assert_eq!(switch.all_stats(), []);
-    switch.ok("detach --all");
+    let detached = switch.json("detach --all");
+    assert_eq!((&detached["ports"], &detached["cleared"]), (&nothing, &nothing));
     let complaint = switch.fails("detach vm1");
     assert!(complaint.contains("vm1: not attached"), "{complaint}");
     let [vm1, vm2] = &elsewhere.taps;
@@ -184,7 +164,7 @@ fn bridges_of_different_network_namespaces_do_not_disturb_each_other() {
         assert_receives(this[0], &Flow::udp(2, 1).frame(b"back"));
         assert_silent(&other);
     }
-    assert_eq!(switch.stats().bridge, "near");
+    assert_eq!(switch.stats().bridge.as_deref(), Some("near"));
     elsewhere.ok("detach vm1");
     assert_eq!(switch.stats().ports.len(), 2);
     send(near[0], &Flow::udp(1, 2).frame(b"still here"));
@@ -194,48 +174,42 @@ fn bridges_of_different_network_namespaces_do_not_disturb_each_other() {
 /// How long the kernel may take to clear a namespace away.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Pins a bridge of one port. The port's device is gone then.
-fn attach_for_a_moment(state: &Path, bridge: &str) {
+/// Attaches a port. Its device is gone then.
+fn attach_for_a_moment(state: &Path) {
     let tap = Tap::open("vm1").expect("open a tap");
-    run(command_in(state, &format!("attach vm1 --bridge {bridge}"))).success();
+    run(command_in(state, "attach vm1")).success();
     drop(tap);
+    // Else the bridge would keep the devices of the namespace.
+    ip(&format!("link del {BRIDGE}"));
 }
 
-fn change_record(switch: &Switch, bridge: &str, change: impl FnOnce(&mut Bridge)) {
-    let pinned = MapData::from_pin(switch.state().join(bridge).join(map::BRIDGE)).expect("the record");
-    let mut records: Array<_, Bridge> = Map::Array(pinned).try_into().expect("an array of one");
-    let mut record = records.get(&0, 0).expect("the record");
-    change(&mut record);
-    records.set(0, record, 0).expect("write the record");
+fn change_settings(switch: &Switch, change: impl FnOnce(&mut Settings)) {
+    let folder = switch.folder().expect("something pinned");
+    let pinned = MapData::from_pin(folder.join(map::SETTINGS)).expect("the settings");
+    let mut map: Array<_, Settings> = Map::Array(pinned).try_into().expect("an array of one");
+    let mut settings = map.get(&0, 0).expect("the settings");
+    change(&mut settings);
+    map.set(0, settings, 0).expect("write the settings");
 }
 
-fn a_bridge_without_devices_belongs_to_its_namespace_while_something_keeps_that() {
+fn name_of(folder: &Path) -> Value {
+    folder.file_name().expect("a name").to_string_lossy().into()
+}
+
+fn pins_without_devices_belong_to_their_namespace_while_something_keeps_that() {
     let switch = Switch::detached(1);
     let is_kept = || {
-        let shown = &switch.json("show --bridge far")["bridges"][0];
-        assert_eq!(
-            (
-                &shown["here"],
-                &shown["namespace_gone"],
-                &shown["ports"][0]["state"]
-            ),
-            (&false.into(), &false.into(), &"gone".into()),
-            "{shown}"
-        );
-        for words in ["attach vm1 --bridge far", "detach --all --bridge far"] {
-            let complaint = switch.fails(words);
-            assert!(
-                complaint.contains("far: is in another network namespace"),
-                "{words}: {complaint}"
-            );
-        }
-        assert_eq!(switch.json("detach --all")["cleared"], serde_json::json!([]));
+        switch.ok("attach vm1");
+        let detached = switch.json("detach --all");
+        assert_eq!(detached["cleared"], json!([]), "{detached}");
+        assert!(switch.folder().is_some());
     };
     // A name.
     let named = Namespace::create(&unique("tbtest-")).expect("a namespace");
     let path = named.path().expect("a named namespace");
     let state = switch.state();
-    named.run(|| attach_for_a_moment(state, "far"));
+    named.run(|| attach_for_a_moment(state));
+    let folder = switch.folder().expect("something pinned");
     let open = Namespace::open(&path).expect("open the namespace");
     is_kept();
     // A descriptor.
@@ -253,92 +227,83 @@ fn a_bridge_without_devices_belongs_to_its_namespace_while_something_keeps_that(
         .args(["--pid", "--fork", "--mount-proc"])
         .arg(detach.get_program());
     blind.args(detach.get_args());
-    assert_eq!(run(blind).json()["cleared"], serde_json::json!([]));
+    assert_eq!(run(blind).json()["cleared"], json!([]));
     is_kept();
     child.kill().expect("kill sleep");
     child.wait().expect("wait for sleep");
     let cleared = switch.json("detach --all");
-    assert_eq!(cleared["cleared"][0]["bridge"], "far", "{cleared}");
+    assert_eq!(cleared["cleared"][0]["name"], name_of(&folder), "{cleared}");
 }
 
-fn a_bridge_whose_namespace_is_gone_is_cleared_away() {
+fn pins_whose_namespace_is_gone_are_cleared_away() {
     let switch = Switch::detached(1);
     let abandon = || {
         let namespace = Namespace::create(&unique("tbtest-")).expect("a namespace");
         let state = switch.state();
         namespace.run(|| {
             ip("link add port0 up type veth peer name host0");
-            run(command_in(state, "attach port0 --bridge far")).success();
+            run(command_in(state, "attach port0")).success();
         });
+        let folder = switch.folder().expect("something pinned");
         let path = namespace.path().expect("a named namespace");
         let inode = fs::metadata(path).expect("the namespace").ino();
         drop(namespace);
-        assert!(
-            happens(LIMIT, || switch.json("show")["bridges"][0]["namespace_gone"]
-                == true),
-            "{}",
-            switch.ok("show")
-        );
-        format!("its network namespace (net:[{inode}]) is gone")
+        (
+            name_of(&folder),
+            format!("its network namespace (net:[{inode}]) is gone"),
+        )
     };
-    let reason = abandon();
-    assert!(switch.ok("show").contains(&reason));
-    for words in ["stats", "fdb show", "set --ageing-time 9", "detach port0"] {
-        let complaint = switch.fails(&format!("{words} --bridge far"));
-        assert!(
-            complaint.contains(&format!("bridge far: {reason}")) && complaint.contains("clears it away"),
-            "{words}: {complaint}"
-        );
-    }
-    let cleared = format!("bridge far: cleared away: {reason}\n");
-    let output = switch.tapbridge("attach vm1 --bridge far");
-    assert_eq!(output.stderr, cleared, "{output}");
-    assert_eq!(output.success(), "vm1: attached to far (xdp + tcx, auto)\n");
+    // The kernel takes its time.
+    let eventually = |words: &str| {
+        let mut cleared = Value::Null;
+        let has_cleared = || {
+            cleared = switch.json(words)["cleared"].take();
+            cleared != json!([])
+        };
+        assert!(happens(LIMIT, has_cleared), "{words} clears nothing in {LIMIT:?}");
+        cleared
+    };
+    let (name, reason) = abandon();
+    assert_eq!(
+        eventually("detach --all"),
+        json!([{ "name": name, "reason": reason }])
+    );
+    assert!(!switch.state().exists());
+    let (name, reason) = abandon();
+    assert_eq!(
+        eventually("attach vm1"),
+        json!([{ "name": name, "reason": reason }])
+    );
+    assert_eq!(switch.stats().ports.len(), 1);
     switch.ok("detach --all");
-
-    let reason = abandon();
-    let attached = switch.json("attach vm1 --bridge near");
+    let (name, reason) = abandon();
+    let mut said = String::new();
+    let says = || {
+        said = switch.tapbridge("detach --all").stderr;
+        !said.is_empty()
+    };
+    assert!(happens(LIMIT, says), "nothing is cleared in {LIMIT:?}");
     assert_eq!(
-        attached["cleared"],
-        serde_json::json!([{ "bridge": "far", "reason": reason }])
+        said,
+        format!("{}: cleared away: {reason}\n", name.as_str().expect("a name"))
     );
-    abandon();
-    let cleared = switch.json("detach --all --bridge far");
-    assert_eq!(cleared["cleared"][0]["bridge"], "far", "{cleared}");
-    assert_eq!(switch.stats().bridge, "near");
-    // One of another version is cleared away as others are: if it is named.
-    abandon();
-    change_record(&switch, "far", |record| record.version -= 1);
-    switch.ok("detach --all --bridge far");
-    let reason = abandon();
-    let output = switch.tapbridge("detach --all");
-    assert_eq!(
-        output.stderr,
-        format!("bridge far: cleared away: {reason}\n"),
-        "{output}"
-    );
-    assert_eq!(output.success(), "vm1: detached (near)\n");
     assert!(!switch.state().exists());
 }
 
-fn a_namespace_does_not_take_the_bridge_of_one_that_had_its_inode() {
+fn a_namespace_does_not_take_the_pins_of_one_that_had_its_inode() {
     let mut switch = Switch::detached(2);
     switch.ok("attach vm1");
-    change_record(&switch, "tapbridge", |record| record.network_cookie ^= 1 << 31);
+    let folder = switch.folder().expect("something pinned");
+    change_settings(&switch, |settings| settings.cookie ^= 1 << 31);
+    // As they would lie there: the folder has the cookie's name.
+    let cookie = folder.file_name().expect("a name").to_string_lossy().into_owned();
+    let other = switch.state().join(format!("{cookie}0"));
+    fs::rename(&folder, &other).expect("rename a folder");
     // As long as a port has its device there is no doubt that its namespace is there.
-    let shown = &switch.json("show")["bridges"][0];
-    assert_eq!(
-        (&shown["here"], &shown["namespace_gone"]),
-        (&false.into(), &false.into())
-    );
+    assert_eq!(switch.json("detach --all")["cleared"], json!([]));
     switch.remove("vm1");
-    let shown = &switch.json("show")["bridges"][0];
-    assert_eq!(
-        (&shown["here"], &shown["namespace_gone"]),
-        (&false.into(), &true.into())
-    );
     let attached = switch.json("attach vm2");
-    assert_eq!(attached["cleared"][0]["bridge"], "tapbridge", "{attached}");
+    assert_eq!(attached["cleared"][0]["name"], name_of(&other), "{attached}");
     let ports = switch.stats().ports;
     assert_eq!(ports.len(), 1, "{ports:#?}");
     assert_eq!(ports[0].ifname, "vm2");

@@ -3,71 +3,53 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::unix::fs::MetadataExt as _,
-    path::PathBuf,
     process::Stdio,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use aya::{
-    Pod,
     maps::{Array, Map, MapData},
     programs::{SchedClassifier, TcAttachType},
 };
-use lab::Tap;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     unistd::pipe,
 };
 use serde_json::{Value, json};
-use tapbridge::{
-    bridge::Reading,
-    common::{
-        adaptive::INTERVAL,
-        layout::{self, Config, VERSION, map},
-    },
-    state::State,
+use tapbridge::common::{
+    adaptive::INTERVAL,
+    fastpath::{Settings, VERSION, map},
 };
 
 use crate::support::{
     bpffs::OwnBpffs,
-    frames::{Flow, hello},
-    program::{happens, ip, link, run, signal, tc, wait},
+    frames::hello,
+    program::{happens, link, run},
     running::{LIMIT, Running},
-    switch::{Switch, command_in, ipv6},
+    switch::{BRIDGE, Switch, command_in},
     wire::{assert_receives, drain, send},
 };
 
 crate::tests![
     nobody_waits_for_who_reads_what_is_printed,
     who_reads_does_not_wait_for_a_command_at_work,
-    a_bridge_that_is_being_made_is_told_from_one_that_was_left_unfinished,
-    a_monitor_changes_settings_only_while_it_has_the_lock,
     one_bad_entry_is_named_and_the_rest_is_served,
-    a_bridge_of_the_version_before_is_cleared_away_with_its_devices_as_they_were,
-    a_bridge_of_an_unknown_version_is_cleared_away_with_its_devices_as_they_were,
-    a_bridge_that_lost_a_pin_is_not_thrown_away_with_its_ports,
-    who_reads_counters_that_are_being_moved_begins_anew,
-    what_can_not_be_given_back_is_said,
-    what_devices_were_like_is_known_after_their_bpffs_was_unmounted,
-    a_device_that_came_later_is_not_taken_for_one_that_was_a_port,
-    nothing_is_kept_of_devices_that_are_gone,
-    run_tells_of_a_bridge_that_no_command_has_removed,
+    a_bridge_of_an_older_version_is_named_and_cleared_away,
+    pins_of_another_version_are_cleared_away_with_what_was_attached,
+    pins_of_which_one_is_lost_are_cleared_away_with_what_was_attached,
+    devices_are_given_back_after_their_bpffs_was_unmounted,
+    run_tells_of_pins_that_no_command_has_removed,
 ];
 
-/// An array that is pinned in a bridge's folder.
-fn pinned<T: Pod>(switch: &Switch, bridge: &str, name: &str) -> Array<MapData, T> {
-    let data = MapData::from_pin(switch.state().join(bridge).join(name)).expect("open a pinned map");
-    Map::Array(data).try_into().expect("an array")
-}
-
-fn set_version(switch: &Switch, bridge: &str, version: u32) {
-    let mut record = pinned::<layout::Bridge>(switch, bridge, map::BRIDGE);
-    let was = record.get(&0, 0).expect("read the record");
-    record
-        .set(0, layout::Bridge { version, ..was }, 0)
-        .expect("write the record");
+fn set_version(switch: &Switch, version: u32) {
+    let folder = switch.folder().expect("something pinned");
+    let data = MapData::from_pin(folder.join(map::SETTINGS)).expect("open a pinned map");
+    let mut settings: Array<_, Settings> = Map::Array(data).try_into().expect("an array");
+    let was = settings.get(&0, 0).expect("read the settings");
+    settings
+        .set(0, Settings { version, ..was }, 0)
+        .expect("write the settings");
 }
 
 /// Holds the lock, as a command at work does.
@@ -116,104 +98,48 @@ fn who_reads_does_not_wait_for_a_command_at_work() {
     drop(locked);
 }
 
-fn a_bridge_that_is_being_made_is_told_from_one_that_was_left_unfinished() {
-    let switch = Switch::of(1);
-    let half = switch.state().join("half");
-    fs::create_dir(&half).expect("make a folder");
-    let text = |overview: &Value| {
-        overview["unreadable"][0]["error"]
-            .as_str()
-            .expect("a text")
-            .to_owned()
-    };
-    let left = text(&switch.json("show"));
-    assert!(
-        left.contains("half: is half made or half removed") && left.contains("detach --all --bridge half"),
-        "{left}"
-    );
-    let locked = lock(&switch);
-    let changing = text(&switch.json("show"));
-    assert!(
-        changing.contains("half: another command is making or removing it"),
-        "{changing}"
-    );
-    drop(locked);
-    switch.ok("detach --all --bridge half");
-    assert!(!half.exists());
-}
-
-fn a_monitor_changes_settings_only_while_it_has_the_lock() {
-    let switch = Switch::of(2);
-    let config = pinned::<Config>(&switch, "tapbridge", map::CONFIG);
-    let logs = || config.get(&0, 0).expect("read the settings").log != 0;
-    let locked = lock(&switch);
-    let mut monitor = switch.start("monitor");
-    thread::sleep(Duration::from_secs(1));
-    assert!(!logs(), "the settings change though a command is at work");
-    drop(locked);
-    let deadline = Instant::now() + LIMIT;
-    while !logs() {
-        assert!(
-            Instant::now() < deadline,
-            "the monitor has not begun in {LIMIT:?}"
-        );
-        thread::sleep(Duration::from_millis(10));
-    }
-    signal(&monitor, "INT");
-    assert!(wait(&mut monitor, LIMIT).expect("the monitor ends").success());
-    assert!(!logs());
-}
-
-/// "good" with vm1 and vm2, and beside it all that should not be there.
-fn bad_company() -> Switch {
-    let switch = Switch::detached(4);
-    switch.ok("attach vm1 vm2 --bridge good");
-    switch.ok("attach vm3 --bridge old");
-    set_version(&switch, "old", VERSION + 1);
-    switch.ok("attach vm4 --bridge broken");
-    fs::remove_file(switch.state().join("broken").join(map::INGRESS)).expect("unpin a map");
-    let other = MapData::from_pin(switch.state().join("good").join(map::CONFIG)).expect("open a pinned map");
-    other
-        .pin(switch.state().join("broken").join(map::INGRESS))
-        .expect("pin another map in its place");
-    other.pin(switch.state().join("foreign")).expect("pin a map");
-    fs::create_dir(switch.state().join("half")).expect("make a folder");
-    switch
+/// A map that is pinned where the switch's are.
+fn any_map(switch: &Switch) -> MapData {
+    let folder = switch.folder().expect("something pinned");
+    MapData::from_pin(folder.join(map::PATHS)).expect("open a pinned map")
 }
 
 fn one_bad_entry_is_named_and_the_rest_is_served() {
-    const BAD: [&str; 4] = ["broken", "foreign", "half", "old"];
-    let switch = bad_company();
-    let names = |document: &Value| -> Vec<String> {
-        let entries = document["unreadable"].as_array().expect("unreadable");
-        for entry in entries {
+    const BAD: [&str; 3] = ["foreign", "others", "old"];
+    let switch = Switch::of(2);
+    let state = switch.state();
+    let map = any_map(&switch);
+    map.pin(state.join("foreign")).expect("pin a map");
+    fs::create_dir(state.join("others")).expect("make a folder");
+    map.pin(state.join("others/foreign")).expect("pin a map");
+    fs::create_dir(state.join("old")).expect("make a folder");
+    for words in ["show", "stats"] {
+        let document = switch.json(words);
+        let entries = document["unreadable"].as_array().expect("unreadable").clone();
+        assert_eq!(entries.len(), BAD.len(), "{document}");
+        for name in BAD {
+            let entry = entries.iter().find(|entry| entry["name"] == name).expect(name);
             let error = entry["error"].as_str().expect("a text");
-            assert!(
-                error.contains("detach --all --bridge ") || error.contains("rm /"),
-                "a way out: {error}"
-            );
+            let way_out = if name == "old" {
+                "'tapbridge detach --all' clears it away".to_owned()
+            } else {
+                format!("remove it with 'rm -r {}'", state.join(name).display())
+            };
+            assert!(error.contains(&way_out), "{error}");
         }
-        entries
-            .iter()
-            .map(|entry| entry["bridge"].as_str().expect("a name").to_owned())
-            .collect()
-    };
-    for words in [
-        "show",
-        "stats",
-        "attach vm2 --bridge good --hook tcx",
-        "detach vm2",
-    ] {
-        assert_eq!(names(&switch.json(words)), BAD, "{words}");
-    }
-    for words in ["fdb show", "stats", "attach vm2 --bridge good"] {
+        assert_eq!(document["bridges"][0]["ports"].as_array().map(Vec::len), Some(2));
         let output = switch.tapbridge(words);
         for name in BAD {
-            assert!(output.stderr.contains(name), "{words}: {name}: {}", output.stderr);
+            assert!(
+                output.stdout.contains(name) || output.stderr.contains(name),
+                "{words}: {name}: {output}"
+            );
         }
-        output.success();
     }
-    let [vm1, vm2, ..] = switch.taps::<4>();
+    for words in ["fdb show", "attach vm2 --hook tcx", "detach vm2", "attach vm2"] {
+        switch.ok(words);
+    }
+    let [vm1, vm2] = switch.taps();
     send(vm1, &hello(1));
     assert_receives(vm2, &hello(1));
     drain(&[vm1, vm2]);
@@ -221,126 +147,96 @@ fn one_bad_entry_is_named_and_the_rest_is_served() {
     // Everything that is known is detached, the rest is said to be left.
     let output = switch.tapbridge("detach --all");
     assert_eq!(output.code(), Some(1), "{output}");
-    for left in ["broken", "foreign", "old"] {
+    for left in ["foreign", "others"] {
         assert!(output.stderr.contains(left), "{left}: {output}");
-        assert!(switch.state().join(left).exists(), "{left}");
+        assert!(state.join(left).exists(), "{left}");
     }
-    assert!(!switch.state().join("good").exists() && !switch.state().join("half").exists());
+    assert!(switch.folder().is_none() && !state.join("old").exists());
+    assert_eq!(link(BRIDGE), None);
+    fs::remove_file(state.join("foreign")).expect("remove it, as the message says");
+    fs::remove_dir_all(state.join("others")).expect("remove it, as the message says");
+}
+
+fn a_bridge_of_an_older_version_is_named_and_cleared_away() {
+    let switch = Switch::of(1);
+    // What there was, with a link to a device.
+    let old = switch.state().join("tapbridge");
+    fs::create_dir(&old).expect("make a folder");
+    any_map(&switch).pin(old.join("BRIDGE")).expect("pin a map");
+    fs::rename(switch.pin("vm1", "tcx"), old.join("link_0_tcx")).expect("move a pin");
+    let told = switch.json("show")["unreadable"][0]["error"].take();
     assert!(
-        link("vm3").expect("a tap")["qdisc"] == "noqueue",
-        "old is as it was"
+        told.as_str()
+            .is_some_and(|text| text.contains("a bridge of an older version of tapbridge")),
+        "{told}"
     );
-
-    fs::remove_file(switch.state().join("foreign")).expect("remove it, as the message says");
-    set_version(&switch, "old", VERSION);
-    switch.ok("detach --all --bridge broken");
+    let cleared = switch.json("detach --all")["cleared"].take();
+    assert_eq!(cleared[0]["name"], "tapbridge", "{cleared}");
+    assert!(!switch.state().exists() && tcx("vm1") == 0);
 }
 
-fn a_bridge_of_the_version_before_is_cleared_away_with_its_devices_as_they_were() {
-    let switch = Switch::detached(2);
-    switch.speak_ipv6("vm1");
-    switch.ok("attach vm1 vm2");
-    set_version(&switch, "tapbridge", VERSION - 1);
-    assert!(switch.fails("attach vm1").contains("layout version"));
-    let report = switch.json("detach --all --bridge tapbridge");
-    let restored: Vec<&Value> = report["ports"]
-        .as_array()
-        .expect("ports")
-        .iter()
-        .map(|port| &port["restored"])
-        .collect();
-    assert_eq!(restored, [&json!(true), &json!(true)], "{report}");
-    // The rest is checked when the switch is dropped.
-    assert!(ipv6("vm1"));
+fn tcx(device: &str) -> usize {
+    let (_, programs) = SchedClassifier::query_tcx(device, TcAttachType::Ingress).expect("list tcx programs");
+    programs.len()
 }
 
-fn a_bridge_of_an_unknown_version_is_cleared_away_with_its_devices_as_they_were() {
-    let switch = Switch::detached(2);
-    switch.speak_ipv6("vm1");
-    switch.ok("attach vm1 vm2");
-    set_version(&switch, "tapbridge", VERSION + 1);
-    let report = switch.json("detach --all --bridge tapbridge");
-    assert_eq!(report["ports"][0]["restored"], true, "{report}");
-    assert_eq!(journal(), Vec::<PathBuf>::new());
-    // The rest is checked when the switch is dropped.
-    assert!(ipv6("vm1"));
-}
-
-/// A bridge of which somebody has unpinned something is not one that had no ports yet.
-fn a_bridge_that_lost_a_pin_is_not_thrown_away_with_its_ports() {
-    let switch = Switch::detached(2);
-    switch.speak_ipv6("vm1");
-    for pin in [map::INGRESS, map::BRIDGE] {
-        switch.ok("attach vm1");
-        fs::remove_file(switch.state().join("tapbridge").join(pin)).expect("unpin a map");
-        for words in ["attach vm2", "detach --all"] {
-            let complaint = switch.tapbridge(words);
-            assert_eq!(complaint.code(), Some(1), "{pin}, {words}: {complaint}");
-            assert!(
-                complaint.stderr.contains("no longer pinned")
-                    && complaint.stderr.contains("detach --all --bridge tapbridge"),
-                "{pin}, {words}: {complaint}"
-            );
-        }
-        assert!(!link("vm1").expect("a tap")["xdp"].is_null());
-        let report = switch.json("detach --all --bridge tapbridge");
-        assert_eq!(report["ports"][0]["restored"], true, "{pin}: {report}");
+/// Of what can't be read, what is attached is known nevertheless.
+#[track_caller]
+fn assert_cleared_away(switch: &Switch, words: &str) {
+    for command in ["attach vm2", "detach vm1", "fdb show"] {
+        let complaint = switch.fails(command);
         assert!(
-            ipv6("vm1") && link("vm1").expect("a tap")["xdp"].is_null(),
-            "{pin}"
+            complaint.contains(words) && complaint.contains("'tapbridge detach --all'"),
+            "{command}: {complaint}"
         );
     }
+    for command in ["show", "stats"] {
+        let told = switch.json(command);
+        let error = told["unreadable"][0]["error"]
+            .as_str()
+            .expect("a text")
+            .to_owned();
+        assert!(
+            error.contains(words) && error.contains("'tapbridge detach --all'"),
+            "{error}"
+        );
+    }
+    assert_eq!(tcx("vm1"), 1);
+    let report = switch.json("detach --all");
+    let told = json!([{ "ifname": "vm1", "master": BRIDGE, "released": true, "gone": false }]);
+    assert_eq!(report["ports"], told, "{report}");
+    let vm1 = link("vm1").expect("a tap");
+    assert!(
+        vm1["xdp"].is_null() && vm1["master"].is_null() && tcx("vm1") == 0,
+        "{vm1}"
+    );
+    assert!(link(BRIDGE).is_none() && !switch.state().exists());
 }
 
-fn who_reads_counters_that_are_being_moved_begins_anew() {
-    const TAPS: usize = 24;
-    let switch = Switch::detached(TAPS);
-    let mut all: Vec<String> = (1..=TAPS).map(|number| format!("vm{number}")).collect();
-    switch.ok(&format!("attach {} --hook tcx", all.join(" ")));
-    switch.introduce();
-    let [vm1, vm2, ..] = switch.taps::<TAPS>();
-    for _ in 0..20 {
-        for _ in 0..50 {
-            send(vm1, &hello(1));
-            send(vm2, &hello(2));
-            send(vm1, &Flow::tcp(1, 3).frame(b"forwarded"));
-        }
-        switch.introduce();
-        let gone = all.remove(2);
-        let folder = State::new(switch.state())
-            .read()
-            .expect("look for the state")
-            .expect("a state folder");
-        let bridge = Reading::open(&folder, "tapbridge").expect("open the bridge");
-        let mut detach = switch.start(&format!("detach {gone}"));
-        while detach.try_wait().expect("look at it").is_none() {
-            for port in bridge.statistics(&[]).expect("read the statistics").ports {
-                let places = port.forwarded.frames + port.flooded.frames + port.dropped.values().sum::<u64>();
-                assert_eq!(port.rx.frames, places, "{port:#?}");
-            }
-        }
-        switch.ok(&format!("attach {gone} --hook tcx"));
-        all.insert(2, gone);
+fn pins_of_another_version_are_cleared_away_with_what_was_attached() {
+    let switch = Switch::detached(2);
+    for version in [VERSION - 1, VERSION + 1] {
+        switch.ok("attach vm1");
+        set_version(&switch, version);
+        assert_cleared_away(&switch, &format!("layout version {version}"));
     }
 }
 
-fn what_can_not_be_given_back_is_said() {
-    let switch = Switch::detached(1);
-    switch.ok("attach vm1");
-    set_version(&switch, "tapbridge", VERSION + 1);
-    journal()
-        .iter()
-        .try_for_each(fs::remove_file)
-        .expect("remove what is kept of the taps");
-    let said = switch.ok("detach --all --bridge tapbridge");
-    assert!(
-        said.contains("vm1: detached, but how it was before can't be read"),
-        "{said}"
-    );
-    let vm1 = link("vm1").expect("a tap");
-    assert!(vm1["xdp"].is_null() && vm1["qdisc"] == "noqueue", "{vm1}");
-    // As the message says.
-    tc("qdisc del dev vm1 root");
+fn pins_of_which_one_is_lost_are_cleared_away_with_what_was_attached() {
+    let switch = Switch::detached(2);
+    for pin in [map::PORTS, map::COUNTERS, map::PATHS] {
+        switch.ok("attach vm1");
+        let folder = switch.folder().expect("something pinned");
+        fs::remove_file(folder.join(pin)).expect("unpin a map");
+        assert_cleared_away(&switch, "can't be used");
+        // Another map in its place.
+        switch.ok("attach vm1");
+        let folder = switch.folder().expect("something pinned");
+        fs::remove_file(folder.join(pin)).expect("unpin a map");
+        let other = MapData::from_pin(folder.join(map::SETTINGS)).expect("open a pinned map");
+        other.pin(folder.join(pin)).expect("pin another map in its place");
+        assert_cleared_away(&switch, "can't be used");
+    }
 }
 
 /// A port's link is detached some time after its pin is gone.
@@ -352,103 +248,36 @@ fn assert_leaves(device: &str) {
     assert!(happens(LIMIT, left), "{device} keeps its program");
 }
 
-fn promiscuous(device: &str) -> bool {
-    let flags = &link(device).expect("a device")["flags"];
-    flags.as_array().expect("flags").contains(&json!("PROMISC"))
-}
-
-fn what_devices_were_like_is_known_after_their_bpffs_was_unmounted() {
-    let switch = Switch::detached(2);
-    switch.speak_ipv6("vm1");
-    ip("link add port0 type veth peer name host0");
-    ip("link add port1 promisc on type veth peer name host1");
-    let default = link("vm1").expect("a tap")["qdisc"].clone();
-    assert_ne!(default, "noqueue");
+fn devices_are_given_back_after_their_bpffs_was_unmounted() {
+    let _switch = Switch::detached(2);
     let mut bpffs = OwnBpffs::new();
     let state = bpffs.state();
-    for round in 0..2 {
-        run(command_in(&state, "attach vm1 vm2 port0 port1")).success();
+    for _ in 0..2 {
+        run(command_in(&state, "attach vm1 vm2")).success();
         bpffs.unmount();
         bpffs.mount();
-        for device in ["vm1", "vm2", "port0", "port1"] {
+        for device in ["vm1", "vm2"] {
             assert_leaves(device);
+            // Its bridge goes on.
+            assert_eq!(link(device).expect("a tap")["master"], BRIDGE);
         }
-        assert!(
-            !ipv6("vm1") && promiscuous("port0"),
-            "round {round}: left as they were changed"
-        );
-        assert_eq!(link("vm1").expect("a tap")["qdisc"], "noqueue");
     }
-    // In whichever state folder.
-    switch.ok("attach vm1 vm2 port0 port1");
-    switch.ok("detach --all");
-    assert!(ipv6("vm1") && !ipv6("vm2"));
-    assert!(!promiscuous("port0") && promiscuous("port1"));
-    for tap in ["vm1", "vm2"] {
-        assert_eq!(link(tap).expect("a tap")["qdisc"], default);
-    }
-    // Nothing is remembered of a device that was given back.
-    ip("link set dev port0 promisc on");
-    switch.ok("attach port0");
-    switch.ok("detach port0");
-    assert!(promiscuous("port0"));
+    // That the bridge was made for them it says itself.
+    run(command_in(&state, "attach vm1 vm2")).success();
+    run(command_in(&state, "detach vm1 vm2")).success();
+    assert_eq!(link(BRIDGE), None);
+    let left = [link("vm1"), link("vm2")].map(|tap| tap.expect("a tap")["master"].clone());
+    assert_eq!(left, [Value::Null, Value::Null]);
 }
 
-fn a_device_that_came_later_is_not_taken_for_one_that_was_a_port() {
-    let switch = Switch::empty();
-    let make = |promiscuity: &str| {
-        ip(&format!(
-            "link add port0 index 77 promisc {promiscuity} type veth peer name host0 index 78"
-        ));
-    };
-    make("off");
-    let mut bpffs = OwnBpffs::new();
-    run(command_in(&bpffs.state(), "attach port0")).success();
-    bpffs.unmount();
-    assert_leaves("port0");
-    ip("link del dev port0");
-    make("on");
-    switch.ok("attach port0");
-    switch.ok("detach port0");
-    assert!(promiscuous("port0"));
-}
-
-/// The files under /run of the calling thread's network namespace.
-fn journal() -> Vec<PathBuf> {
-    let inode = fs::metadata("/proc/thread-self/ns/net")
-        .expect("a namespace")
-        .ino();
-    let of_namespace = format!("{inode}-");
-    let folders = fs::read_dir("/run/tapbridge").into_iter().flatten().flatten();
-    folders
-        .filter(|folder| folder.file_name().to_string_lossy().starts_with(&of_namespace))
-        .flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten())
-        .map(|file| file.path())
-        .collect()
-}
-
-fn nothing_is_kept_of_devices_that_are_gone() {
-    let mut switch = Switch::detached(1);
-    let kept = || journal().len();
-    // As often as a VM is started again.
-    for _ in 0..3 {
-        switch.ok("attach vm1");
-        assert_eq!(kept(), 1);
-        switch.remove("vm1");
-        switch.add(Tap::builder("vm1"));
-    }
-    switch.ok("detach --all");
-    assert_eq!(kept(), 0);
-}
-
-fn run_tells_of_a_bridge_that_no_command_has_removed() {
+fn run_tells_of_pins_that_no_command_has_removed() {
     let _switch = Switch::detached(2);
     let mut bpffs = OwnBpffs::new();
     let state = bpffs.state();
     let running = Running::of(command_in(&state, "run -j"));
     let look_after = |words: &str| {
         run(command_in(&state, words)).success();
-        // It has looked at the bridges when it knows of this one.
+        // It has looked when it knows of these.
         thread::sleep(3 * INTERVAL);
     };
     look_after("attach vm1 vm2");
@@ -462,7 +291,7 @@ fn run_tells_of_a_bridge_that_no_command_has_removed() {
         told.is_some()
     };
     assert!(happens(LIMIT, tells), "run says nothing");
-    let expected = json!({ "event": "vanished", "master": "two", "ports": ["vm1", "vm2"] });
+    let expected = json!({ "event": "vanished", "ports": ["vm1", "vm2"] });
     assert_eq!(told, Some(expected));
     // It goes on.
     bpffs.mount();
@@ -471,10 +300,11 @@ fn run_tells_of_a_bridge_that_no_command_has_removed() {
     }
     look_after("attach vm1 vm2");
     assert_eq!(running.change(), None);
-    fs::remove_dir_all(state.join("tapbridge")).expect("remove a bridge's folder");
+    let folder = fs::read_dir(&state).expect("the state").flatten().next();
+    fs::remove_dir_all(folder.expect("a folder").path()).expect("remove the folder");
     assert!(happens(LIMIT, || running
         .change()
-        .is_some_and(|told| told["master"] == "tapbridge")));
+        .is_some_and(|told| told["event"] == "vanished")));
     for device in ["vm1", "vm2"] {
         assert_leaves(device);
     }

@@ -8,8 +8,9 @@ use lab::{Offloads, Tap, VnetHeader};
 
 use crate::support::{
     frames::{Flow, Network, Transport, arp_reply, mac, partial, payload},
+    linux_bridge::stop_learning,
     switch::Switch,
-    wire::{assert_receives, assert_receives_with, send_with},
+    wire::{assert_receives, assert_receives_with, send, send_with},
 };
 
 crate::tests![
@@ -24,7 +25,7 @@ crate::tests![
     ipv6_extension_headers_pass_unchanged,
     sctp_keeps_its_partial_checksum,
     icmp_passes_unchanged,
-    arp_passes_by_xdp,
+    arp_passes_by_the_bridge,
     packets_shorter_than_they_say_pass_unchanged,
     other_ethertypes_pass_unchanged,
 ];
@@ -35,6 +36,7 @@ fn assert_unchanged(via: &str, frames: &[(VnetHeader, Vec<u8>)]) {
     let switch = Switch::of(2);
     let [vm1, vm2] = switch.taps();
     switch.introduce();
+    stop_learning("vm1");
     for (header, frame) in frames {
         send_with(vm1, header, frame);
         assert_receives_with(vm2, header, frame);
@@ -183,6 +185,7 @@ fn a_vxlan_frame_with_an_outer_checksum_is_completed_for_a_reader_without_offloa
     switch.attach_all("xdp");
     let [vm1, vm2] = switch.taps();
     switch.introduce();
+    stop_learning("vm1");
     for (header, frame, completed) in vxlan_frames() {
         send_with(vm1, &header, &frame);
         assert_receives(vm2, &completed);
@@ -362,8 +365,16 @@ fn icmp_passes_unchanged() {
     assert_unchanged("tcx", &[complete(v4), complete(v6)]);
 }
 
-fn arp_passes_by_xdp() {
-    assert_unchanged("xdp", &[complete(arp_reply(1, 2))]);
+/// It may answer in a station's place.
+fn arp_passes_by_the_bridge() {
+    let switch = Switch::of(2);
+    let [vm1, vm2] = switch.taps();
+    switch.introduce();
+    send(vm1, &arp_reply(1, 2));
+    assert_receives(vm2, &arp_reply(1, 2));
+    let stats = switch.stats();
+    assert_eq!(stats.frames("vm1", "vm2"), (0, 0), "{stats:#?}");
+    assert_eq!(stats.port("vm1").left_by_reason["protocol"], 1, "{stats:#?}");
 }
 
 fn packets_shorter_than_they_say_pass_unchanged() {

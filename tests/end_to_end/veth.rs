@@ -7,7 +7,7 @@ use crate::support::{
     guest::{Family, Guest, pumped, transfer_both_ways},
     program::{ip, link},
     switch::Switch,
-    wire::{assert_receives, receive, send},
+    wire::{assert_receives, assert_silent, receive, send},
 };
 
 crate::tests![
@@ -18,7 +18,7 @@ crate::tests![
     a_veth_port_that_vanishes_is_gone,
 ];
 
-/// A switch of taps vm1, ... and port0, whose other end host0 is the host's.
+/// Taps vm1, ... and port0, whose other end host0 is the host's.
 fn switch(taps: usize) -> Switch {
     let switch = Switch::detached(taps);
     ip("link add host0 type veth peer name port0");
@@ -84,7 +84,7 @@ fn the_hosts_stack_and_a_guest_transfer_both_ways() {
 }
 
 fn frames_with_any_destination_pass_a_veth() {
-    // Another bridge behind a veth: two switches in a row, in one state folder.
+    // Another bridge behind a veth: two in a row.
     let switch = Switch::detached(2);
     ip("link add port0 up type veth peer name port1");
     ip("link set dev port1 up");
@@ -115,6 +115,10 @@ fn a_veth_port_that_vanishes_is_gone() {
     ip("link delete dev host0");
     assert_eq!(switch.shown("port0")["state"], "gone");
     send(vm1, &arp_request(1, 9));
-    assert_eq!(switch.stats().port("vm1").dropped("no_other_port"), 1);
+    // The bridge has nobody to flood it to. A port that is gone is none of its any more.
+    let [of_bridge, of_none] = switch.all_stats().try_into().expect("two");
+    assert_eq!(of_bridge.port("vm1").left_by_reason["group"], 2, "{of_bridge:#?}");
+    assert_eq!(of_none.bridge, None, "{of_none:#?}");
+    assert_silent(&[vm1]);
     assert_eq!(switch.json("detach port0")["ports"][0]["gone"], true);
 }

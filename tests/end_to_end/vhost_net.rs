@@ -113,6 +113,7 @@ fn batches_arrive_in_order_with_both_hooks() {
     batches_arrive_in_order(&switch);
     let stats = switch.stats();
     assert_eq!(stats.frames("vm1", "vm2").0, 0, "{stats:#?}");
+    assert!(stats.frames("vm1", "vm2").1 > 0, "{stats:#?}");
     assert!(
         stats.port("vm1").passed_up_by_reason["vhost_net"] > 0,
         "{stats:#?}"

@@ -5,7 +5,6 @@ use std::{fs, io, os::fd::AsFd as _, path::PathBuf};
 use aya::maps::MapError;
 use bridge_common::{
     Hook,
-    counters::PathCounters,
     fastpath::{Path, Port, program},
     port::{HookMode, INTERFACE_NAME, flag},
 };
@@ -15,6 +14,7 @@ use crate::{
     error::{Context as _, Result},
     link::{self, LinkState, refuse_other_xdp, refuse_strangers},
     netlink::{Kind, Link},
+    own_bridge,
     port::recorded_name,
     state::Locked,
 };
@@ -26,6 +26,9 @@ pub struct Wish {
     pub mode: Option<HookMode>,
     /// Whether no rule of netfilter is meant for frames between this port and others of which the same is said.
     pub bypass_netfilter: Option<bool>,
+    /// Index of the bridge that it is a port of, or becomes one of, only as long as it is attached; `None` leaves it where
+    /// it is.
+    pub bridge: Option<u32>,
 }
 
 impl From<HookMode> for Wish {
@@ -94,9 +97,14 @@ impl FastPath {
         let port = Port {
             flags: flag::UNFINISHED,
             name,
+            bridge: wish.bridge.unwrap_or(0),
+            tx_frames_at_attach: device.tx_frames,
+            tx_dropped_at_attach: device.tx_dropped,
             ..Port::default()
         };
+        // Before the device is changed: what is unfinished is undone by the next command.
         self.add(device.ifindex, port)?;
+        take_in(device, &port)?;
         // tcx first: XDP redirects nothing without it.
         self.link(device, Hook::Tcx)?;
         if wanted & flag::XDP != 0 {
@@ -124,10 +132,16 @@ impl FastPath {
         }
         let after = Port {
             flags: wanted | flag::ACTIVE,
+            // Whoever has put it elsewhere wants it there.
+            bridge: wish
+                .bridge
+                .or(device.master.filter(|&master| master == before.bridge))
+                .unwrap_or(0),
             ..before
         };
         self.set_xdp(device, after, has_xdp)?;
-        Ok(after != before || !broken.is_empty())
+        let taken_in = take_in(device, &after)?;
+        Ok(taken_in || after != before || !broken.is_empty())
     }
 
     /// Writes a port, and gives it XDP or takes it off as that says.
@@ -169,6 +183,9 @@ impl FastPath {
             None => self.detach(device.ifindex),
             Some(before) => {
                 let now = self.port(device.ifindex)?.unwrap_or_default();
+                if device.master.is_none() && now.bridge != 0 {
+                    own_bridge::release(device.ifindex, now.bridge)?;
+                }
                 self.set_xdp(device, before, now.flags & flag::XDP != 0)
             }
         }
@@ -204,11 +221,17 @@ impl FastPath {
         Ok(())
     }
 
-    /// Detaches the programs from a port. Every step may have been done before.
+    /// Detaches the programs from a port, and takes it out of the bridge if it was put there for them. Every step may have
+    /// been done before.
     pub fn detach(&mut self, ifindex: u32) -> Result<()> {
         // XDP first: what it passes finds tcx.
         for hook in [Hook::Xdp, Hook::Tcx] {
             self.unlink(ifindex, hook)?;
+        }
+        if let Some(port) = self.port(ifindex)?
+            && port.bridge != 0
+        {
+            own_bridge::release(ifindex, port.bridge)?;
         }
         self.forget(ifindex)
     }
@@ -252,21 +275,27 @@ impl FastPath {
         }
         for (path, counters) in self.paths()? {
             if path.to != Path::GONE && !is_there(path.to) {
-                self.move_path(path, counters)?;
+                self.move_path(
+                    path,
+                    Path {
+                        to: Path::GONE,
+                        ..path
+                    },
+                    counters,
+                )?;
             }
         }
         Ok(gone)
     }
+}
 
-    /// What went to a device that is no more is kept, without saying where it went. No program counts it any more.
-    fn move_path(&mut self, path: Path, counters: PathCounters) -> Result<()> {
-        let gone = Path {
-            to: Path::GONE,
-            ..path
-        };
-        self.add_to_path(gone, counters)?;
-        self.forget_path(path)
+/// Makes a device a port of the bridge that is written down; says whether it was none before.
+fn take_in(device: &Link, port: &Port) -> Result<bool> {
+    let wanted = port.bridge != 0 && device.master != Some(port.bridge);
+    if wanted {
+        own_bridge::take_in(device, port.bridge)?;
     }
+    Ok(wanted)
 }
 
 /// Whether the device of this index is another than the one that was attached.

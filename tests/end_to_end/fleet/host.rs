@@ -17,7 +17,7 @@ use crate::support::{
     frames::{Mac, mac, text},
     guest::Guest,
     program::{LIMIT, Output, happens, ip, run},
-    statistics::{Accelerated, Statistics},
+    statistics::{Bridge, Statistics},
     switch::{command_in, unique},
 };
 
@@ -162,10 +162,10 @@ impl Host {
 
     /// What `stats` says of its bridge, whose ports are attached.
     #[track_caller]
-    pub fn stats(&self) -> Accelerated {
+    pub fn stats(&self) -> Bridge {
         let told = self.tapbridge("stats -j");
         let statistics: Statistics = serde_json::from_str(&told).expect("the documented statistics");
-        let [bridge] = statistics.accelerated.try_into().expect("one bridge");
+        let [bridge] = statistics.bridges.try_into().expect("one bridge");
         bridge
     }
 

@@ -6,7 +6,7 @@ use lab::Tap;
 
 use super::{
     frames::hello,
-    program::ip,
+    program::{bridge, ip},
     switch::Switch,
     wire::{assert_receives, send},
 };
@@ -37,6 +37,11 @@ pub fn linux_bridge(taps: usize, netfilter: bool) -> Switch {
     let switch = Switch::detached(taps);
     make(taps, netfilter);
     switch
+}
+
+/// Frames from a port go past the bridge whatever their sources, and however long ago it has seen them.
+pub fn stop_learning(port: &str) {
+    bridge(&format!("link set dev {port} learning off"));
 }
 
 /// Makes the taps known to the bridge: every tap's station says hello to all others.

@@ -170,12 +170,18 @@ pub fn ip(words: &str) -> String {
     run(command).success()
 }
 
-/// What `ip -j -d link show` says of a device; nothing if there is none.
+/// What `ip -j -d link show` says of a device, without what changes by itself; nothing if there is none.
 pub fn link(device: &str) -> Option<Value> {
     let mut command = Command::new("ip");
     command.args(["-j", "-d", "link", "show", "dev", device]);
     let output = run(command);
-    output.status.success().then(|| output.json()[0].take())
+    let mut link = output.status.success().then(|| output.json()[0].take())?;
+    for data in ["info_data", "info_slave_data"] {
+        if let Some(data) = link["linkinfo"].get_mut(data).and_then(Value::as_object_mut) {
+            data.retain(|key, _| !key.ends_with("_timer"));
+        }
+    }
+    Some(link)
 }
 
 /// A terminal for programs to write to.

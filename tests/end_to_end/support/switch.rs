@@ -1,4 +1,4 @@
-//! A bridge in a network namespace of its own, with a state folder of its own: tests don't meet each other.
+//! Taps in a network namespace of their own, with a state folder of their own: tests don't meet each other.
 
 use std::{
     cell::RefCell,
@@ -17,14 +17,17 @@ use serde_json::Value;
 use super::{
     bpffs, frames,
     program::{Output, link, run},
-    statistics::{Accelerated, Bridge, Statistics},
+    statistics::{Bridge, Statistics},
     wire,
 };
 
 /// The command line.
 pub const TAPBRIDGE: &str = env!("CARGO_BIN_EXE_tapbridge");
 
-/// A name that no other test has: at most 15 octets, with this process's id.
+/// The bridge that `attach` makes.
+pub const BRIDGE: &str = "tapbridge";
+
+/// A name that no other test has: at most 15 bytes, with this process's id.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(
@@ -34,7 +37,7 @@ pub fn unique(prefix: &str) -> String {
     )
 }
 
-/// A private network namespace, which the calling thread is in, and the bridges that are made there.
+/// A private network namespace, which the calling thread is in, and taps that `attach` makes ports of a bridge there.
 ///
 /// When it is dropped it detaches everything, and makes sure that nothing is left and the taps are as they were.
 pub struct Switch {
@@ -124,9 +127,28 @@ impl Switch {
         wire::drain(&self.taps.iter().collect::<Vec<_>>());
     }
 
-    /// Where the bridges are pinned.
+    /// Where what is attached is pinned.
     pub fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// Where what is attached in the switch's namespace is pinned, if something is.
+    pub fn folder(&self) -> Option<PathBuf> {
+        let entries = fs::read_dir(&self.state).into_iter().flatten().flatten();
+        let mut folders = entries.map(|entry| entry.path());
+        folders.find(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('@'))
+        })
+    }
+
+    /// Where the link of a device's hook is pinned.
+    #[track_caller]
+    pub fn pin(&self, device: &str, hook: &str) -> PathBuf {
+        let ifindex = link(device).expect("a device")["ifindex"].clone();
+        self.folder()
+            .expect("something pinned")
+            .join(format!("link_{ifindex}_{hook}"))
     }
 
     /// `tapbridge` with these words, not yet running.
@@ -185,37 +207,24 @@ impl Switch {
     /// The statistics of all bridges, as [`Switch::stats`].
     #[track_caller]
     pub fn all_stats(&self) -> Vec<Bridge> {
-        self.read_stats().bridges
-    }
-
-    /// The statistics of all Linux bridges, as [`Switch::stats`].
-    #[track_caller]
-    pub fn accelerated(&self) -> Vec<Accelerated> {
-        self.read_stats().accelerated
-    }
-
-    #[track_caller]
-    fn read_stats(&self) -> Statistics {
         let statistics: Statistics =
             serde_json::from_value(self.json("stats")).expect("the documented statistics");
-        assert_eq!(statistics.schema, 1);
+        assert_eq!(statistics.schema, 2);
         statistics.bridges.iter().for_each(Bridge::assert_conservation);
-        statistics
-            .accelerated
-            .iter()
-            .for_each(Accelerated::assert_conservation);
         assert_eq!(statistics.unreadable, Vec::<Value>::new());
-        statistics
+        statistics.bridges
     }
 
-    /// What `show` says of the only bridge's port.
+    /// What `show` says of a port.
     #[track_caller]
     pub fn shown(&self, port: &str) -> Value {
         let overview = self.json("show");
-        let ports = overview["bridges"][0]["ports"]
-            .as_array()
-            .expect("a bridge's ports");
-        let found = ports.iter().find(|shown| shown["ifname"] == port);
+        let bridges = overview["bridges"].as_array().expect("bridges");
+        let mut ports = bridges
+            .iter()
+            .filter_map(|bridge| bridge["ports"].as_array())
+            .flatten();
+        let found = ports.find(|shown| shown["ifname"] == port);
         found
             .unwrap_or_else(|| panic!("no port {port} in {overview}"))
             .clone()
@@ -231,6 +240,9 @@ impl Switch {
         }
         if self.state.exists() {
             return Err(format!("{} is left behind", self.state.display()));
+        }
+        if link(BRIDGE).is_some() {
+            return Err(format!("{BRIDGE} is left behind"));
         }
         let speaking = self.speaking_ipv6.borrow();
         let names = self.taps.iter().map(Tap::name);
@@ -249,7 +261,7 @@ impl Drop for Switch {
     }
 }
 
-/// `tapbridge` with these words on bridges that are pinned here, not yet running.
+/// `tapbridge` with these words on what is pinned here, not yet running.
 pub fn command_in(state: &Path, words: &str) -> Command {
     let mut command = Command::new(TAPBRIDGE);
     command.arg("--state").arg(state).args(words.split_whitespace());

@@ -1,4 +1,4 @@
-//! Ports of Linux bridges: reads what they have received, and finds those that their hooks do not fit.
+//! Reads what ports have received, and finds those that their hooks do not fit.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -24,13 +24,13 @@ use crate::{
     state::{Folder, Locked},
 };
 
-/// The ports of `--hook auto` of a network namespace's fast path.
+/// The ports of `--hook auto` of the calling thread's network namespace.
 #[derive(Default)]
-pub(super) struct Accelerated {
-    /// As it was opened last.
-    fast: Option<FastPath>,
+pub(super) struct Ports {
+    /// As it was opened, and what tells it from a later one.
+    fast: Option<(FastPath, u64)>,
     /// By index of the device.
-    ports: BTreeMap<u32, Kept>,
+    kept: BTreeMap<u32, Kept>,
 }
 
 struct Kept {
@@ -47,18 +47,31 @@ pub(super) struct Wanted {
     growth: Growth,
 }
 
-impl Accelerated {
+impl Ports {
+    /// Opens what is pinned, if it is new. If there is nothing any more, says what there was that no command has removed:
+    /// a command takes the ports out first, and if it has not, the pins went by themselves.
+    pub(super) fn find(&mut self, folder: Option<&Folder>) -> Result<Option<Vanished>> {
+        let inode = folder.map_or(Ok(None), FastPath::inode)?;
+        if self.fast.as_ref().map(|(_, inode)| *inode) == inode {
+            return Ok(None);
+        }
+        self.kept.clear();
+        let before = self.fast.take();
+        if let (Some(folder), Some(inode)) = (folder, inode) {
+            self.fast = FastPath::open(folder)?.map(|fast| (fast, inode));
+        }
+        Ok(before.and_then(|(fast, _)| vanished(&fast)))
+    }
+
     /// Reads the counters, and finds the ports whose hooks do not fit.
-    pub(super) fn observe(&mut self, folder: &Folder, now: Duration) -> Result<Vec<Wanted>> {
+    pub(super) fn observe(&mut self, now: Duration) -> Result<Vec<Wanted>> {
         let mut wanted = Vec::new();
-        self.fast = FastPath::open(folder)?;
-        let Some(fast) = &self.fast else {
-            self.ports.clear();
+        let Some((fast, _)) = &self.fast else {
             return Ok(wanted);
         };
         let mut ports = fast.ports()?;
         ports.retain(|(_, port)| port.has(flag::ACTIVE | flag::AUTO));
-        self.ports
+        self.kept
             .retain(|ifindex, _| ports.iter().any(|(index, _)| index == ifindex));
         if ports.is_empty() {
             return Ok(wanted);
@@ -76,7 +89,7 @@ impl Accelerated {
                 counters,
                 forwarded,
             };
-            let kept = match self.ports.entry(ifindex) {
+            let kept = match self.kept.entry(ifindex) {
                 Entry::Vacant(place) => place.insert(new()),
                 Entry::Occupied(place) => {
                     let kept = place.into_mut();
@@ -96,25 +109,23 @@ impl Accelerated {
         Ok(wanted)
     }
 
-    /// The pins are gone. A command takes the ports out first; if it has not, they went by themselves.
-    pub(super) fn vanished(&mut self) -> Option<Vanished> {
-        self.ports.clear();
-        let ports = self.fast.take()?.ports().unwrap_or_default();
-        let names: Vec<String> = ports
-            .iter()
-            .filter(|(_, port)| port.has(flag::ACTIVE))
-            .map(|(_, port)| recorded_name(&port.name))
-            .collect();
-        (!names.is_empty()).then_some(Vanished {
-            event: "vanished",
-            master: String::new(),
-            ports: names,
-        })
-    }
-
     pub(super) fn choice(&mut self, ifindex: u32) -> Option<&mut Choice> {
-        self.ports.get_mut(&ifindex).map(|kept| &mut kept.choice)
+        self.kept.get_mut(&ifindex).map(|kept| &mut kept.choice)
     }
+}
+
+/// The ports of a folder that is gone.
+fn vanished(fast: &FastPath) -> Option<Vanished> {
+    let ports = fast.ports().unwrap_or_default();
+    let names: Vec<String> = ports
+        .iter()
+        .filter(|(_, port)| port.has(flag::ACTIVE))
+        .map(|(_, port)| recorded_name(&port.name))
+        .collect();
+    (!names.is_empty()).then_some(Vanished {
+        event: "vanished",
+        ports: names,
+    })
 }
 
 impl Kept {
