@@ -101,7 +101,7 @@ enum Command {
     /// Gone: 'bridge monitor fdb' prints addresses as they are learned and moved
     #[command(hide = true)]
     Monitor(gone::Anything),
-    /// Gone: 'ip link set dev br0 type bridge ageing_time …' changes a bridge's settings
+    /// Gone: 'ip link' changes a bridge's settings
     #[command(hide = true)]
     Set(Set),
     /// Count the system calls of processes, such as VMMs, until Ctrl-C

@@ -107,9 +107,10 @@ pub async fn detach_all(state: &Locked, progress: impl FnMut(usize, usize)) -> R
     }
     FastPath::clear(state)?;
     for leftover in state.leftovers()? {
-        match leftover.is_old() {
-            true => done.cleared.push(leftover.clear()?),
-            false => done.unreadable.push(leftover.unreadable()),
+        if leftover.is_old() {
+            done.cleared.push(leftover.clear()?);
+        } else {
+            done.unreadable.push(leftover.unreadable());
         }
     }
     own_bridge::remove_unused(&netlink).await?;

@@ -18,7 +18,7 @@ pub struct Entry {
     /// VLAN identifier, in a bridge that filters VLANs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// As in `bridge`: "sticky", "offload", "extern_learn", "locked".
+    /// As in `bridge`, such as "sticky".
     pub flags: Vec<&'static str>,
     /// The bridge.
     pub master: String,

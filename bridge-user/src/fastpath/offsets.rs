@@ -37,6 +37,7 @@ fn offsets_in(folder: &Path) -> Result<Offsets> {
                       or was built without CONFIG_DEBUG_INFO_BTF_MODULES";
         return Err(no_btf("bridge", reason));
     }
+    let is_module = bridge.is_some();
     let netfilter = parse("br_netfilter", &netfilter, &vmlinux)?;
     let tun = parse("tun", &tun, &vmlinux)?;
     let tun = tun.as_ref().unwrap_or(&vmlinux);
@@ -51,7 +52,19 @@ fn offsets_in(folder: &Path) -> Result<Offsets> {
         "ptype_all",
         "net_hotdata",
     ])?;
-    from_btf(&vmlinux, bridge, netfilter, tun, &symbols).map_err(|error| no_btf("vmlinux", error))
+    from_btf(&vmlinux, bridge, netfilter, tun, &symbols).map_err(|error| {
+        // Where it would have to be.
+        let is_bridges = |name: &str| name.starts_with("net_bridge") || name.starts_with("BR");
+        let name = match &error {
+            BtfError::NoStruct(name) | BtfError::NoMember(name, _) | BtfError::NoEnumerator(name)
+                if is_module && is_bridges(name) =>
+            {
+                "bridge"
+            }
+            _ => "vmlinux",
+        };
+        no_btf(name, error)
+    })
 }
 
 fn no_btf(name: &str, reason: impl std::fmt::Display) -> Error {
@@ -283,6 +296,31 @@ mod tests {
         let error = offsets_in(&folder.0).unwrap_err().to_string();
         assert!(
             error.starts_with("/sys/kernel/btf/bridge: not valid BTF"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_a_module_does_not_describe_is_missed_there() {
+        const MEMBER: &[u8] = b"\0fdb_hash_tbl\0";
+        let mut vmlinux = fs::read(Path::new(BTF).join("vmlinux")).expect("this kernel's BTF");
+        // Where the bridge is built in.
+        let place = vmlinux.windows(MEMBER.len()).position(|found| found == MEMBER);
+        if let Some(place) = place {
+            vmlinux[place + 1] = b'F';
+        }
+        let folder = Folder(std::env::temp_dir().join(format!("tapbridge-btf-module-{}", process::id())));
+        fs::create_dir(&folder.0).unwrap();
+        fs::write(folder.0.join("vmlinux"), vmlinux).unwrap();
+        // A module without any types.
+        let mut module = vec![0; 25];
+        module[..4].copy_from_slice(&[0x9f, 0xeb, 1, 0]);
+        module[4] = 24;
+        module[20] = 1;
+        fs::write(folder.0.join("bridge"), module).unwrap();
+        let error = offsets_in(&folder.0).unwrap_err().to_string();
+        assert!(
+            error.starts_with("/sys/kernel/btf/bridge: the kernel") && error.contains("net_bridge"),
             "{error}"
         );
     }
