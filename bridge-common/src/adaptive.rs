@@ -6,7 +6,12 @@
 
 use core::time::Duration;
 
-use crate::counters::{PassReason, PortCounters, Traffic};
+use crate::{
+    Hook,
+    counters::{PathCounters, Traffic},
+    fastpath::PortCounters,
+    forwarding::Reason,
+};
 
 /// How often a port's counters are looked at.
 pub const INTERVAL: Duration = Duration::from_millis(200);
@@ -21,8 +26,8 @@ const SAVED_NS: u64 = 600;
 const LEFT_NS: u64 = 180;
 /// Spent on a bulk frame, whatever its length.
 const BULK_NS: u64 = 540;
-/// Octets of a bulk frame that are copied in a nanosecond.
-const BULK_OCTETS_PER_NS: u64 = 45;
+/// Bytes of a bulk frame that are copied in a nanosecond.
+const BULK_BYTES_PER_NS: u64 = 45;
 
 /// What a change costs, in CPU time: it is made when the wrong hook has cost as much.
 const CHANGE_NS: u64 = 1_000_000;
@@ -35,6 +40,32 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// XDP that has not even saved what it cost to bring it should not have come: what tcx counts does not tell how many
 /// short frames XDP would leave to it. It stays off twice as long each time that this happens, but not longer than this.
 const MOST_PATIENCE: Duration = Duration::from_secs(64);
+
+/// A port's counters at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Its own.
+    pub counters: PortCounters,
+    /// Frames from it that went past the bridge, to whichever port.
+    pub forwarded: PathCounters,
+}
+
+impl Look {
+    fn passed_up(&self) -> u64 {
+        self.counters.left[Hook::Xdp as usize].iter().sum()
+    }
+
+    fn batched(&self) -> u64 {
+        self.counters.left[Hook::Xdp as usize][Reason::VhostNet as usize]
+    }
+}
+
+fn since(now: Traffic, before: Traffic) -> Traffic {
+    Traffic {
+        frames: now.frames.saturating_sub(before.frames),
+        bytes: now.bytes.saturating_sub(before.bytes),
+    }
+}
 
 /// What a port has received in an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,17 +90,19 @@ pub struct Balance {
 }
 
 impl Growth {
-    /// From one look at the counters to the next. A frame between the hooks is in one counter and not in the other yet.
-    pub fn between(before: &PortCounters, now: &PortCounters) -> Self {
+    /// From one look at the counters to the next, which all grow, unless the port was attached anew in between. A frame
+    /// between the hooks is in one counter and not in the other yet.
+    ///
+    /// What tcx leaves to the bridge counts where XDP has met it before. Without XDP it tells nothing for it: XDP would
+    /// leave it too.
+    pub fn between(before: &Look, now: &Look, xdp: bool) -> Self {
+        let left = since(now.counters.left_traffic, before.counters.left_traffic);
         Self {
-            frames: now.received.frames.saturating_sub(before.received.frames),
-            passed_up: now.all_passed_up().saturating_sub(before.all_passed_up()),
-            vhost_net: now.passed_up[PassReason::VhostNet as usize]
-                .saturating_sub(before.passed_up[PassReason::VhostNet as usize]),
-            bulk: Traffic {
-                frames: now.bulk.frames.saturating_sub(before.bulk.frames),
-                bytes: now.bulk.bytes.saturating_sub(before.bulk.bytes),
-            },
+            frames: since(now.forwarded.total(), before.forwarded.total()).frames
+                + if xdp { left.frames } else { 0 },
+            passed_up: now.passed_up().saturating_sub(before.passed_up()),
+            vhost_net: now.batched().saturating_sub(before.batched()),
+            bulk: since(now.counters.bulk, before.counters.bulk),
         }
     }
 
@@ -84,7 +117,7 @@ impl Growth {
         };
         Balance {
             saved: (short - left) * SAVED_NS,
-            spent: left * LEFT_NS + self.bulk.frames * BULK_NS + self.bulk.bytes / BULK_OCTETS_PER_NS,
+            spent: left * LEFT_NS + self.bulk.frames * BULK_NS + self.bulk.bytes / BULK_BYTES_PER_NS,
         }
     }
 }

@@ -17,7 +17,7 @@ pub use vlan::{Membership, PortVlan, Retag};
 use self::vlan::Vlan;
 use crate::{
     Hook,
-    frame::{ETHERNET_HEADER, VlanTag},
+    frame::{ETHERNET_HEADER, VlanTag, longest_frame},
 };
 
 /// `BR_STATE_FORWARDING`
@@ -270,7 +270,7 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
     check(tables.is_up(device), Reason::EgressDown)?;
     check(tables.has_carrier(device), Reason::EgressNoCarrier)?;
     let mtu = tables.mtu(device);
-    let longest = crate::decision::longest_frame(mtu);
+    let longest = longest_frame(mtu);
     check(received.gso || received.length <= longest, Reason::EgressMtu)?;
     if bypass {
         check(tables.bypasses_netfilter(device), Reason::BridgeFilter)?;

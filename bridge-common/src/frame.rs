@@ -1,15 +1,22 @@
-//! The Ethernet header: what the switch reads of every frame.
+//! The Ethernet header: what the programs read of every frame.
 
-use crate::{fdb::FdbKey, mac::Mac};
+use crate::mac::Mac;
 
-/// Octets of an untagged Ethernet header (`ETH_HLEN`).
+/// Bytes of an untagged Ethernet header (`ETH_HLEN`).
 pub const ETHERNET_HEADER: u32 = 14;
-/// Octets of one VLAN tag (`VLAN_HLEN`).
+/// Bytes of one VLAN tag (`VLAN_HLEN`).
 pub const VLAN_TAG: u32 = 4;
 
-/// Octets of the shortest frame whose tag the kernel can move out of the data: behind the tag there must be two more
+/// Bytes of the shortest frame whose tag the kernel can move out of the data: behind the tag there must be two more
 /// (`skb_vlan_untag`).
 pub const SHORTEST_TAGGED: u32 = ETHERNET_HEADER + VLAN_TAG + 2;
+
+/// The longest frame that a device takes, in bytes: as `is_skb_forwardable` and `xdp_ok_fwd_dev` reckon, which leave
+/// room for one VLAN tag whether there is one or not.
+#[inline(always)]
+pub const fn longest_frame(mtu: u32) -> u32 {
+    mtu.saturating_add(ETHERNET_HEADER + VLAN_TAG)
+}
 
 /// The EtherType of a customer VLAN tag.
 pub const ETHERTYPE_8021Q: u16 = 0x8100;
@@ -21,8 +28,8 @@ pub trait Frame {
     /// `N` bytes from `offset`, or `None` if they don't all lie inside the frame.
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
-    /// The eight octets from `offset` as a number, the first one lowest, or `None` if they don't all lie inside the
-    /// frame. What is only compared, masked or added up is read faster this way than octet by octet.
+    /// The eight bytes from `offset` as a number, the first one lowest, or `None` if they don't all lie inside the
+    /// frame. What is only compared, masked or added up is read faster this way than byte by byte.
     #[inline(always)]
     fn word(&self, offset: u32) -> Option<u64> {
         self.read(offset).map(u64::from_le_bytes)
@@ -32,7 +39,7 @@ pub trait Frame {
     /// most 512. `None` if they don't all lie inside the frame.
     fn sum<const N: usize>(&self, offset: u32, seed: u32) -> Option<u32>;
 
-    /// The same of `length` octets, a multiple of 4 and less than `N`. `None` if not even `N` lie inside the frame.
+    /// The same of `length` bytes, a multiple of 4 and less than `N`. `None` if not even `N` lie inside the frame.
     fn sum_part<const N: usize>(&self, offset: u32, length: u32, seed: u32) -> Option<u32>;
 }
 
@@ -48,56 +55,17 @@ pub struct VlanTag {
 impl VlanTag {
     /// The VLAN identifier; 0 in a tag that only has a priority.
     pub const fn id(self) -> u16 {
-        self.control & Vlan::IDENTIFIER
+        self.control & 0x0fff
     }
 }
 
-/// A broadcast domain of the bridge: the outermost tag's protocol and identifier.
-///
-/// Zero is the untagged domain, which priority-tagged frames (identifier 0) belong to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(transparent)]
-pub struct Vlan(pub u16);
-
-impl Vlan {
-    const IDENTIFIER: u16 = 0x0fff;
-    const SERVICE: u16 = 0x1000;
-
-    /// The domain of a VLAN identifier (0–4095) under a tag of the given kind.
-    pub const fn new(identifier: u16, service: bool) -> Self {
-        let identifier = identifier & Self::IDENTIFIER;
-        Self(if service && identifier != 0 {
-            identifier | Self::SERVICE
-        } else {
-            identifier
-        })
-    }
-
-    /// The VLAN identifier, 0 for untagged.
-    pub const fn identifier(self) -> u16 {
-        self.0 & Self::IDENTIFIER
-    }
-
-    /// Whether the outermost tag is a service tag (802.1ad).
-    pub const fn is_service(self) -> bool {
-        self.0 & Self::SERVICE != 0
-    }
-
-    #[inline(always)]
-    const fn of(tag: VlanTag) -> Self {
-        Self::new(tag.control, tag.protocol == ETHERTYPE_8021AD)
-    }
-}
-
-/// The Ethernet header of a frame, with its outermost VLAN tag.
+/// The Ethernet header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ethernet {
     /// Destination address.
     pub destination: Mac,
     /// Source address.
     pub source: Mac,
-    /// Broadcast domain.
-    pub vlan: Vlan,
     /// EtherType behind the outermost tag.
     pub ethertype: u16,
     /// Where the payload begins in the frame's data: 14, or 18 where the tag lies in the data.
@@ -111,32 +79,20 @@ impl Ethernet {
     /// `None` if the frame ends before its header does.
     #[inline(always)]
     pub fn read(frame: &impl Frame, metadata_tag: Option<VlanTag>) -> Option<Self> {
-        // The last eight octets and the first eight: they overlap.
+        // The last eight bytes and the first eight: they overlap.
         let back = frame.word(ETHERNET_HEADER - 8)?;
         let front = frame.word(0)?;
         let untagged = Self {
             destination: Mac::from_bits(front),
             source: Mac::from_bits(back),
-            vlan: Vlan(0),
             ethertype: ((back >> 48) as u16).swap_bytes(),
             payload: ETHERNET_HEADER,
         };
-        if let Some(tag) = metadata_tag {
-            return Some(Self {
-                vlan: Vlan::of(tag),
-                ..untagged
-            });
-        }
-        if !matches!(untagged.ethertype, ETHERTYPE_8021Q | ETHERTYPE_8021AD) {
+        if metadata_tag.is_some() || !matches!(untagged.ethertype, ETHERTYPE_8021Q | ETHERTYPE_8021AD) {
             return Some(untagged);
         }
-        let [c0, c1, e0, e1] = frame.read(ETHERNET_HEADER)?;
-        let tag = VlanTag {
-            protocol: untagged.ethertype,
-            control: u16::from_be_bytes([c0, c1]),
-        };
+        let [_, _, e0, e1] = frame.read(ETHERNET_HEADER)?;
         Some(Self {
-            vlan: Vlan::of(tag),
             ethertype: u16::from_be_bytes([e0, e1]),
             payload: ETHERNET_HEADER + VLAN_TAG,
             ..untagged
@@ -154,24 +110,6 @@ impl Ethernet {
             protocol: u16::from_be_bytes([p0, p1]),
             control: u16::from_be_bytes([c0, c1]),
         })
-    }
-
-    /// The key under which the frame's source is learned.
-    #[inline(always)]
-    pub const fn source_key(&self) -> FdbKey {
-        FdbKey {
-            mac: self.source,
-            vlan: self.vlan,
-        }
-    }
-
-    /// The key under which the frame's destination is looked up.
-    #[inline(always)]
-    pub const fn destination_key(&self) -> FdbKey {
-        FdbKey {
-            mac: self.destination,
-            vlan: self.vlan,
-        }
     }
 }
 

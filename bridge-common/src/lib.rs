@@ -1,34 +1,31 @@
-//! What both sides of `tapbridge` share: the types that live in maps, and the switch's logic as pure functions.
+//! What both sides of `tapbridge` share: the types that live in maps, and the programs' logic as pure functions.
 //!
-//! A frame's way, read top to bottom: [`frame`] reads its Ethernet header, [`decision`] says where it goes (what it has
-//! just found out about the same stations is in [`recent`]), [`checksum`] says what native XDP must do to its checksum
-//! before it can leave by XDP. None of these calls the kernel: what they need to know reaches them through the traits
-//! [`frame::Frame`] and [`decision::Tables`], so the same code runs in both hooks and in tests on the host. Which hooks a
-//! port has is chosen in user space, as [`adaptive`] says.
+//! A frame's way, read top to bottom: [`frame`] reads its Ethernet header, [`forwarding`] says whether it can go past the
+//! bridge and where, [`checksum`] says what native XDP must do to its checksum before it can leave by XDP. None of these
+//! calls the kernel: what they need to know reaches them through the traits [`frame::Frame`] and [`forwarding::Tables`],
+//! so the same code runs in both hooks and in tests on the host. Which hooks a port has is chosen in user space, as
+//! [`adaptive`] says.
 
 #![cfg_attr(not(test), no_std)]
 
 pub mod adaptive;
 pub mod checksum;
 pub mod counters;
-pub mod decision;
 pub mod fastpath;
-pub mod fdb;
 pub mod forwarding;
 pub mod frame;
 pub mod layout;
 pub mod mac;
 pub mod port;
-pub mod recent;
 pub mod syscalls;
 
-/// Where the switch saw a frame.
+/// Where a program meets a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Hook {
-    /// Native XDP: the fast path.
+    /// Native XDP: it carries what is whole without its metadata.
     Xdp = 0,
-    /// tcx ingress: the complete switch.
+    /// tcx ingress: it carries every known unicast frame.
     Tcx = 1,
 }
 
@@ -58,22 +55,13 @@ mod plain {
     }
 
     plain!(
-        crate::counters::DetachedPaths,
         crate::counters::PathCounters,
-        crate::counters::PortCounters,
         crate::fastpath::Offsets,
         crate::fastpath::Path,
         crate::fastpath::Peek,
         crate::fastpath::Port,
         crate::fastpath::PortCounters,
         crate::fastpath::Settings,
-        crate::fdb::FdbEntry,
-        crate::fdb::FdbKey,
-        crate::layout::Bridge,
-        crate::layout::Config,
-        crate::layout::Kernel,
-        crate::port::Ingress,
-        crate::port::Port,
         crate::syscalls::Key,
         crate::syscalls::Settings,
     );
@@ -81,27 +69,13 @@ mod plain {
 
 /// No padding: the verifier refuses uninitialised bytes on their way into a map.
 const _: () = {
-    assert!(size_of::<counters::DetachedPaths>() == 4 * 8 + (4 + 4));
     assert!(size_of::<counters::PathCounters>() == 4 * 8);
-    assert!(
-        size_of::<counters::PortCounters>()
-            == (6 + 7 + counters::PassReason::COUNT + counters::DropReason::COUNT) * 8
-    );
     assert!(size_of::<fastpath::Offsets>().is_multiple_of(8));
     assert!(size_of::<fastpath::Path>() == 2 * 4);
     assert!(size_of::<fastpath::Peek>() == 2 * 4 + 8 + 8 * fastpath::PEEK_SLOTS);
     assert!(size_of::<fastpath::Port>() == 2 * 4 + 8 + port::INTERFACE_NAME + 2 * 4 + 2 * 8);
     assert!(size_of::<fastpath::PortCounters>() == (4 + 2 + 2 * forwarding::Reason::COUNT) * 8);
     assert!(size_of::<fastpath::Settings>() == 2 * 4 + 2 * 8);
-    assert!(size_of::<fdb::FdbEntry>() == 8 + 4 + 2 + 2);
-    assert!(size_of::<fdb::FdbKey>() == 6 + 2);
-    assert!(size_of::<layout::Bridge>() == 4 + 4 + 8 + 4 + 4);
-    assert!(size_of::<layout::Config>() == 8 + 8 + 4 + 4 + 8);
-    assert!(size_of::<layout::Kernel>() == 18 * 8);
-    assert!(size_of::<port::Ingress>() == 4 + 4);
-    assert!(size_of::<recent::RecentFlow>() == 3 * 8 + (8 + 8 + 4 + 4) + (4 + 4));
-    assert!(size_of::<recent::RecentPort>() == 3 * 8 + 4 + 4 + (4 + 4));
-    assert!(size_of::<port::Port>() == 4 * 4 + 2 * 8 + port::INTERFACE_NAME);
     assert!(size_of::<syscalls::Key>() == syscalls::NAME + 3 * 4);
     assert!(size_of::<syscalls::Settings>() == 7 * 8);
 };

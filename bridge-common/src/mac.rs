@@ -8,7 +8,7 @@ use core::fmt;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// The octets as a number, the first one lowest: what a program keeps in one register.
+    /// The bytes as a number, the first one lowest: what a program keeps in one register.
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
         let [m0, m1, m2, m3, m4, m5] = self.0;
@@ -21,33 +21,13 @@ impl Mac {
         let [m0, m1, m2, m3, m4, m5, _, _] = bits.to_le_bytes();
         Self([m0, m1, m2, m3, m4, m5])
     }
-
-    /// Whether the group bit is set: multicast or broadcast.
-    #[inline(always)]
-    pub const fn is_group(self) -> bool {
-        self.to_bits() & 1 != 0
-    }
-
-    /// Whether a station can send from this address: neither a group nor all zeroes, as the Linux bridge demands
-    /// (`is_valid_ether_addr` in `br_handle_frame`).
-    #[inline(always)]
-    pub const fn is_station(self) -> bool {
-        !self.is_group() && self.to_bits() != 0
-    }
-
-    /// Whether this is one of 01:80:C2:00:00:00–0F, which no bridge forwards (IEEE 802.1Q-2022, table 8-1).
-    #[inline(always)]
-    pub const fn is_link_local(self) -> bool {
-        const FIRST: u64 = Mac([0x01, 0x80, 0xc2, 0x00, 0x00, 0x00]).to_bits();
-        self.to_bits() & !Self([0, 0, 0, 0, 0, 0x0f]).to_bits() == FIRST
-    }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, octet) in self.0.iter().enumerate() {
+        for (index, byte) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { ":" };
-            write!(formatter, "{separator}{octet:02x}")?;
+            write!(formatter, "{separator}{byte:02x}")?;
         }
         Ok(())
     }
@@ -69,19 +49,19 @@ impl core::str::FromStr for Mac {
     type Err = NotAMac;
 
     fn from_str(text: &str) -> Result<Self, NotAMac> {
-        let mut octets = [0; 6];
+        let mut bytes = [0; 6];
         let mut parts = text.split(':');
-        for octet in &mut octets {
+        for byte in &mut bytes {
             let part = parts.next().ok_or(NotAMac)?;
             if part.len() != 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
                 return Err(NotAMac);
             }
-            *octet = u8::from_str_radix(part, 16).map_err(|_| NotAMac)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| NotAMac)?;
         }
         if parts.next().is_some() {
             Err(NotAMac)
         } else {
-            Ok(Self(octets))
+            Ok(Self(bytes))
         }
     }
 }
@@ -95,26 +75,6 @@ mod tests {
         let mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
         assert_eq!(mac.to_bits(), 0x5634_1200_5452);
         assert_eq!(Mac::from_bits(0xffff_5634_1200_5452), mac);
-    }
-
-    #[test]
-    fn only_sixteen_group_addresses_are_link_local() {
-        for last in 0..=u8::MAX {
-            assert_eq!(
-                Mac([0x01, 0x80, 0xc2, 0, 0, last]).is_link_local(),
-                last < 16,
-                "{last:#x}"
-            );
-        }
-        assert!(!Mac([0x01, 0x80, 0xc2, 0, 1, 0]).is_link_local());
-    }
-
-    #[test]
-    fn groups_and_zero_are_not_stations() {
-        assert!(!Mac([0xff; 6]).is_station());
-        assert!(!Mac([0; 6]).is_station());
-        assert!(!Mac([0x33, 0x33, 0, 0, 0, 1]).is_station());
-        assert!(Mac([0x52, 0x54, 0, 0, 0, 1]).is_station());
     }
 
     #[test]

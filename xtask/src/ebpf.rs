@@ -19,11 +19,7 @@ use crate::{
 const PACKAGE: &str = "bridge-ebpf";
 
 /// Its binaries, and the file names of their objects in the build script's output folder.
-const OBJECTS: [(&str, &str); 3] = [
-    (PACKAGE, "tapbridge.bpf.o"),
-    ("fastpath", "fastpath.bpf.o"),
-    ("syscalls", "syscalls.bpf.o"),
-];
+const OBJECTS: [(&str, &str); 2] = [("fastpath", "fastpath.bpf.o"), ("syscalls", "syscalls.bpf.o")];
 
 /// What the objects are made of, besides this crate: paths in the workspace.
 const SOURCES: [&str; 4] = [PACKAGE, "bridge-common", "Cargo.toml", "Cargo.lock"];
@@ -261,12 +257,12 @@ mod tests {
     #[test]
     fn warnings_are_told_with_their_place() {
         let messages = "   Compiling bridge-ebpf v0.1.0\n\
-                        warning: unused variable: `x`\n  --> bridge-ebpf/src/main.rs:19:9\n   |\n\n\
+                        warning: unused variable: `x`\n  --> bridge-ebpf/src/packet.rs:19:9\n   |\n\n\
                         warning: no place\n\n\
-                        warning: `bridge-ebpf` (bin \"bridge-ebpf\") generated 2 warnings\n";
+                        warning: `bridge-ebpf` (bin \"fastpath\") generated 2 warnings\n";
         assert_eq!(
             warnings(messages),
-            ["bridge-ebpf/src/main.rs:19:9: unused variable: `x`", "no place"]
+            ["bridge-ebpf/src/packet.rs:19:9: unused variable: `x`", "no place"]
         );
     }
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use bridge_common::{
-    adaptive::{Choice, Growth, INTERVAL},
-    counters::{PassReason, PortCounters, Traffic},
+    Hook,
+    adaptive::{Choice, Growth, INTERVAL, Look},
+    counters::Traffic,
+    forwarding::Reason,
 };
 use proptest::prelude::*;
 
@@ -40,7 +42,7 @@ const fn load(short: u64, left: u64, bulk: u64) -> Load {
 /// A port, and `run` looking at it.
 struct Port {
     choice: Choice,
-    counters: PortCounters,
+    look: Look,
     now: Duration,
     /// When its hooks changed.
     changes: Vec<Duration>,
@@ -50,7 +52,7 @@ impl Port {
     fn new(xdp: bool) -> Self {
         Self {
             choice: Choice::new(xdp),
-            counters: PortCounters::default(),
+            look: Look::default(),
             now: Duration::ZERO,
             changes: Vec::new(),
         }
@@ -58,18 +60,24 @@ impl Port {
 
     /// An interval passes; answers with what is to be done.
     fn pass(&mut self, load: Load) -> Option<bool> {
-        let before = self.counters;
-        let after = &mut self.counters;
-        after.received.frames += load.short + load.left + load.bulk + load.vhost_net;
-        after.bulk.frames += load.bulk;
-        after.bulk.bytes += load.bulk * 65_000;
-        if self.choice.xdp() {
-            after.passed_up[PassReason::Checksum as usize] += load.left;
-            after.passed_up[PassReason::Generic as usize] += load.bulk;
-            after.passed_up[PassReason::VhostNet as usize] += load.vhost_net;
-        }
+        let xdp = self.choice.xdp();
+        let before = self.look;
+        let Look { counters, forwarded } = &mut self.look;
+        counters.bulk.frames += load.bulk;
+        counters.bulk.bytes += load.bulk * 65_000;
+        let [native, passed] = if xdp {
+            let left = &mut counters.left[Hook::Xdp as usize];
+            left[Reason::Checksum as usize] += load.left;
+            left[Reason::Generic as usize] += load.bulk;
+            left[Reason::VhostNet as usize] += load.vhost_net;
+            [load.short, load.left + load.bulk + load.vhost_net]
+        } else {
+            [0, load.short + load.left + load.bulk + load.vhost_net]
+        };
+        forwarded.via[Hook::Xdp as usize].frames += native;
+        forwarded.via[Hook::Tcx as usize].frames += passed;
         self.now += INTERVAL;
-        let growth = Growth::between(&before, after);
+        let growth = Growth::between(&before, &self.look, xdp);
         self.choice.observe(&growth, self.now)
     }
 
@@ -236,15 +244,24 @@ fn a_change_that_fails_is_tried_again_later() {
 
 #[test]
 fn counters_that_begin_anew_do_no_harm() {
-    let before = PortCounters {
-        received: Traffic { frames: 9, bytes: 9 },
-        passed_up: [9; PassReason::COUNT],
-        ..PortCounters::default()
-    };
-    assert_eq!(
-        Growth::between(&before, &PortCounters::default()),
-        Growth::default()
-    );
+    let mut before = Look::default();
+    before.forwarded.via.fill(Traffic { frames: 9, bytes: 9 });
+    before.counters.left_traffic.frames = 9;
+    before.counters.left.as_flattened_mut().fill(9);
+    for xdp in [true, false] {
+        let growth = Growth::between(&before, &Look::default(), xdp);
+        assert_eq!(growth, Growth::default());
+    }
+}
+
+#[test]
+fn what_is_left_to_the_bridge_counts_where_xdp_has_met_it() {
+    let mut now = Look::default();
+    now.counters.left_traffic.frames = 5;
+    now.forwarded.via.fill(Traffic { frames: 1, bytes: 60 });
+    for (xdp, frames) in [(true, 7), (false, 2)] {
+        assert_eq!(Growth::between(&Look::default(), &now, xdp).frames, frames);
+    }
 }
 
 proptest! {

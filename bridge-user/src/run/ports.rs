@@ -6,11 +6,8 @@ use std::{
 };
 
 use bridge_common::{
-    Hook,
-    adaptive::{Choice, Growth},
-    counters::{PathCounters, Traffic},
-    fastpath::PortCounters,
-    forwarding::Reason,
+    adaptive::{Choice, Growth, Look},
+    counters::PathCounters,
     port::flag,
 };
 
@@ -35,9 +32,8 @@ pub(super) struct Ports {
 
 struct Kept {
     choice: Choice,
-    /// When they were read last.
-    counters: PortCounters,
-    forwarded: PathCounters,
+    /// At its counters, the last one.
+    look: Look,
 }
 
 /// A change that is called for.
@@ -82,12 +78,13 @@ impl Ports {
         }
         for (ifindex, port) in ports {
             let xdp = port.has(flag::XDP);
-            let counters = fast.counters(ifindex)?;
-            let forwarded = forwarded.remove(&ifindex).unwrap_or_default();
+            let look = Look {
+                counters: fast.counters(ifindex)?,
+                forwarded: forwarded.remove(&ifindex).unwrap_or_default(),
+            };
             let new = || Kept {
                 choice: Choice::new(xdp),
-                counters,
-                forwarded,
+                look,
             };
             let kept = match self.kept.entry(ifindex) {
                 Entry::Vacant(place) => place.insert(new()),
@@ -100,8 +97,8 @@ impl Ports {
                     kept
                 }
             };
-            let growth = kept.growth(xdp, &counters, &forwarded);
-            (kept.counters, kept.forwarded) = (counters, forwarded);
+            let growth = Growth::between(&kept.look, &look, xdp);
+            kept.look = look;
             if let Some(xdp) = kept.choice.observe(&growth, now) {
                 wanted.push(Wanted { ifindex, xdp, growth });
             }
@@ -126,27 +123,6 @@ fn vanished(fast: &FastPath) -> Option<Vanished> {
         event: "vanished",
         ports: names,
     })
-}
-
-impl Kept {
-    /// What XDP meets, or would meet: without it, what is left to the bridge would be left by XDP too, which tells
-    /// nothing for it.
-    fn growth(&self, xdp: bool, counters: &PortCounters, forwarded: &PathCounters) -> Growth {
-        let since = |now: u64, before: u64| now.saturating_sub(before);
-        let passed = |counters: &PortCounters| counters.left[Hook::Xdp as usize].iter().sum::<u64>();
-        let vhost = |counters: &PortCounters| counters.left[Hook::Xdp as usize][Reason::VhostNet as usize];
-        let left = since(counters.left_traffic.frames, self.counters.left_traffic.frames);
-        Growth {
-            frames: since(forwarded.total().frames, self.forwarded.total().frames)
-                + if xdp { left } else { 0 },
-            passed_up: since(passed(counters), passed(&self.counters)),
-            vhost_net: since(vhost(counters), vhost(&self.counters)),
-            bulk: Traffic {
-                frames: since(counters.bulk.frames, self.counters.bulk.frames),
-                bytes: since(counters.bulk.bytes, self.counters.bulk.bytes),
-            },
-        }
-    }
 }
 
 impl Wanted {
