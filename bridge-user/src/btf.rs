@@ -60,14 +60,14 @@ struct Composite<'a> {
     size: u32,
     /// Whether the offsets' upper 8 bits are the widths of bit fields.
     bit_fields: bool,
-    /// 12 octets a member: name, type, offset in bits.
+    /// 12 bytes a member: name, type, offset in bits.
     members: &'a [u8],
 }
 
 fn word(data: &[u8], at: usize) -> Result<u32, BtfError> {
-    let octets = data.get(at..at + 4).ok_or(BtfError::Malformed)?;
+    let bytes = data.get(at..at + 4).ok_or(BtfError::Malformed)?;
     Ok(u32::from_le_bytes(
-        octets.try_into().map_err(|_| BtfError::Malformed)?,
+        bytes.try_into().map_err(|_| BtfError::Malformed)?,
     ))
 }
 
@@ -155,7 +155,7 @@ impl<'a> Btf<'a> {
             return self.base.ok_or(BtfError::Malformed)?.string(at);
         };
         let rest = self.strings.get(at..).ok_or(BtfError::Malformed)?;
-        rest.split(|&octet| octet == 0).next().ok_or(BtfError::Malformed)
+        rest.split(|&byte| byte == 0).next().ok_or(BtfError::Malformed)
     }
 
     fn id(&self, structure: &str) -> Result<u32, BtfError> {
@@ -197,12 +197,12 @@ impl<'a> Btf<'a> {
             .ok_or_else(|| BtfError::NoFunction(name.to_owned()))
     }
 
-    /// The size of a structure in octets.
+    /// The size of a structure in bytes.
     pub fn size(&self, structure: &str) -> Result<u64, BtfError> {
         Ok(u64::from(self.composite(structure)?.size))
     }
 
-    /// Where a member begins in a structure, in octets. Members of anonymous structures and unions inside it count as
+    /// Where a member begins in a structure, in bytes. Members of anonymous structures and unions inside it count as
     /// its own, as in C.
     pub fn offset(&self, structure: &str, member: &str) -> Result<u64, BtfError> {
         self.find(self.composite(structure)?, member.as_bytes(), 0)?
@@ -245,7 +245,7 @@ pub(crate) mod tests {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    /// `struct outer { int a; union { int b; struct { int c; int d; }; }; }`, 12 octets.
+    /// `struct outer { int a; union { int b; struct { int c; int d; }; }; }`, 12 bytes.
     pub fn sample() -> Vec<u8> {
         let strings = b"\0outer\0a\0b\0c\0d\0";
         let types = words(&[
@@ -331,7 +331,7 @@ pub(crate) mod tests {
         for length in 0..data.len() {
             assert!(
                 Btf::parse(&data[..length]).is_err(),
-                "{length} of {} octets",
+                "{length} of {} bytes",
                 data.len()
             );
         }

@@ -1,4 +1,4 @@
-//! Namespaces: a bridge's maps hold ifindexes, which mean something in one network namespace only, and process ids mean
+//! Namespaces: maps hold ifindexes, which mean something in one network namespace only, and process ids mean
 //! something in one namespace of processes only.
 
 use std::{
@@ -145,7 +145,7 @@ fn own_cookie() -> io::Result<u32> {
     let socket = UnixDatagram::unbound()?;
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes no more octets than `length` says there are.
+    // SAFETY: the kernel writes no more bytes than `length` says there are.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -173,21 +173,6 @@ pub fn of_processes() -> Result<[u64; 2]> {
         // `MKDEV`; what stat tells is folded otherwise.
         inode => [major(namespace.dev()) << 20 | minor(namespace.dev()), inode],
     })
-}
-
-/// The command that runs another command in the namespace of this inode.
-pub fn enter_command(inode: u64) -> String {
-    let named = fs::read_dir("/run/netns")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .find(|entry| fs::metadata(entry.path()).is_ok_and(|metadata| metadata.ino() == inode));
-    match named {
-        Some(entry) => format!("'nsenter --net={} tapbridge …'", entry.path().display()),
-        None => format!(
-            "find a process in net:[{inode}] with 'lsns -t net', then 'nsenter -n -t PID tapbridge …'"
-        ),
-    }
 }
 
 /// Whether the calling process sees other mounts than the machine does, as far as can be told.

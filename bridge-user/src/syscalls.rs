@@ -31,7 +31,7 @@ pub const SCHEMA: u32 = 1;
 pub enum Selection {
     /// Processes, by id.
     Processes(Vec<u32>),
-    /// Processes of these names, whenever they start. The kernel keeps 15 octets of a name; of longer ones only those
+    /// Processes of these names, whenever they start. The kernel keeps 15 bytes of a name; of longer ones only those
     /// count.
     Names(Vec<String>),
 }
@@ -54,7 +54,7 @@ pub struct Counts {
 pub struct ProcessCounts {
     /// Its id.
     pub pid: u32,
-    /// Its name, at most 15 octets.
+    /// Its name, at most 15 bytes.
     pub comm: String,
     /// How often it called what, in all threads.
     pub calls: BTreeMap<Call, u64>,
@@ -181,14 +181,14 @@ async fn all_ended(chosen: Vec<Process>, processes: &mut Processes) -> Result<()
 /// As much of a name as the kernel keeps.
 fn kept(name: &str) -> [u8; NAME] {
     let mut kept = [0; NAME];
-    for (kept, octet) in kept[..NAME - 1].iter_mut().zip(name.bytes()) {
-        *kept = octet;
+    for (kept, byte) in kept[..NAME - 1].iter_mut().zip(name.bytes()) {
+        *kept = byte;
     }
     kept
 }
 
 fn text(name: &[u8; NAME]) -> String {
-    let end = name.iter().position(|&octet| octet == 0).unwrap_or(NAME);
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(NAME);
     String::from_utf8_lossy(&name[..end]).into_owned()
 }
 

@@ -19,7 +19,7 @@ struct Whose {
     #[arg(long, value_name = "PID", num_args = 1.., value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
     pid: Vec<u32>,
 
-    /// Processes to count, by name, whenever they start; of a name the kernel keeps 15 octets, and those are compared
+    /// Processes to count, by name, whenever they start; of a name the kernel keeps 15 bytes, and those are compared
     #[arg(long, value_name = "NAME", num_args = 1.., value_parser = clap::builder::NonEmptyStringValueParser::new())]
     comm: Vec<String>,
 }
