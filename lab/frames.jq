@@ -1,7 +1,7 @@
 # What `tapbridge stats -j` has counted between $before and $after: frames past the bridge by path, and frames that were
 # left to it by reason.
 def counts: [
-    .[0] | (.accelerated // .bridges)[]
+    .[0] | .bridges[]
     | (.paths[] | { key: "\(.from) to \(.to) by \(.via)", value: .frames }),
       (.ports[] | .ifname as $port | .left_by_reason | to_entries[] | { key: "left to the bridge at \($port), \(.key)", value })
 ] | from_entries;

@@ -33,8 +33,7 @@ struct Path {
 
 /// The bridges in what [`Attachment::stats`](crate::datapath::Attachment::stats) has returned.
 fn bridges(stats: &Value) -> &Value {
-    let stats = &stats["tapbridge"];
-    stats.get("accelerated").unwrap_or(&stats["bridges"])
+    &stats["tapbridge"]["bridges"]
 }
 
 impl Stats {
@@ -127,7 +126,7 @@ mod tests {
     use super::*;
 
     fn stats(xdp: u64, tcx: u64, group: u64) -> Value {
-        json!({ "sent": { "vm1": 7 * xdp }, "tapbridge": { "schema": 1, "accelerated": [{
+        json!({ "sent": { "vm1": 7 * xdp }, "tapbridge": { "schema": 2, "bridges": [{
             "bridge": "br0",
             "ports": [{
                 "ifname": "vm1",
@@ -168,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_path_that_was_not_there_before_is_told_whole() {
-        let before = json!({ "tapbridge": { "accelerated": [] } });
+        let before = json!({ "tapbridge": { "bridges": [] } });
         let between = Stats::between(before, stats(5, 7, 0)).unwrap();
         assert_eq!(
             between.paths.iter().map(|path| path.frames).collect::<Vec<_>>(),
