@@ -286,9 +286,8 @@ impl FastPath {
                 self.forget_path(path)?;
             }
         }
-        existed(self.counters.remove(&ifindex)).at(self.folder.display(), "forget a port")?;
-        existed(self.ports.remove(&ifindex)).at(self.folder.display(), "forget a port")?;
-        Ok(())
+        gone(self.counters.remove(&ifindex)).at(self.folder.display(), "forget a port")?;
+        gone(self.ports.remove(&ifindex)).at(self.folder.display(), "forget a port")
     }
 
     /// Counts what no program counts any more as something else; what neither came from a port nor went to one is forgotten.
@@ -300,9 +299,7 @@ impl FastPath {
     }
 
     pub(crate) fn forget_path(&mut self, path: Path) -> Result<()> {
-        existed(self.paths.remove(&path))
-            .at(self.folder.display(), "forget a path")
-            .map(drop)
+        gone(self.paths.remove(&path)).at(self.folder.display(), "forget a path")
     }
 
     /// Adds to a path that no program counts.
@@ -360,15 +357,12 @@ fn pinned_data(folder: &FilePath, name: &str) -> Result<MapData> {
     MapData::from_pin(&path).at(path.display(), "open the pinned map")
 }
 
-/// Whether a removal removed something.
-fn existed(result: Result<(), MapError>) -> Result<bool, MapError> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(MapError::KeyNotFound) => Ok(false),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-            Ok(false)
-        }
-        Err(error) => Err(error),
+/// A removal of what may have been gone before.
+fn gone(removal: Result<(), MapError>) -> Result<(), MapError> {
+    match removal {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        removal => removal,
     }
 }
 

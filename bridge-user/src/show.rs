@@ -69,17 +69,24 @@ pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
             overview.bridges = fast.overview(&links, &entries, &sysfs)?;
         }
     }
-    if let Some(name) = only {
-        overview
-            .bridges
-            .retain(|bridge| bridge.bridge.as_deref() == Some(name));
-        if overview.bridges.is_empty() {
-            return Err(Error::NoBridge {
-                name: name.to_owned(),
-            });
-        }
-    }
+    keep_only(&mut overview.bridges, only, |bridge| bridge.bridge.as_deref())?;
     Ok(overview)
+}
+
+/// Keeps what is of the bridge that is asked for, if one is.
+pub(crate) fn keep_only<T>(
+    bridges: &mut Vec<T>,
+    only: Option<&str>,
+    name: impl Fn(&T) -> Option<&str>,
+) -> Result<()> {
+    let Some(only) = only else { return Ok(()) };
+    bridges.retain(|bridge| name(bridge) == Some(only));
+    if bridges.is_empty() {
+        return Err(Error::NoBridge {
+            name: only.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// A Linux bridge with ports that are attached.

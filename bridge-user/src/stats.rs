@@ -13,10 +13,11 @@ use serde::Serialize;
 use crate::{
     SCHEMA,
     attach::bridge_of,
-    error::{Error, Result},
+    error::Result,
     fastpath::FastPath,
     netlink::{Link, Netlink},
     port::recorded_name,
+    show::keep_only,
     state::{Folder, State, Unreadable},
 };
 
@@ -42,16 +43,7 @@ pub async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics>
         let links = Netlink::connect()?.links().await?;
         (statistics.bridges, statistics.unreadable) = read(&folder, &links)?;
     }
-    if let Some(name) = only {
-        statistics
-            .bridges
-            .retain(|bridge| bridge.bridge.as_deref() == Some(name));
-        if statistics.bridges.is_empty() {
-            return Err(Error::NoBridge {
-                name: name.to_owned(),
-            });
-        }
-    }
+    keep_only(&mut statistics.bridges, only, |bridge| bridge.bridge.as_deref())?;
     Ok(statistics)
 }
 

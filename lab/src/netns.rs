@@ -222,6 +222,18 @@ fn ip(arguments: &[&str]) -> io::Result<()> {
     ))
 }
 
+/// Whether the kernel makes such a device, given what `ip link add` is told after its name. That can only be tried, in a
+/// namespace that goes with it.
+pub fn makes(device: &[&str]) -> Result<bool> {
+    let words = [&["link", "add", "tried"], device].concat();
+    Ok(Namespace::anonymous()?.run(|| ip(&words)).is_ok())
+}
+
+/// Whether the kernel's bridges filter VLANs (`CONFIG_BRIDGE_VLAN_FILTERING`).
+pub fn can_filter_vlans() -> Result<bool> {
+    makes(&["type", "bridge", "vlan_filtering", "1"])
+}
+
 /// Namespaces belong to threads: what is to change one for a moment does so on a thread that ends.
 pub(crate) fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))

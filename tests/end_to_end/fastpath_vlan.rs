@@ -1,10 +1,9 @@
 //! Ports of a Linux bridge that filters VLANs. What arrives where, with what tags, is compared with the bridge alone.
 
-use std::{process::Command, thread, time::Duration};
+use std::time::Duration;
 
 use bridge_common::{Hook, forwarding::Reason, port::HookMode};
 use lab::{Tap, VnetHeader};
-use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     fastpath::Bridged,
@@ -24,19 +23,6 @@ crate::tests![
 ];
 
 const TAPS: usize = 4;
-
-/// Whether the kernel's bridge filters VLANs, which is tried in a network namespace of its own.
-pub fn can_filter() -> bool {
-    let tried = thread::spawn(|| {
-        let bridge = "link add br0 type bridge vlan_filtering 1";
-        unshare(CloneFlags::CLONE_NEWNET).is_ok()
-            && Command::new("ip")
-                .args(bridge.split(' '))
-                .output()
-                .is_ok_and(|made| made.status.success())
-    });
-    tried.join().is_ok_and(|can| can)
-}
 
 /// Two access ports of VLAN 10, a trunk, and a port that has VLAN 20 without and VLAN 10 with a tag.
 const VLANS: &[&str] = &[

@@ -39,6 +39,7 @@ mod vlan;
 
 use std::{fs, process::Command, process::ExitCode, thread};
 
+use lab::netns;
 use libtest_mimic::{Arguments, Trial};
 
 use crate::support::bpffs::Bpffs;
@@ -79,9 +80,9 @@ fn main() -> ExitCode {
         let device = support::vhost_net::DEVICE;
         fs::metadata(device).is_err().then(|| format!("needs {device}"))
     });
-    let vlans = lacking
-        .map(str::to_owned)
-        .or_else(|| (!fastpath_vlan::can_filter()).then(|| "needs a bridge that filters VLANs".into()));
+    let vlans = lacking.map(str::to_owned).or_else(|| {
+        (!netns::can_filter_vlans().is_ok_and(|can| can)).then(|| "needs a bridge that filters VLANs".into())
+    });
     let routing = lacking
         .map(str::to_owned)
         .or_else(|| fleet::lacking().map(str::to_owned));

@@ -24,6 +24,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use lab::netns;
 use libtest_mimic::{Arguments, Trial};
 
 /// The sentence it proves, and the proof.
@@ -32,7 +33,9 @@ type Test = (&'static str, fn());
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let lacking = lacking();
-    let vlans = lacking.or_else(|| (!vlans::can_filter()).then_some("a bridge that filters VLANs"));
+    let vlans = lacking.or_else(|| {
+        (!netns::can_filter_vlans().is_ok_and(|can| can)).then_some("a bridge that filters VLANs")
+    });
     let trials = [
         trials(forwarding::TESTS, lacking),
         trials(left::TESTS, lacking),

@@ -1,8 +1,5 @@
 //! Ports of a bridge that filters VLANs: which frames belong to one, who is a member, and what becomes of tags.
 
-use std::{process::Command, thread};
-
-use nix::sched::{CloneFlags, unshare};
 use tapbridge::common::{Hook, forwarding::Reason};
 
 use crate::{
@@ -22,19 +19,6 @@ pub const TESTS: &[Test] = &[
         check(TRUNK, &of_a_trunk());
     }),
 ];
-
-/// Whether the kernel's bridge filters VLANs, which is tried in a network namespace of its own.
-pub fn can_filter() -> bool {
-    let tried = thread::spawn(|| {
-        let bridge = "link add br0 type bridge vlan_filtering 1";
-        unshare(CloneFlags::CLONE_NEWNET).is_ok()
-            && Command::new("ip")
-                .args(bridge.split(' '))
-                .output()
-                .is_ok_and(|made| made.status.success())
-    });
-    tried.join().is_ok_and(|can| can)
-}
 
 const ACCESS: &str = "bridge vlan add dev vm0 vid 10 pvid untagged";
 const TRUNK: &str = "bridge vlan add dev vm0 vid 10; bridge vlan add dev vm0 vid 20";

@@ -47,19 +47,15 @@ pub fn lacks(topology: Topology) -> Result<Option<&'static str>> {
     let filtered = matches!(topology, Topology::Called | Topology::Ruled);
     Ok(if filtered && !Path::new(CALL_IPTABLES).exists() {
         Some("br_netfilter")
-    } else if topology.tags().is_some() && !makes(&["type", "bridge", "vlan_filtering", "1"])? {
+    } else if topology.tags().is_some() && !netns::can_filter_vlans()? {
         Some("bridge that filters VLANs (CONFIG_BRIDGE_VLAN_FILTERING)")
-    } else if topology == Topology::Overlay && !makes(&["type", "vxlan", "id", "1", "dstport", "4789"])? {
+    } else if topology == Topology::Overlay
+        && !netns::makes(&["type", "vxlan", "id", "1", "dstport", "4789"])?
+    {
         Some("VXLAN")
     } else {
         None
     })
-}
-
-/// Whether the kernel makes such a device, which can only be tried.
-fn makes(device: &[&str]) -> Result<bool> {
-    let host = Namespace::anonymous()?;
-    Ok(ip(&host, &[&["link", "add", "tried"], device].concat()).is_ok())
 }
 
 /// The longest frame and its header.
