@@ -67,13 +67,13 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another command holds the lock.
-    #[error(
-        "{path}: another tapbridge command has held the lock for {seconds} s; try again when it has ended"
-    )]
+    #[error("{path}: {holder} has held the lock for {seconds} s; try again when it has ended")]
     Locked {
         /// What is locked.
         path: PathBuf,
-        /// How long this command waited.
+        /// By whom.
+        holder: String,
+        /// How long it has been seen to have the lock.
         seconds: u64,
     },
     /// The name can't be a bridge's.

@@ -15,7 +15,10 @@ use std::{
 
 use nix::{
     mount::{MsFlags, mount},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
+    sys::{
+        stat::{major, minor},
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
 };
 
 use serde::Serialize;
@@ -35,7 +38,11 @@ pub(crate) const FASTPATH_PREFIX: char = '@';
 
 /// How long a command waits for another to end. Attaching a port takes some 10 ms.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it waits so long when others go before it.
+const LOCK_TURNS: u32 = 10;
 const LOCK_POLL: Duration = Duration::from_millis(20);
+/// All locks of files, and whose they are.
+const LOCKS: &str = "/proc/locks";
 
 /// The folder that holds the bridges.
 #[derive(Clone, Debug)]
@@ -128,19 +135,28 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result.at(object, "open the state folder")?,
         };
-        let deadline = Instant::now() + patience;
+        let begin = Instant::now();
+        let (mut since, mut holder) = (begin, None);
         loop {
             match folder.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
-                Err(TryLockError::WouldBlock) => {
-                    return Err(Error::Locked {
-                        path: self.root.clone(),
-                        seconds: patience.as_secs(),
-                    });
-                }
+                Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(error).at(self.root.display(), "lock"),
             }
+            let now = Instant::now();
+            // Where many commands are at work, each has its time.
+            let other = lock_holder(&folder);
+            if other.is_some() && other != holder {
+                (since, holder) = (now, other);
+            }
+            if now - since >= patience || now - begin >= LOCK_TURNS * patience {
+                return Err(Error::Locked {
+                    path: self.root.clone(),
+                    holder: holder.map_or_else(|| "another process".into(), process),
+                    seconds: (now - since).as_secs(),
+                });
+            }
+            std::thread::sleep(LOCK_POLL);
         }
         let inode = folder.metadata().map(|data| data.ino()).ok();
         let same = fs::metadata(&self.root).is_ok_and(|now| Some(now.ino()) == inode);
@@ -324,6 +340,30 @@ impl Leftover {
     }
 }
 
+/// The process that has locked a file (`lock_get_status` of fs/locks.c), if it can be seen from here.
+fn lock_holder(file: &File) -> Option<u32> {
+    let data = file.metadata().ok()?;
+    let (major, minor) = (major(data.dev()), minor(data.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", data.ino());
+    let locks = fs::read_to_string(LOCKS).ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        match words[..] {
+            [_, "FLOCK", _, "WRITE", process, at, ..] if at == place => process.parse().ok(),
+            _ => None,
+        }
+    })
+}
+
+/// A process by its name and number.
+fn process(number: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
+    match name.trim_end() {
+        "" => format!("process {number}"),
+        name => format!("'{name}' (process {number})"),
+    }
+}
+
 impl Drop for Locked {
     fn drop(&mut self) {
         // Nothing stays behind when the last bridge is gone; fails while there is one.
@@ -333,11 +373,55 @@ impl Drop for Locked {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Child, Command};
+
     use super::*;
 
     #[test]
     fn a_folder_outside_bpffs_is_no_state_folder() {
         let error = State::new("/tmp/tapbridge-state").lock().err().unwrap();
         assert!(matches!(error, Error::NoBpffs { .. }), "{error}");
+    }
+
+    /// A process that locks a folder for as long, once it can.
+    fn lock_for(folder: &Path, seconds: &str) -> Child {
+        let mut lock = Command::new("flock");
+        lock.arg(folder)
+            .args(["sleep", seconds])
+            .spawn()
+            .expect("start flock")
+    }
+
+    #[test]
+    fn commands_that_go_before_are_waited_for_each_in_turn() {
+        let folder = std::env::temp_dir().join(format!("tapbridge-lock-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let state = State::new(&folder);
+        let mut others: Vec<_> = (0..3).map(|_| lock_for(&folder, "1")).collect();
+        while lock_holder(&File::open(&folder).unwrap()).is_none() {
+            std::thread::sleep(LOCK_POLL);
+        }
+        // Three seconds in all.
+        let locked = state.try_lock(Duration::from_millis(1900));
+        assert!(locked.as_ref().is_ok_and(Option::is_some), "{:?}", locked.err());
+        for other in &mut others {
+            other.wait().unwrap();
+        }
+        drop(locked);
+
+        fs::create_dir_all(&folder).unwrap();
+        let mut other = lock_for(&folder, "3");
+        while lock_holder(&File::open(&folder).unwrap()) != Some(other.id()) {
+            std::thread::sleep(LOCK_POLL);
+        }
+        let error = state
+            .try_lock(Duration::from_millis(1200))
+            .err()
+            .unwrap()
+            .to_string();
+        let told = format!("'flock' (process {}) has held the lock for 1 s", other.id());
+        assert!(error.contains(&told), "{error}");
+        let _ = other.wait();
+        fs::remove_dir(&folder).unwrap();
     }
 }

@@ -23,7 +23,7 @@ use tapbridge::{
 
 use crate::support::{
     frames::{Flow, Network, Transport, mac, partial, payload, segmented, text},
-    linux_bridge::{introduce, linux_bridge},
+    linux_bridge::{introduce, linux_bridge, stop_learning},
     program::{bridge, ip, tc},
     switch::Switch,
     wire::{assert_receives, assert_receives_gso, assert_receives_with, assert_silent, send, send_with},
@@ -134,6 +134,9 @@ fn what_the_bridge_would_send_to_one_port_goes_past_it() {
         bridged.attach(tap, mode);
     }
     let [vm1, vm2, vm3] = bridged.introduced();
+    for tap in ["vm1", "vm2"] {
+        stop_learning(tap);
+    }
 
     let (header, frame) = partial(&Flow::tcp(1, 2).frame(b"small"));
     send_with(vm1, &header, &frame);
@@ -163,6 +166,9 @@ fn what_br_netfilter_would_let_pass_goes_past_it() {
     bridged.attach("vm1", HookMode::Xdp);
     bridged.attach("vm2", HookMode::Tcx);
     let [vm1, vm2] = bridged.introduced();
+    for tap in ["vm1", "vm2"] {
+        stop_learning(tap);
+    }
     let frame = Flow::udp(2, 1).frame(&[7; 26]);
     send(vm2, &frame);
     assert_receives(vm1, &frame);
@@ -192,6 +198,7 @@ fn what_rules_look_at_stays_with_the_bridge() {
         bridged.attach(tap, HookMode::Xdp);
     }
     let [vm1, vm2, vm3] = bridged.introduced();
+    stop_learning("vm1");
     let table = "add table ip t; add chain ip t c { type filter hook forward priority 0 ; }; add rule ip t c udp dport 4000 drop";
     nft(table);
     let frames = [2, 3].map(|to| Flow::udp(1, to).frame(&[7; 26]));

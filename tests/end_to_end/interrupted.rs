@@ -1,7 +1,7 @@
 //! Commands that run at once, and commands that are killed.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -65,7 +65,14 @@ fn commands_at_once_end_consistently() {
             let may_fail = words != "detach --all" && words != "show";
             assert!(
                 status.success() || may_fail && status.code() == Some(1),
-                "round {round}: {words}: {status}"
+                "round {round}: {words}: {status}: {}",
+                child
+                    .stderr
+                    .take()
+                    .map(io::read_to_string)
+                    .transpose()
+                    .unwrap_or_default()
+                    .unwrap_or_default()
             );
         }
         let overview = switch.json("show");

@@ -161,10 +161,10 @@ impl Switch {
         run(self.command(words))
     }
 
-    /// Starts `tapbridge` with these words, whatever it says.
+    /// Starts `tapbridge` with these words; what it says may be read of its standard error.
     pub fn start(&self, words: &str) -> Child {
         let mut command = self.command(words);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().expect("start tapbridge")
     }
 
