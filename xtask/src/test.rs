@@ -3,11 +3,14 @@
 use std::{
     env,
     ffi::OsString,
-    io::{BufRead as _, BufReader, Read, Write, stdout},
+    io::{self, BufRead as _, BufReader, Read, Write, stdout},
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Command, ExitCode, Stdio},
-    sync::mpsc::{Sender, channel},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::Duration,
 };
@@ -54,6 +57,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         });
         failures.step("cargo clippy for the eBPF programs", clippy_ebpf);
         let root = root::is_root() || failures.step("root for the tests in the kernel", ask_for_root);
+        // Its one CPU is what it waits for, and here tests mostly wait for time to pass.
+        let beside = vm_test::start(&mut failures, &mut totals, arguments, machines.as_deref());
         failures.step("cargo test", || {
             let mut result = Ok(());
             for mut test in cargo_test(arguments, machines.as_deref(), root)? {
@@ -65,7 +70,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
             );
             result
         });
-        vm_test::step(&mut failures, &mut totals, arguments, machines.as_deref());
+        vm_test::finish(&mut failures, &mut totals, beside);
     }
     conclude(&failures, totals)
 }
@@ -159,20 +164,90 @@ fn cargo_test(arguments: &[OsString], machines: Option<&Path>, root: bool) -> Re
 pub fn count(test: &mut Command, totals: &mut Totals) -> Result<()> {
     let mut child = command::spawn(test.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let output = child.stdout.take().context("the pipe from the tests")?;
-    let (sender, summaries) = channel();
-    thread::spawn(move || pass_on(output, stdout(), &sender));
-    let status = command::wait(&mut child, CARGO_LIMIT);
-    // A process that a test left behind may hold the pipe open: the wait for its end has a limit too.
-    while let Ok(summary) = summaries.recv_timeout(Duration::from_secs(10)) {
-        *totals += summary;
+    Counted::new(child, test, output, stdout()).finish(totals)
+}
+
+/// A command at work, whose output is copied and counted.
+struct Counted {
+    child: Child,
+    line: String,
+    summaries: Receiver<Totals>,
+}
+
+impl Counted {
+    fn new(
+        child: Child,
+        command: &Command,
+        output: impl Read + Send + 'static,
+        copy: impl Write + Send + 'static,
+    ) -> Self {
+        let (sender, summaries) = channel();
+        thread::spawn(move || pass_on(output, copy, &sender));
+        Self {
+            child,
+            line: command::line(command),
+            summaries,
+        }
     }
-    let status = status.with_context(|| format!("`{}`", command::line(test)))?;
-    ensure!(
-        status.success(),
-        "`{}` failed ({status}); its messages are above",
-        command::line(test)
-    );
-    Ok(())
+
+    /// Waits for its end and adds up the totals.
+    fn finish(mut self, totals: &mut Totals) -> Result<()> {
+        let status = command::wait(&mut self.child, CARGO_LIMIT);
+        // A process that a test left behind may hold the pipe open: the wait for its end has a limit too.
+        while let Ok(summary) = self.summaries.recv_timeout(Duration::from_secs(10)) {
+            *totals += summary;
+        }
+        let line = &self.line;
+        let status = status.with_context(|| format!("`{line}`"))?;
+        ensure!(
+            status.success(),
+            "`{line}` failed ({status}); its messages are above"
+        );
+        Ok(())
+    }
+}
+
+/// A command that runs beside others, which have the terminal.
+pub struct Beside {
+    command: Counted,
+    output: Kept,
+}
+
+impl Beside {
+    /// Starts it.
+    pub fn start(mut test: Command) -> Result<Self> {
+        let (output, input) = io::pipe().context("a pipe for the tests")?;
+        test.stdout(input.try_clone().context("a pipe for the tests")?);
+        let child = command::spawn(test.stdin(Stdio::null()).stderr(input))?;
+        let kept = Kept::default();
+        Ok(Self {
+            command: Counted::new(child, &test, output, kept.clone()),
+            output: kept,
+        })
+    }
+
+    /// Waits for its end, adds up the totals in its output and prints that.
+    pub fn finish(self, totals: &mut Totals) -> Result<()> {
+        let result = self.command.finish(totals);
+        let output = self.output.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever read our output may have gone; the tests still count.
+        let _ = stdout().write_all(&output);
+        result
+    }
+}
+
+/// Output that is printed later.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Copies the tests' output, line by line, and sends the totals that it names.
@@ -254,6 +329,22 @@ mod tests {
         assert!(failures.step("good", || Ok(())));
         assert!(!failures.step("bad", || Err(anyhow!("no luck").context("the attempt"))));
         assert_eq!(failures.0, ["bad: the attempt: no luck"]);
+    }
+
+    #[test]
+    fn what_runs_beside_others_is_counted_at_its_end() {
+        let mut test = Command::new("sh");
+        test.args([
+            "-c",
+            "echo 'test result: ok. 2 passed; 0 failed; 3 ignored'; echo so >&2; exit 7",
+        ]);
+        let beside = Beside::start(test).unwrap();
+        let output = beside.output.clone();
+        let mut totals = Totals::default();
+        let error = beside.finish(&mut totals).unwrap_err().to_string();
+        assert!(error.contains("exit status: 7"), "{error}");
+        assert_eq!([totals.passed, totals.failed, totals.skipped], [2, 0, 3]);
+        assert!(output.0.lock().unwrap().ends_with(b"\nso\n"));
     }
 
     #[test]

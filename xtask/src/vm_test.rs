@@ -13,7 +13,7 @@ use xtask::{command, toolchain::find_program};
 
 use crate::{
     cargo, packages, setup,
-    test::{self, Failures},
+    test::{self, Beside, Failures},
     totals::Totals,
 };
 
@@ -72,19 +72,41 @@ pub fn run_alone(arguments: &[OsString]) -> ExitCode {
         machines = Some(setup::virtual_machines()?);
         Ok(())
     });
-    step(&mut failures, &mut totals, arguments, machines.as_deref());
+    if let Some(machines) = machines {
+        failures.step(NAME, || {
+            test::count(&mut machine(&machines, arguments)?, &mut totals)
+        });
+    }
     test::conclude(&failures, totals)
 }
 
-/// Runs the tests in a virtual machine that is made from the packages in a folder.
-pub fn step(failures: &mut Failures, totals: &mut Totals, arguments: &[OsString], machines: Option<&Path>) {
-    let name = "tests on another kernel, in a virtual machine";
+const NAME: &str = "tests on another kernel, in a virtual machine";
+
+/// Starts the tests in a virtual machine that is made from the packages in a folder; what they print is kept.
+pub fn start(
+    failures: &mut Failures,
+    totals: &mut Totals,
+    arguments: &[OsString],
+    machines: Option<&Path>,
+) -> Option<Beside> {
     let Some(machines) = machines else {
-        println!("\n==> {name}\nskipped: their set-up has failed");
+        println!("\n==> {NAME}\nskipped: their set-up has failed");
         totals.skipped += 1;
-        return;
+        return None;
     };
-    failures.step(name, || test::count(&mut machine(machines, arguments)?, totals));
+    let mut beside = None;
+    failures.step(&format!("{NAME}, begin: see below"), || {
+        beside = Some(Beside::start(machine(machines, arguments)?)?);
+        Ok(())
+    });
+    beside
+}
+
+/// Waits for them.
+pub fn finish(failures: &mut Failures, totals: &mut Totals, beside: Option<Beside>) {
+    if let Some(beside) = beside {
+        failures.step(NAME, || beside.finish(totals));
+    }
 }
 
 /// The lab's command that boots the machine and runs the tests there. It needs no root.
