@@ -9,10 +9,14 @@ use crate::{
 };
 
 /// Version of everything pinned: maps, their types, their meaning.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Paths that are counted; frames of others are forwarded all the same.
 pub const MAX_PATHS: u32 = 16_384;
+/// Places that paths are counted in without a search; each belongs to the first path that needs it.
+pub const NEAR_PATHS: u32 = 1024;
+/// Places that ports are counted in likewise.
+pub const NEAR_PORTS: u32 = 256;
 /// Ports that can be attached in a network namespace.
 pub const MAX_PORTS: u32 = 4096;
 
@@ -34,9 +38,19 @@ pub mod map {
     pub const SETTINGS: &str = "SETTINGS";
     /// Hash of ifindex to [`super::Port`].
     pub const PORTS: &str = "PORTS";
-    /// Per-CPU hash of ifindex to [`super::PortCounters`].
+    /// Array of the ifindex that a place belongs to; see [`super::near_port`].
+    pub const PORT_OWNERS: &str = "PORT_OWNERS";
+    /// Per-CPU array of those places' [`super::PortCounters`].
+    pub const PORT_COUNTERS: &str = "PORT_COUNTERS";
+    /// Per-CPU hash of ifindex to [`super::PortCounters`], of ports that have no place.
     pub const COUNTERS: &str = "COUNTERS";
-    /// Per-CPU hash of [`super::Path`] to [`crate::counters::PathCounters`].
+    /// Hash of a place to the [`super::Path`] that it belongs to; see [`super::Path::near`].
+    pub const NEAR: &str = "NEAR";
+    /// Array of the same as numbers, by place.
+    pub const NEAR_OWNERS: &str = "NEAR_OWNERS";
+    /// Per-CPU array of those places' [`crate::counters::PathCounters`].
+    pub const NEAR_COUNTERS: &str = "NEAR_COUNTERS";
+    /// Per-CPU hash of [`super::Path`] to [`crate::counters::PathCounters`], of paths that have no place.
     pub const PATHS: &str = "PATHS";
     /// Array of one [`super::Peek`].
     pub const PEEK: &str = "PEEK";
@@ -44,6 +58,13 @@ pub mod map {
 
 /// Name of the global that holds [`Offsets`].
 pub const OFFSETS: &str = "OFFSETS";
+
+/// In the programs' loads of the kernel's memory this, and where an offset lies in [`Offsets`], is the place of what is
+/// loaded, until the loader writes the offset there.
+pub const MEMBERS: u16 = 0x5000;
+
+/// In the programs' calls of the cast this is the type that lies at every address, until the loader writes its id there.
+pub const ANYTHING: u32 = 0x7a70_0002;
 
 /// What changes while the programs are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,6 +129,21 @@ pub struct Path {
 impl Path {
     /// Stands for ports that are no more.
     pub const GONE: u32 = 0;
+
+    /// As one number; zero stands for none.
+    pub const fn to_bits(self) -> u64 {
+        (self.from as u64) << 32 | self.to as u64
+    }
+
+    /// The place near that it may have. Neighbours have places of their own.
+    pub const fn near(self) -> u32 {
+        (self.from.wrapping_mul(37) ^ self.to) % NEAR_PATHS
+    }
+}
+
+/// The place that may count a port, see [`NEAR_PORTS`].
+pub const fn near_port(ifindex: u32) -> u32 {
+    ifindex % NEAR_PORTS
 }
 
 /// What happened at one port. What it received = Σ paths from it + `left_traffic`.
@@ -219,6 +255,11 @@ macro_rules! offsets {
         impl Offsets {
             /// Nothing is known.
             pub const UNKNOWN: Self = Self { $($name: 0,)* };
+
+            /// All, in the order in which they lie.
+            pub const fn values(&self) -> [u64; size_of::<Self>() / size_of::<u64>()] {
+                [$(self.$name,)*]
+            }
         }
     };
 }
@@ -226,8 +267,10 @@ macro_rules! offsets {
 offsets! {
     /// Id of the function that makes a pointer of an address.
     rdonly_cast,
-    /// Id of `struct new_utsname`, which begins with an array of characters: a pointer to one reads anything.
-    utsname,
+    /// Id of a structure that begins with a long array of integers: a pointer to one reads anything.
+    anything,
+    /// Bytes of that array.
+    anything_length,
     /// `xdp_buff.rxq`
     xdp_buff_rxq,
     /// `xdp_rxq_info.dev`
@@ -280,9 +323,7 @@ offsets! {
     dev_xdp_features,
     /// `net_device.netdev_ops`
     dev_netdev_ops,
-    /// Where a driver's own part of a `net_device` begins.
-    dev_private,
-    /// `tun_struct.filter_attached`, or [`crate::layout::ABSENT`] where nothing is known of taps.
+    /// `tun_struct.filter_attached` from the beginning of the `net_device`, whose private part that is; or [`crate::layout::ABSENT`] where nothing is known of taps.
     tun_filter_attached,
     /// `tun_struct.txflt.count`
     tun_address_filter,
@@ -298,6 +339,8 @@ offsets! {
     qdisc_flags,
     /// `Qdisc.enqueue`
     qdisc_enqueue,
+    /// `bpf_mprog_entry.fp_items[1]`
+    mprog_second,
     /// `bpf_mprog_entry.parent`
     mprog_parent,
     /// `tcx_entry.bundle`
@@ -310,6 +353,12 @@ offsets! {
     prog_aux_id,
     /// `net.nf.hooks_bridge`
     net_hooks_bridge,
+    /// `net.nf.hooks_bridge[NF_BR_PRE_ROUTING]`
+    net_hook_pre_routing,
+    /// `net.nf.hooks_bridge[NF_BR_FORWARD]`
+    net_hook_forward,
+    /// `net.nf.hooks_bridge[NF_BR_POST_ROUTING]`
+    net_hook_post_routing,
     /// Address of `apparmor_ip_postroute`, 0 where there is none.
     apparmor_ip_postroute,
     /// `net.gen`

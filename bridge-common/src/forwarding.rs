@@ -75,6 +75,8 @@ pub struct Options {
 pub trait Tables {
     /// A port of the bridge (`struct net_bridge_port`).
     type Port: Copy + PartialEq;
+    /// A bridge (`struct net_bridge`).
+    type Bridge: Copy;
     /// An entry of the forwarding database (`struct net_bridge_fdb_entry`).
     type Entry: Copy;
     /// A network device.
@@ -86,10 +88,12 @@ pub trait Tables {
     fn flags(&self, port: Self::Port) -> u64;
     /// The port's spanning-tree state.
     fn state(&self, port: Self::Port) -> u8;
-    /// The options of the bridge that the port belongs to.
-    fn options(&self, port: Self::Port) -> Options;
-    /// What netfilter may do to frames that the port's bridge forwards.
-    fn filtering(&self, port: Self::Port) -> Filtering;
+    /// The bridge that the port belongs to.
+    fn bridge(&self, port: Self::Port) -> Self::Bridge;
+    /// The bridge's options.
+    fn options(&self, bridge: Self::Bridge) -> Options;
+    /// What netfilter may do to frames that the bridge forwards.
+    fn filtering(&self, bridge: Self::Bridge) -> Filtering;
     /// Whether an administrator has said that no rule is meant for frames between this device and others of which the
     /// same has been said.
     fn bypasses_netfilter(&self, device: Self::Device) -> bool;
@@ -103,22 +107,21 @@ pub trait Tables {
     fn has_ingress_hook(&self) -> bool;
     /// Whether traffic control has a filter, or a program beside ours, at the device that the frame came in by.
     fn has_ingress_filter(&self) -> bool;
-    /// The EtherType of the tags of the bridge that the port belongs to, where it filters VLANs.
-    fn vlan_protocol(&self, port: Self::Port) -> u16;
+    /// The EtherType of the tags of a bridge that filters VLANs.
+    fn vlan_protocol(&self, bridge: Self::Bridge) -> u16;
     /// The VLAN of what the port receives without one.
     fn port_vlan(&self, port: Self::Port) -> PortVlan;
     /// The port's membership of a VLAN; none if it is no member, as far as can be seen.
     fn membership(&self, port: Self::Port, vlan: u16) -> Option<Membership>;
-    /// The entry of an address in a VLAN (0 where the bridge does not filter), in the database of the bridge that the
-    /// port belongs to.
-    fn entry(&self, port: Self::Port, vlan: u16, address: u64) -> Option<Self::Entry>;
+    /// The entry of an address in a VLAN (0 where the bridge does not filter).
+    fn entry(&self, bridge: Self::Bridge, vlan: u16, address: u64) -> Option<Self::Entry>;
     /// The entry's flags.
     fn entry_flags(&self, entry: Self::Entry) -> EntryFlags;
     /// The entry's port; none if it is the bridge's own.
     fn entry_port(&self, entry: Self::Entry) -> Option<Self::Port>;
     /// Whether the bridge has seen the address so recently that it need not see it now: less than a second ago, and less
     /// than a quarter of its ageing time.
-    fn is_fresh(&self, port: Self::Port, entry: Self::Entry) -> bool;
+    fn is_fresh(&self, bridge: Self::Bridge, entry: Self::Entry) -> bool;
     /// The port's device.
     fn device(&self, port: Self::Port) -> Self::Device;
     /// The device's index.
@@ -200,7 +203,8 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
         flags & port_flag::VLAN_TUNNEL == 0 && flags < port_flag::UNKNOWN,
         Reason::PortFlags,
     )?;
-    let options = tables.options(port);
+    let bridge = tables.bridge(port);
+    let options = tables.options(bridge);
     let counts = options.vlan_filtering && options.vlan_statistics;
     check(!options.mst && !counts, Reason::VlanFiltering)?;
     check(
@@ -208,7 +212,7 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
         Reason::NeighSuppress,
     )?;
     check(!options.promiscuous, Reason::Promiscuous)?;
-    let filtering = tables.filtering(port);
+    let filtering = tables.filtering(bridge);
     let bypass = !matches!(filtering, Filtering::Nothing) && tables.bypasses_netfilter(tables.device(port));
     let passed = match filtering {
         Filtering::Nothing => true,
@@ -223,14 +227,14 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
         Reason::VlanDevice,
     )?;
     let vlan = if options.vlan_filtering {
-        Vlan::of(tables, port, received)?
+        Vlan::of(tables, port, bridge, received)?
     } else {
         Vlan::NONE
     };
 
     if flags & (port_flag::LEARNING | port_flag::LOCKED) != 0 {
         let entry = tables
-            .entry(port, vlan.id, received.source)
+            .entry(bridge, vlan.id, received.source)
             .ok_or(Reason::SourceUnknown)?;
         check(tables.entry_port(entry) == Some(port), Reason::SourceElsewhere)?;
         let entry_flags = tables.entry_flags(entry);
@@ -239,13 +243,13 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
             Reason::SourceFlags,
         )?;
         check(
-            flags & port_flag::LEARNING == 0 || tables.is_fresh(port, entry),
+            flags & port_flag::LEARNING == 0 || tables.is_fresh(bridge, entry),
             Reason::SourceRefresh,
         )?;
     }
 
     let entry = tables
-        .entry(port, vlan.id, received.destination)
+        .entry(bridge, vlan.id, received.destination)
         .ok_or(Reason::DestinationUnknown)?;
     check(!tables.entry_flags(entry).local, Reason::Host)?;
     let target = tables.entry_port(entry).ok_or(Reason::Host)?;

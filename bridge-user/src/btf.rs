@@ -24,6 +24,9 @@ pub enum BtfError {
     /// No enumerator of this name.
     #[error("the kernel has no enumerator {0}")]
     NoEnumerator(String),
+    /// No structure begins with an array of integers.
+    #[error("no struct of the kernel begins with an array of integers")]
+    NoArray,
 }
 
 const MAGIC: u32 = 0xeb9f;
@@ -32,6 +35,9 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_VOLATILE: u32 = 9;
+const KIND_CONST: u32 = 10;
 const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
@@ -54,6 +60,21 @@ pub struct Btf<'a> {
     functions: HashMap<&'a [u8], u32>,
     /// Enumerators by name.
     enumerators: HashMap<&'a [u8], u32>,
+    /// Bytes of integers, by type id.
+    integers: HashMap<u32, u32>,
+    /// Types and numbers of arrays' elements.
+    arrays: HashMap<u32, (u32, u32)>,
+    /// What stands for another type, but for its name or a qualifier.
+    aliases: HashMap<u32, u32>,
+}
+
+/// A structure that begins with an array of integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Array {
+    /// The structure's id.
+    pub id: u32,
+    /// Bytes of the array.
+    pub length: u64,
 }
 
 struct Composite<'a> {
@@ -105,6 +126,9 @@ impl<'a> Btf<'a> {
             names: HashMap::new(),
             functions: HashMap::new(),
             enumerators: HashMap::new(),
+            integers: HashMap::new(),
+            arrays: HashMap::new(),
+            aliases: HashMap::new(),
         };
         let (mut at, mut id) = (0, base.map_or(0, |base| base.types));
         while at < types.len() {
@@ -126,6 +150,12 @@ impl<'a> Btf<'a> {
                     let name = btf.string(word(enumerator, 0)?)?;
                     btf.enumerators.entry(name).or_insert(word(enumerator, 4)?);
                 }
+            }
+            match kind {
+                KIND_INT => drop(btf.integers.insert(id, size)),
+                KIND_ARRAY => drop(btf.arrays.insert(id, (word(members, 0)?, word(members, 8)?))),
+                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST => drop(btf.aliases.insert(id, size)),
+                _ => {}
             }
             if kind == KIND_FUNC {
                 btf.functions.entry(btf.string(name)?).or_insert(id);
@@ -195,6 +225,27 @@ impl<'a> Btf<'a> {
         let id = self.functions.get(name.as_bytes());
         id.map(|&id| u64::from(id))
             .ok_or_else(|| BtfError::NoFunction(name.to_owned()))
+    }
+
+    /// The structure of this kernel, modules apart, that begins with the longest array of integers.
+    pub fn longest_array(&self) -> Result<Array, BtfError> {
+        let structures = self.names.values().filter_map(|&id| {
+            let members = self.composites.get(&id)?.members;
+            let first = (word(members, 8).ok()? == 0).then(|| word(members, 4).ok())??;
+            let &(element, count) = self.arrays.get(&self.unqualified(first))?;
+            let bytes = self.integers.get(&self.unqualified(element))?;
+            let length = u64::from(*bytes) * u64::from(count);
+            Some(Array { id, length })
+        });
+        structures
+            .max_by_key(|array| (array.length, array.id))
+            .ok_or(BtfError::NoArray)
+    }
+
+    fn unqualified(&self, id: u32) -> u32 {
+        // The limit is for a malformed type graph.
+        let aliases = std::iter::successors(Some(id), |id| self.aliases.get(id).copied());
+        aliases.take(16).last().unwrap_or(id)
     }
 
     /// The size of a structure in bytes.
@@ -323,6 +374,50 @@ pub(crate) mod tests {
         assert_eq!(btf.function("outer"), Ok(5));
         assert_eq!(btf.structure("a"), Err(BtfError::NoStruct("a".into())));
         assert_eq!(btf.function("a"), Err(BtfError::NoFunction("a".into())));
+    }
+
+    #[test]
+    fn the_longest_array_that_a_structure_begins_with_is_found() {
+        let strings = b"\0short\0long\0later\0pointers\0m\0";
+        let [short, long, later, pointers, member] = [1, 7, 12, 18, 27];
+        let array = |element, count| [0, KIND_ARRAY << 24, 0, element, 1, count];
+        let structure = |name, bytes, ty, bits| [name, (KIND_STRUCT << 24) | 1, bytes, member, ty, bits];
+        let types = words(
+            &[
+                &[0, KIND_INT << 24, 4, 32][..],  // 1
+                &[0, KIND_CONST << 24, 1],        // 2: const int
+                &array(2, 8),                     // 3: const int[8]
+                &[member, KIND_TYPEDEF << 24, 3], // 4: another name of it
+                &array(1, 4),                     // 5: int[4]
+                &[0, 2 << 24, 1],                 // 6: pointer to int
+                &array(6, 100),                   // 7: of pointers
+                &array(1, 100),                   // 8: int[100]
+                &structure(short, 16, 5, 0),      // 9
+                &structure(long, 32, 4, 0),       // 10
+                &structure(later, 404, 8, 32),    // 11: not at its beginning
+                &structure(pointers, 800, 7, 0),  // 12
+            ]
+            .concat(),
+        );
+        let [types_length, strings_length] =
+            [types.len(), strings.len()].map(|length| length.try_into().unwrap());
+        let mut data = words(&[
+            MAGIC | (1 << 16),
+            24,
+            0,
+            types_length,
+            types_length,
+            strings_length,
+        ]);
+        data.extend(types);
+        data.extend(strings);
+        let btf = Btf::parse(&data).unwrap();
+        assert_eq!(btf.longest_array(), Ok(Array { id: 10, length: 32 }));
+        let sample = sample();
+        assert_eq!(
+            Btf::parse(&sample).unwrap().longest_array(),
+            Err(BtfError::NoArray)
+        );
     }
 
     #[test]

@@ -4,10 +4,13 @@
 //! The programs and maps of a network namespace are pinned in a folder of the state, whose name begins with
 //! [`FASTPATH_PREFIX`] and goes on with the namespace's cookie.
 
+mod counters;
+mod instructions;
 mod offsets;
 mod ports;
 mod scratch;
 
+pub use counters::{Counters, Paths};
 pub use ports::Wish;
 
 use std::{
@@ -18,16 +21,13 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
+    maps::{Array, HashMap, Map, MapData, MapError},
     programs::{Program, SchedClassifier},
-    util::nr_cpus,
 };
 use bridge_common::{
     Hook,
     counters::PathCounters,
-    fastpath::{
-        Answer, MAX_PATHS, OFFSETS, Offsets, Path, Peek, Port, PortCounters, Settings, VERSION, map, program,
-    },
+    fastpath::{Answer, OFFSETS, Offsets, Path, Peek, Port, PortCounters, Settings, VERSION, map, program},
     layout,
     mac::Mac,
 };
@@ -39,12 +39,11 @@ use crate::{
     kernel, link,
     namespace::Network,
     state::{Cleared, FASTPATH_PREFIX, Folder, Leftover, Unreadable, file_name},
-    sys::sums,
     verifier,
 };
 
 /// The maps that are pinned beside the settings, which are filled last.
-const MAPS: [&str; 3] = [map::PORTS, map::COUNTERS, map::PATHS];
+const MAPS: [&[&str]; 3] = [&[map::PORTS], &Counters::MAPS, &Paths::MAPS];
 
 /// What the programs answer with.
 const TC_ACT_REDIRECT: u32 = 7;
@@ -57,10 +56,8 @@ const ATTEMPTS: u32 = 20;
 pub struct FastPath {
     folder: PathBuf,
     pub(crate) ports: HashMap<MapData, u32, Port>,
-    counters: PerCpuHashMap<MapData, u32, PortCounters>,
-    paths: PerCpuHashMap<MapData, Path, PathCounters>,
-    /// The same map, to be read at once.
-    path_data: MapData,
+    counters: Counters,
+    paths: Paths,
 }
 
 /// The program that says what the hooks would decide.
@@ -119,9 +116,8 @@ impl FastPath {
             0 => Ok(None),
             VERSION => Ok(Some(Self {
                 ports: pinned(&folder, map::PORTS).map_err(damaged)?,
-                counters: pinned(&folder, map::COUNTERS).map_err(damaged)?,
-                paths: pinned(&folder, map::PATHS).map_err(damaged)?,
-                path_data: pinned_data(&folder, map::PATHS).map_err(damaged)?,
+                counters: Counters::open(&folder).map_err(damaged)?,
+                paths: Paths::open(&folder).map_err(damaged)?,
                 folder,
             })),
             found => Err(Error::OtherVersion {
@@ -233,34 +229,18 @@ impl FastPath {
 
     /// What a port has counted.
     pub fn counters(&self, ifindex: u32) -> Result<PortCounters> {
-        let mut sum = PortCounters::default();
-        match self.counters.get(&ifindex, 0) {
-            Err(MapError::KeyNotFound) => {}
-            values => values
-                .at(self.folder.display(), "read counters")?
-                .iter()
-                .for_each(|value| sum += *value),
-        }
-        Ok(sum)
+        self.counters.read(ifindex)
     }
 
     /// What went from one port to another.
     pub fn paths(&self) -> Result<Vec<(Path, PathCounters)>> {
-        let mut paths: Vec<(Path, PathCounters)> =
-            sums(&self.path_data, MAX_PATHS).at(self.folder.display(), "read paths")?;
-        paths.sort_by_key(|(path, _)| *path);
-        Ok(paths)
+        self.paths.read()
     }
 
     /// Makes a port known to the programs, with counters that begin at zero.
     pub(crate) fn add(&mut self, ifindex: u32, port: Port) -> Result<()> {
         self.forget(ifindex)?;
-        let cpus = nr_cpus().map_err(|(_, error)| error).at("CPUs", "count")?;
-        let zero = PerCpuValues::try_from(vec![PortCounters::default(); cpus])
-            .at(self.folder.display(), "clear counters")?;
-        self.counters
-            .insert(ifindex, zero, 0)
-            .at(self.folder.display(), "clear counters")?;
+        self.counters.add(ifindex)?;
         self.write(ifindex, port)
     }
 
@@ -286,7 +266,7 @@ impl FastPath {
                 self.forget_path(path)?;
             }
         }
-        gone(self.counters.remove(&ifindex)).at(self.folder.display(), "forget a port")?;
+        self.counters.forget(ifindex)?;
         gone(self.ports.remove(&ifindex)).at(self.folder.display(), "forget a port")
     }
 
@@ -299,24 +279,12 @@ impl FastPath {
     }
 
     pub(crate) fn forget_path(&mut self, path: Path) -> Result<()> {
-        gone(self.paths.remove(&path)).at(self.folder.display(), "forget a path")
+        self.paths.forget(path)
     }
 
     /// Adds to a path that no program counts.
     pub(crate) fn add_to_path(&mut self, path: Path, counters: PathCounters) -> Result<()> {
-        let cpus = nr_cpus().map_err(|(_, error)| error).at("CPUs", "count")?;
-        let mut values = match self.paths.get(&path, 0) {
-            Ok(values) => values.to_vec(),
-            Err(MapError::KeyNotFound) => vec![PathCounters::default(); cpus],
-            Err(error) => return Err(error).at(self.folder.display(), "read paths"),
-        };
-        if let Some(first) = values.first_mut() {
-            *first += counters;
-        }
-        let values = PerCpuValues::try_from(values).at(self.folder.display(), "move counters")?;
-        self.paths
-            .insert(path, values, 0)
-            .at(self.folder.display(), "move counters")
+        self.paths.add(path, counters)
     }
 }
 
@@ -364,29 +332,6 @@ fn gone(removal: Result<(), MapError>) -> Result<(), MapError> {
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         removal => removal,
     }
-}
-
-/// Parts of an instruction (include/uapi/linux/bpf.h).
-const BPF_JMP: u8 = 0x05;
-const BPF_CALL: u8 = 0x80;
-const BPF_PSEUDO_KFUNC_CALL: u8 = 2;
-
-/// The object with its calls of [`layout::RDONLY_CAST`] made calls of the kernel's function: aya knows helpers and the
-/// object's own functions only. Instructions lie at multiples of 8 bytes, as their sections do.
-fn linked(object: &[u8], rdonly_cast: u64) -> Vec<u8> {
-    let call = |source: u8, number: u32| {
-        let [a, b, c, d] = number.to_le_bytes();
-        [BPF_JMP | BPF_CALL, source << 4, 0, 0, a, b, c, d]
-    };
-    let placeholder = call(0, layout::RDONLY_CAST);
-    let id = u32::try_from(rdonly_cast).expect("BTF's ids have 32 bits");
-    let mut object = object.to_vec();
-    for instruction in object.as_chunks_mut::<8>().0 {
-        if *instruction == placeholder {
-            *instruction = call(BPF_PSEUDO_KFUNC_CALL, id);
-        }
-    }
-    object
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> Result<T> {
@@ -456,7 +401,7 @@ impl Loaded {
         let mut object = EbpfLoader::new()
             .override_global(OFFSETS, offsets, true)
             .override_global(layout::LONGEST_NATIVE, &kernel::longest_native(), true)
-            .load(&linked(FASTPATH_OBJECT, offsets.rdonly_cast))
+            .load(&instructions::placed(FASTPATH_OBJECT, offsets)?)
             .at("fast path", "create its maps")?;
         Ok(Self {
             settings: take(&mut object, map::SETTINGS)?,
@@ -534,7 +479,7 @@ impl Loaded {
         self.settings
             .pin(folder.join(map::SETTINGS))
             .at(map::SETTINGS, "pin")?;
-        for name in MAPS {
+        for name in MAPS.into_iter().flatten().copied() {
             let map = self.object.map(name);
             map.expect("the object has all maps that it is built with")
                 .pin(folder.join(name))

@@ -187,7 +187,7 @@ fn what_the_verifier_refuses_is_reported_with_its_reason_and_in_the_log_with_all
             && usual.contains("; the verifier: "),
         "{usual}"
     );
-    let objection = "disallowed";
+    let objection = "call bpf_dynptr_size";
     assert!(usual.contains(objection) && usual.lines().count() == 1, "{usual}");
     assert!(!usual.contains("processed "), "{usual}");
     let (log, last) = whole.trim_end().rsplit_once('\n').expect("more than a line");

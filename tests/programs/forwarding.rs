@@ -1,6 +1,11 @@
 //! Known unicast: tcx forwards it as it is, native XDP with its checksum complete.
 
-use tapbridge::common::{Hook, counters::Traffic, fastpath::Path, forwarding::Reason};
+use tapbridge::common::{
+    Hook,
+    counters::Traffic,
+    fastpath::{Path, PortCounters},
+    forwarding::Reason,
+};
 
 use crate::{
     Test,
@@ -8,7 +13,7 @@ use crate::{
     frames::{self, Frame, complete, of_length, partial, usual},
     packet::{Ip, Shape, Tag, Transport},
     programs::{Frames, Taken},
-    rig::{ON_2, Rig, STATIONS, UNKNOWN, shell},
+    rig::{ON_2, Rig, STATIONS, TAPS, UNKNOWN, shell},
 };
 
 pub const TESTS: &[Test] = &[
@@ -18,7 +23,10 @@ pub const TESTS: &[Test] = &[
         "a_station_is_found_with_the_first_frame_after_the_bridge_has_learned_it",
         learned,
     ),
-    ("every_path_has_its_own_counters", every_path),
+    ("every_path_has_its_own_counters", || every_path(Places::Free)),
+    ("paths_and_ports_whose_places_are_taken_count_the_same", || {
+        every_path(Places::Taken);
+    }),
     ("xdp_completes_partial_checksums_as_etherparse_does", || {
         check_xdp(&checksums());
     }),
@@ -33,8 +41,16 @@ pub const TESTS: &[Test] = &[
     }),
 ];
 
-/// Frames between every two stations, one at a time and then looked at together.
-fn every_path() {
+/// The places in which paths and ports can be counted without a search.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Places {
+    Free,
+    /// Others have them.
+    Taken,
+}
+
+/// Frames between every two stations, one at a time and then looked at together; and of every station one to nobody.
+fn every_path(places: Places) {
     for (hook, frames) in [(Hook::Xdp, Frames::Native), (Hook::Tcx, Frames::Generic)] {
         let mut rig = Rig::new(frames);
         // Sources need not be fresh for as long as this takes.
@@ -42,8 +58,15 @@ fn every_path() {
             shell(&format!("bridge link set dev {} learning off", tap.name()));
         }
         rig.refresh();
-        let mut expected = Vec::new();
         let stations = (0..).zip(STATIONS);
+        if places == Places::Taken {
+            rig.programs.take_places();
+        }
+        let run = |rig: &mut Rig, bytes: &[u8], from| match hook {
+            Hook::Xdp => rig.programs.xdp(bytes, from),
+            Hook::Tcx => rig.programs.tcx(bytes, from, 0),
+        };
+        let mut expected = Vec::new();
         for (number, (from, source)) in stations.clone().enumerate() {
             for (to, destination) in stations.clone().filter(|&(to, _)| to != from) {
                 let bytes = frames::between(source, destination).bytes;
@@ -54,10 +77,7 @@ fn every_path() {
                 // A number of its own for each path.
                 let times = 1 + (3 * number + to) as u64;
                 for _ in 0..times {
-                    match hook {
-                        Hook::Xdp => rig.programs.xdp(&bytes, path.from),
-                        Hook::Tcx => rig.programs.tcx(&bytes, path.from, 0),
-                    };
+                    run(&mut rig, &bytes, path.from);
                 }
                 let traffic = Traffic {
                     frames: times,
@@ -71,6 +91,28 @@ fn every_path() {
             }
         }
         assert_eq!(rig.programs.taken(), expected);
+        // A number of its own for each port.
+        for (tap, source) in stations.clone() {
+            let (frame, from) = (frames::between(source, UNKNOWN).bytes, rig.ifindex(tap));
+            for _ in 0..=tap {
+                run(&mut rig, &frame, from);
+            }
+        }
+        let counters = rig.programs.counters();
+        for tap in 0..TAPS {
+            let left = counters[&rig.ifindex(tap)].left[hook as usize];
+            assert_eq!(left[Reason::DestinationUnknown as usize], tap as u64 + 1);
+            assert_eq!(left.iter().sum::<u64>(), tap as u64 + 1);
+        }
+        // Whoever comes next begins at zero.
+        rig.programs.clear();
+        assert_eq!(rig.programs.taken(), []);
+        assert!(
+            rig.programs
+                .counters()
+                .values()
+                .all(|counters| *counters == PortCounters::default())
+        );
     }
 }
 

@@ -122,6 +122,8 @@ impl Seen<'_> {
 /// Ports and devices are the taps' numbers, entries are addresses. What the model's bridge never has is never so.
 impl Tables for Seen<'_> {
     type Port = usize;
+    /// There is one.
+    type Bridge = ();
     type Entry = Mac;
     type Device = usize;
 
@@ -139,14 +141,16 @@ impl Tables for Seen<'_> {
         self.model.ports[port].state
     }
 
-    fn options(&self, _: usize) -> Options {
+    fn bridge(&self, _: usize) {}
+
+    fn options(&self, (): ()) -> Options {
         Options {
             promiscuous: self.model.promiscuous,
             ..Options::default()
         }
     }
 
-    fn filtering(&self, _: usize) -> Filtering {
+    fn filtering(&self, (): ()) -> Filtering {
         if self.model.rule {
             Filtering::Rules
         } else {
@@ -178,7 +182,7 @@ impl Tables for Seen<'_> {
         self.ingress_port().ingress_filter
     }
 
-    fn vlan_protocol(&self, _: usize) -> u16 {
+    fn vlan_protocol(&self, (): ()) -> u16 {
         unreachable!("the bridge filters no VLANs")
     }
 
@@ -190,7 +194,7 @@ impl Tables for Seen<'_> {
         unreachable!("the bridge filters no VLANs")
     }
 
-    fn entry(&self, _: usize, vlan: u16, address: u64) -> Option<Mac> {
+    fn entry(&self, (): (), vlan: u16, address: u64) -> Option<Mac> {
         assert_eq!(vlan, 0);
         let mac = Mac::from_bits(address);
         self.model.entries.contains_key(&mac).then_some(mac)
@@ -207,7 +211,7 @@ impl Tables for Seen<'_> {
         self.model.entries[&entry]
     }
 
-    fn is_fresh(&self, _: usize, _: Mac) -> bool {
+    fn is_fresh(&self, (): (), _: Mac) -> bool {
         true
     }
 

@@ -1,28 +1,29 @@
 //! The programs, loaded and pinned nowhere: a test runs them by hand, and reads their maps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    mem,
     ops::{Deref, DerefMut},
+    os::fd::AsFd as _,
     sync::{Mutex, OnceLock, PoisonError},
     thread,
 };
 
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
+    maps::{Array, HashMap, Map, MapData, MapError},
     programs::{
         Program, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, TestRunResult,
         Xdp, tc::SchedClassifierLinkId,
     },
-    util::nr_cpus,
 };
 use tapbridge::{
     common::{
         Hook,
-        counters::{PathCounters, Traffic},
-        fastpath::{Offsets, Path, Port, PortCounters, map, program},
+        counters::Traffic,
+        fastpath::{NEAR_PORTS, Offsets, Path, Port, PortCounters, map, program},
     },
-    fastpath,
+    fastpath::{self, Counters, Paths},
 };
 
 use crate::context;
@@ -55,8 +56,12 @@ pub struct Taken {
 pub struct Programs {
     object: Ebpf,
     ports: HashMap<MapData, u32, Port>,
-    counters: PerCpuHashMap<MapData, u32, PortCounters>,
-    paths: PerCpuHashMap<MapData, Path, PathCounters>,
+    counters: Counters,
+    paths: Paths,
+    near: HashMap<MapData, u32, Path>,
+    near_owners: Array<MapData, u64>,
+    /// Ports that count.
+    counted: BTreeSet<u32>,
     links: Vec<SchedClassifierLinkId>,
     /// Of the program that stands for somebody else's.
     others: Vec<(String, SchedClassifierLinkId)>,
@@ -125,9 +130,14 @@ fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &str) -> T {
     T::try_from(map).unwrap_or_else(|error| panic!("map {name}: {error}"))
 }
 
-fn one_for_each_cpu<T: aya::Pod>(value: T) -> PerCpuValues<T> {
-    let values = vec![value; nr_cpus().expect("CPUs")];
-    PerCpuValues::try_from(values).expect("one value per CPU")
+/// A map that stays where it is.
+fn open<T: TryFrom<Map, Error = MapError>>(object: &Ebpf, name: &str, kind: fn(MapData) -> Map) -> T {
+    let (Map::HashMap(data) | Map::Array(data)) = object.map(name).unwrap_or_else(|| panic!("a map {name}"))
+    else {
+        panic!("map {name} is of another type");
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned().expect("a file descriptor");
+    T::try_from(kind(MapData::from_fd(fd).expect("its data"))).expect("the type that it has")
 }
 
 impl Programs {
@@ -139,8 +149,11 @@ impl Programs {
         let mut object = fastpath::load(&offsets).expect("load the programs");
         Self {
             ports: take(&mut object, map::PORTS),
-            counters: take(&mut object, map::COUNTERS),
-            paths: take(&mut object, map::PATHS),
+            near: open(&object, map::NEAR, Map::HashMap),
+            near_owners: open(&object, map::NEAR_OWNERS, Map::Array),
+            counters: Counters::take(&mut object).expect("the counters"),
+            paths: Paths::take(&mut object).expect("the paths"),
+            counted: BTreeSet::new(),
             object,
             links: Vec::new(),
             others: Vec::new(),
@@ -152,8 +165,35 @@ impl Programs {
         let tcx: &mut SchedClassifier = program_mut(&mut self.object, program::TCX);
         let link = tcx.attach(device, TcAttachType::Ingress);
         self.links.push(link.expect("attach the tcx program"));
-        let zero = one_for_each_cpu(PortCounters::default());
-        self.counters.insert(ifindex, zero, 0).expect("write COUNTERS");
+        self.count(ifindex);
+    }
+
+    fn count(&mut self, ifindex: u32) {
+        self.counted.insert(ifindex);
+        self.counters.forget(ifindex).expect("forget a port's counters");
+        self.counters.add(ifindex).expect("clear a port's counters");
+    }
+
+    /// Gives the places in which ports and the paths between them could be counted to others.
+    pub fn take_places(&mut self) {
+        let ports = self.counted.clone();
+        for &ifindex in &ports {
+            self.counters.forget(ifindex).expect("forget a port's counters");
+            self.count(ifindex + NEAR_PORTS);
+            self.count(ifindex);
+        }
+        for (&from, &to) in ports
+            .iter()
+            .flat_map(|from| ports.iter().map(move |to| (from, to)))
+        {
+            let place = Path { from, to }.near();
+            let other = Path { from: 0, to: place };
+            assert_eq!(other.near(), place);
+            self.near.insert(place, other, 0).expect("write NEAR");
+            self.near_owners
+                .set(place, other.to_bits(), 0)
+                .expect("write NEAR_OWNERS");
+        }
     }
 
     /// Detaches the tcx program from all devices.
@@ -186,9 +226,8 @@ impl Programs {
         for device in others {
             self.detach_other(&device);
         }
-        let counted: Vec<u32> = self.counters.keys().flatten().collect();
-        for ifindex in counted {
-            self.counters.remove(&ifindex).expect("empty COUNTERS");
+        for ifindex in mem::take(&mut self.counted) {
+            self.counters.forget(ifindex).expect("forget a port's counters");
         }
         let known: Vec<u32> = self.ports.keys().flatten().collect();
         for ifindex in known {
@@ -208,28 +247,23 @@ impl Programs {
 
     /// Forgets all counts.
     pub fn clear(&mut self) {
-        let counted: Vec<u32> = self.counters.keys().flatten().collect();
-        for ifindex in counted {
-            let zero = one_for_each_cpu(PortCounters::default());
-            self.counters.insert(ifindex, zero, 0).expect("write COUNTERS");
+        for ifindex in self.counted.clone() {
+            self.count(ifindex);
         }
         self.forget_paths();
     }
 
     fn forget_paths(&mut self) {
-        let paths: Vec<Path> = self.paths.keys().flatten().collect();
-        for path in paths {
-            self.paths.remove(&path).expect("empty PATHS");
+        for (path, _) in self.paths.read().expect("the paths") {
+            self.paths.forget(path).expect("forget a path");
         }
     }
 
     /// What each device has counted.
     pub fn counters(&self) -> BTreeMap<u32, PortCounters> {
-        let counters = self.counters.iter().map(|entry| {
-            let (ifindex, values) = entry.expect("read COUNTERS");
-            let mut sum = PortCounters::default();
-            values.iter().for_each(|value| sum += *value);
-            (ifindex, sum)
+        let counters = self.counted.iter().map(|&ifindex| {
+            let counters = self.counters.read(ifindex).expect("a port's counters");
+            (ifindex, counters)
         });
         counters.collect()
     }
@@ -237,10 +271,7 @@ impl Programs {
     /// What went from one port to another, in order.
     pub fn taken(&self) -> Vec<Taken> {
         let mut taken = Vec::new();
-        for entry in &self.paths {
-            let (path, values) = entry.expect("read PATHS");
-            let mut sum = PathCounters::default();
-            values.iter().for_each(|value| sum += *value);
+        for (path, sum) in self.paths.read().expect("the paths") {
             let by_hook = Hook::ALL.map(|via| Taken {
                 path,
                 via,

@@ -49,8 +49,13 @@ impl Vlan {
     /// That of a frame which a port receives (`__allowed_ingress`). A tag of another protocol is content to the bridge,
     /// which puts its own before it.
     #[inline(always)]
-    pub fn of<T: Tables>(tables: &T, port: T::Port, received: &Received) -> Result<Self, Reason> {
-        let protocol = tables.vlan_protocol(port);
+    pub fn of<T: Tables>(
+        tables: &T,
+        port: T::Port,
+        bridge: T::Bridge,
+        received: &Received,
+    ) -> Result<Self, Reason> {
+        let protocol = tables.vlan_protocol(bridge);
         let mut id = 0;
         if let Some(tag) = received.tag {
             check(tag.protocol == protocol, Reason::VlanIngress)?;

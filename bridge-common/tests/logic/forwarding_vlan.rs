@@ -29,6 +29,7 @@ struct Bridge {
 
 impl Tables for Bridge {
     type Port = usize;
+    type Bridge = ();
     type Entry = usize;
     type Device = usize;
 
@@ -41,10 +42,11 @@ impl Tables for Bridge {
     fn state(&self, _: usize) -> u8 {
         STATE_FORWARDING
     }
-    fn options(&self, _: usize) -> Options {
+    fn bridge(&self, _: usize) {}
+    fn options(&self, (): ()) -> Options {
         self.options
     }
-    fn filtering(&self, _: usize) -> Filtering {
+    fn filtering(&self, (): ()) -> Filtering {
         Filtering::Nothing
     }
     fn bypasses_netfilter(&self, _: usize) -> bool {
@@ -65,7 +67,7 @@ impl Tables for Bridge {
     fn has_ingress_filter(&self) -> bool {
         false
     }
-    fn vlan_protocol(&self, _: usize) -> u16 {
+    fn vlan_protocol(&self, (): ()) -> u16 {
         self.protocol
     }
     fn port_vlan(&self, port: usize) -> PortVlan {
@@ -78,7 +80,7 @@ impl Tables for Bridge {
             .find(|(id, _)| *id == vlan)
             .map(|(_, membership)| *membership)
     }
-    fn entry(&self, _: usize, vlan: u16, address: u64) -> Option<usize> {
+    fn entry(&self, (): (), vlan: u16, address: u64) -> Option<usize> {
         match address {
             _ if vlan != self.known_in => None,
             SOURCE => Some(0),
@@ -92,7 +94,7 @@ impl Tables for Bridge {
     fn entry_port(&self, entry: usize) -> Option<usize> {
         Some(entry)
     }
-    fn is_fresh(&self, _: usize, _: usize) -> bool {
+    fn is_fresh(&self, (): (), _: usize) -> bool {
         true
     }
     fn device(&self, port: usize) -> usize {

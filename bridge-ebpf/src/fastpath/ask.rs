@@ -9,9 +9,8 @@ use bridge_common::{
 };
 
 use crate::{
-    bridge::{Device, Kernel},
-    counters,
-    memory::{Memory, offset},
+    bridge::{Asks, Device, Kernel},
+    memory::{Address, member},
     packet::Skb,
 };
 
@@ -25,9 +24,8 @@ pub fn tapbridge_ask(context: TcContext) -> i32 {
     let kernel = Kernel {
         frame: &skb,
         payload: ethernet.payload,
-        device: Device(Memory::of(skb.context()).follow(offset!(sk_buff_dev))),
-        tcx_program: counters::tcx_program(),
-        all_fresh: true,
+        device: Device(Address::of(skb.context()).open().open(member!(sk_buff_dev))),
+        asks: Asks::Anybody,
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),

@@ -11,7 +11,7 @@ use bridge_common::{
 
 use crate::{
     counters,
-    memory::{Memory, offset},
+    memory::{Address, Member, Structure, member, offset},
 };
 
 /// `IFF_UP` and `IFF_PROMISC`
@@ -44,15 +44,19 @@ const LONGEST_CHAIN: u32 = 24;
 
 /// A `struct net_device`.
 #[derive(Clone, Copy)]
-pub struct Device(pub Memory);
+pub struct Device(pub Structure);
 
 /// A `struct net_bridge_port`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Port(Memory);
+pub struct Port(Structure);
+
+/// A `struct net_bridge`.
+#[derive(Clone, Copy)]
+pub struct Bridge(Structure);
 
 /// A `struct net_bridge_fdb_entry`.
 #[derive(Clone, Copy)]
-pub struct Entry(Memory);
+pub struct Entry(Structure);
 
 /// The tables behind a frame that a device has received.
 pub struct Kernel<'frame, F> {
@@ -60,10 +64,19 @@ pub struct Kernel<'frame, F> {
     /// Where its payload begins.
     pub payload: u32,
     pub device: Device,
-    /// Id of the program at tcx.
-    pub tcx_program: u32,
-    /// Whether it does not matter how long ago the bridge has seen the source.
-    pub all_fresh: bool,
+    /// Who asks.
+    pub asks: Asks,
+}
+
+/// Who asks what becomes of a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// XDP, before tcx.
+    Xdp,
+    /// Our program at tcx, which is there since it runs.
+    Tcx,
+    /// Somebody who wants to know what the hooks would decide, however long ago the bridge has seen the source.
+    Anybody,
 }
 
 /// Where the next header of an IPv6 packet lies in it.
@@ -72,128 +85,115 @@ const NEXT_HEADER: u32 = 6;
 const ICMPV6: u8 = 58;
 
 impl Port {
+    /// The table of VLANs that it is a member of (`struct net_bridge_vlan_group`), none where the kernel filters none.
     #[inline(always)]
-    fn bridge(self) -> Memory {
-        self.0.follow(offset!(port_br))
-    }
-
-    /// The VLANs that it is a member of (`struct net_bridge_vlan_group`), null where the kernel filters none.
-    #[inline(always)]
-    fn vlans(self) -> Memory {
+    fn vlans(self) -> Option<Structure> {
         if offset!(port_vlans) == ABSENT {
-            Memory::NULL
-        } else {
-            self.0.follow(offset!(port_vlans))
+            return None;
         }
+        let vlans = self.0.follow(member!(port_vlans));
+        (!vlans.is_null()).then(|| vlans.open())
     }
 }
 
 impl Device {
     #[inline(always)]
-    fn net(self) -> Memory {
-        self.0.follow(offset!(dev_net))
+    fn net(self) -> Address {
+        self.0.follow(member!(dev_net))
     }
 
     #[inline(always)]
     pub fn index(self) -> u32 {
-        self.0.read(offset!(dev_ifindex))
+        self.0.read(member!(dev_ifindex))
     }
 
     /// Queues by which it transmits now.
     #[inline(always)]
     pub fn transmit_queues(self) -> u32 {
-        self.0.read(offset!(dev_real_num_tx_queues))
+        self.0.read(member!(dev_real_num_tx_queues))
     }
 
     /// Its driver's `struct net_device_ops`.
     #[inline(always)]
-    fn operations(self) -> Memory {
-        self.0.follow(offset!(dev_netdev_ops))
+    fn operations(self) -> Address {
+        self.0.follow(member!(dev_netdev_ops))
     }
 
     /// Whether a tap's holder has given it a filter of addresses, a classic one or a program, which `tun_net_xmit` asks
     /// and `tun_xdp_xmit` does not.
     #[inline(always)]
     fn has_tap_filter(self) -> bool {
-        let tap = self.0.at(offset!(dev_private));
-        tap.read::<u8>(offset!(tun_filter_attached)) != 0
-            || tap.read::<u32>(offset!(tun_address_filter)) != 0
-            || !tap.follow(offset!(tun_filter_program)).is_null()
+        self.0.read::<u8>(member!(tun_filter_attached)) != 0
+            || self.0.read::<u32>(member!(tun_address_filter)) != 0
+            || !self.0.follow(member!(tun_filter_program)).is_null()
     }
 
     /// Whether a packet socket listens at the device alone.
     #[inline(always)]
     fn has_packet_socket(self) -> bool {
-        !is_empty(self.0.at(offset!(dev_ptype_all)))
+        let list = self.0.address().at(offset!(dev_ptype_all));
+        self.0.follow(member!(dev_ptype_all)) != list
     }
-
-    /// Whether a hook of netfilter's is taken at the device.
-    #[inline(always)]
-    fn has_hook(self, offset: u64) -> bool {
-        offset != ABSENT && !self.0.follow(offset).is_null()
-    }
-}
-
-/// Whether a `struct list_head` has no elements: it points to itself.
-#[inline(always)]
-fn is_empty(list: Memory) -> bool {
-    list.follow(0) == list
 }
 
 /// Whether one function, or none where it may be missing, is all that is registered at a hook of netfilter.
 #[inline(always)]
-fn has_only(entries: Memory, function: u64, may_be_missing: bool) -> bool {
+fn has_only(entries: Address, function: u64, may_be_missing: bool) -> bool {
     if entries.is_null() {
         return may_be_missing;
     }
-    let number: u16 = entries.read(offset!(hook_entries_number));
-    number == 1 && function != 0 && entries.follow(offset!(hook_entries_hooks)).number() == function
+    let entries = entries.open();
+    let number: u16 = entries.read(member!(hook_entries_number));
+    number == 1 && function != 0 && entries.follow(member!(hook_entries_hooks)).number() == function
 }
 
-/// What may happen to bridged frames in a network namespace, given the options of their bridge.
-#[inline(always)]
-fn filtering(net: Memory, options: u64) -> Filtering {
-    if offset!(net_hooks_bridge) == ABSENT {
-        return Filtering::Nothing;
-    }
-    let hooks = HOOKS.map(|hook| net.follow(offset!(net_hooks_bridge) + POINTER * hook));
-    if hooks.iter().all(|entries| entries.is_null()) {
-        return Filtering::Nothing;
-    }
+/// What may happen to bridged frames in a network namespace where netfilter's hooks for bridges are taken, given the
+/// options of their bridge. Apart from the way of a frame that no hook is taken for.
+#[inline(never)]
+fn filtering(net: u64, options: u64) -> u32 {
+    let net = Address::new(net);
     let own = [
         offset!(br_nf_pre_routing),
         offset!(br_nf_forward),
         offset!(br_nf_post_routing),
     ];
     if own[0] == 0 {
-        return Filtering::Rules;
+        return RULES;
     }
-    for (entries, own) in hooks.into_iter().zip(own) {
+    for (hook, own) in HOOKS.into_iter().zip(own) {
+        let entries = net.at(offset!(net_hooks_bridge) + POINTER * hook).pointer();
         if !has_only(entries, own, false) {
-            return Filtering::Rules;
+            return RULES;
         }
     }
-    let settings = net
-        .follow(offset!(net_gen))
-        .follow(offset!(net_generic_ptr) + POINTER * offset!(brnf_slot));
-    let calls: u32 = settings.read::<u32>(offset!(brnf_call_iptables))
-        | settings.read::<u32>(offset!(brnf_call_ip6tables))
-        | settings.read::<u32>(offset!(brnf_call_arptables));
+    let slots = net.at(offset!(net_gen)).pointer();
+    let settings = slots
+        .at(offset!(net_generic_ptr) + POINTER * offset!(brnf_slot))
+        .pointer();
+    let calls = settings.open();
+    let calls = calls.read::<u32>(member!(brnf_call_iptables))
+        | calls.read::<u32>(member!(brnf_call_ip6tables))
+        | calls.read::<u32>(member!(brnf_call_arptables));
     if !settings.is_null() && calls == 0 && options & offset!(options_nf_call) == 0 {
-        return Filtering::Nothing;
+        return NOTHING;
     }
     for hooks in [offset!(net_hooks_ipv4), offset!(net_hooks_ipv6)] {
         // No rules: one lets bridged frames pass by the rules a second time, the other, which is there wherever AppArmor
         // is, looks at what has a socket.
         let own = [offset!(ip_sabotage_in), 0, offset!(apparmor_ip_postroute)];
         for (hook, own) in HOOKS.into_iter().zip(own) {
-            if !has_only(net.follow(hooks + POINTER * hook), own, true) {
-                return Filtering::Rules;
+            if !has_only(net.at(hooks + POINTER * hook).pointer(), own, true) {
+                return RULES;
             }
         }
     }
-    Filtering::Headers
+    HEADERS
 }
+
+// As numbers, since functions of programs answer with numbers.
+const NOTHING: u32 = 0;
+const HEADERS: u32 = 1;
+const RULES: u32 = 2;
 
 /// `jhash2` of two words, and `jhash` of less than five bytes that are the first of them (include/linux/jhash.h).
 #[inline(always)]
@@ -213,67 +213,98 @@ fn hash(key: u64, length: u32, seed: u32) -> u32 {
     (c ^ b).wrapping_sub(b.rotate_left(24))
 }
 
-/// A kind of hash table.
-struct Kind {
-    /// Bytes of a key.
-    key_length: u32,
-    /// Where a structure has its link to the next one.
-    node: u64,
+/// The bucket of a key's chain, none where the table has a second level of buckets: it is being filled for lack of
+/// memory.
+#[inline(always)]
+fn chain(table: Address, key: u64, length: u32) -> Address {
+    let header = table.open();
+    if header.read::<u32>(member!(table_nest)) != 0 {
+        return Address::NULL;
+    }
+    let size: u32 = header.read(member!(table_size));
+    let bucket = hash(key, length, header.read(member!(table_hash_rnd))) & size.wrapping_sub(1);
+    let buckets = table.at(offset!(table_buckets));
+    // The lowest bit of a bucket is its lock.
+    buckets.at(POINTER * u64::from(bucket)).pointer().even()
 }
 
-/// Looks a key up in one bucket table (`rhashtable_lookup`), by what tells whether a structure has it.
+/// Follows a chain to the structure of which something is so (`rhashtable_lookup`).
 #[inline(always)]
-fn find(table: Memory, kind: &Kind, key: u64, has_it: impl Fn(Memory) -> bool) -> Option<Memory> {
-    // A table with a second level of buckets is one that is being filled for lack of memory.
-    if table.read::<u32>(offset!(table_nest)) != 0 {
-        return None;
-    }
-    let size: u32 = table.read(offset!(table_size));
-    let bucket = hash(key, kind.key_length, table.read(offset!(table_hash_rnd))) & size.wrapping_sub(1);
-    // The lowest bit of a bucket is its lock, and an odd pointer ends a chain.
-    let mut node = table
-        .follow(offset!(table_buckets) + POINTER * u64::from(bucket))
-        .even();
+fn find(mut node: Address, link: u64, has_it: impl Fn(Structure) -> bool) -> Address {
     for _ in 0..LONGEST_CHAIN {
+        // An odd pointer ends a chain.
         if node.is_null() || node.even() != node {
-            return None;
+            break;
         }
-        let structure = node.before(kind.node);
-        if has_it(structure) {
-            return Some(structure);
+        let structure = node.before(link);
+        if has_it(structure.open()) {
+            return structure;
         }
-        node = node.follow(0);
+        node = node.pointer();
     }
-    None
+    Address::NULL
+}
+
+/// The entry of a key (`struct net_bridge_fdb_key`) in a forwarding database; zero if there is none. One function for
+/// both addresses of a frame, and so half the code.
+#[inline(always)]
+fn find_entry(table: u64, key: u64) -> u64 {
+    let table = Address::new(table);
+    let link = offset!(entry_rhnode);
+    let has_it = |entry: Structure| entry.read::<u64>(member!(entry_key)) == key;
+    let entry = find(chain(table, key, 8), link, has_it);
+    if !entry.is_null() {
+        return entry.number();
+    }
+    // While a table is resized, its entries move to the next one by one.
+    let next = table.open().follow(member!(table_future));
+    if next.is_null() {
+        return 0;
+    }
+    find(chain(next, key, 8), link, has_it).number()
+}
+
+/// A VLAN in the table of those that a port is a member of; zero if it is none. A table that is being resized is not
+/// followed into the next: it has the VLAN again in a moment.
+#[inline(never)]
+fn find_vlan(table: u64, vlan: u64) -> u64 {
+    let first = chain(Address::new(table), vlan, 2);
+    let has_it = |found: Structure| u64::from(found.read::<u16>(member!(vlan_id))) == vlan;
+    find(first, offset!(vlan_node), has_it).number()
 }
 
 impl<F: Frame> Tables for Kernel<'_, F> {
     type Port = Port;
+    type Bridge = Bridge;
     type Entry = Entry;
     type Device = Device;
 
     #[inline(always)]
     fn ingress(&self) -> Option<Port> {
-        let kinds = u64::from(self.device.0.read::<u32>(offset!(dev_priv_flags)));
-        let port = self.device.0.follow(offset!(dev_rx_handler_data));
-        (kinds & offset!(iff_bridge_port) != 0 && !port.is_null()).then_some(Port(port))
+        let kinds = u64::from(self.device.0.read::<u32>(member!(dev_priv_flags)));
+        let port = self.device.0.follow(member!(dev_rx_handler_data));
+        (kinds & offset!(iff_bridge_port) != 0 && !port.is_null()).then(|| Port(port.open()))
     }
 
     #[inline(always)]
     fn flags(&self, port: Port) -> u64 {
-        port.0.read(offset!(port_flags))
+        port.0.read(member!(port_flags))
     }
 
     #[inline(always)]
     fn state(&self, port: Port) -> u8 {
-        port.0.read(offset!(port_state))
+        port.0.read(member!(port_state))
     }
 
     #[inline(always)]
-    fn options(&self, port: Port) -> Options {
-        let bridge = port.bridge();
-        let options: u64 = bridge.read(offset!(br_options));
-        let flags: u32 = bridge.follow(offset!(br_dev)).read(offset!(dev_flags));
+    fn bridge(&self, port: Port) -> Bridge {
+        Bridge(port.0.open(member!(port_br)))
+    }
+
+    #[inline(always)]
+    fn options(&self, bridge: Bridge) -> Options {
+        let options: u64 = bridge.0.read(member!(br_options));
+        let flags: u32 = bridge.0.open(member!(br_dev)).read(member!(dev_flags));
         Options {
             vlan_filtering: options & offset!(option_vlan) != 0,
             vlan_statistics: options & offset!(option_vlan_stats) != 0,
@@ -284,8 +315,25 @@ impl<F: Frame> Tables for Kernel<'_, F> {
     }
 
     #[inline(always)]
-    fn filtering(&self, port: Port) -> Filtering {
-        filtering(self.device.net(), port.bridge().read(offset!(br_options)))
+    fn filtering(&self, bridge: Bridge) -> Filtering {
+        if offset!(net_hooks_bridge) == ABSENT {
+            return Filtering::Nothing;
+        }
+        let net = self.device.net();
+        let hooks = net.open();
+        let taken = [
+            hooks.follow(member!(net_hook_pre_routing)),
+            hooks.follow(member!(net_hook_forward)),
+            hooks.follow(member!(net_hook_post_routing)),
+        ];
+        if taken.iter().all(|entries| entries.is_null()) {
+            return Filtering::Nothing;
+        }
+        match filtering(net.number(), bridge.0.read(member!(br_options))) {
+            NOTHING => Filtering::Nothing,
+            HEADERS => Filtering::Headers,
+            _ => Filtering::Rules,
+        }
     }
 
     #[inline(always)]
@@ -309,99 +357,80 @@ impl<F: Frame> Tables for Kernel<'_, F> {
         if offset!(dev_vlan_info) == ABSENT {
             return false;
         }
-        let vlans = self.device.0.follow(offset!(dev_vlan_info));
-        !vlans.is_null() && vlans.read::<u32>(offset!(vlan_info_devices)) != 0
+        let vlans = self.device.0.follow(member!(dev_vlan_info));
+        !vlans.is_null() && vlans.open().read::<u32>(member!(vlan_info_devices)) != 0
     }
 
     #[inline(always)]
     fn has_ingress_hook(&self) -> bool {
-        self.device.has_hook(offset!(dev_nf_hooks_ingress))
+        offset!(dev_nf_hooks_ingress) != ABSENT
+            && !self.device.0.follow(member!(dev_nf_hooks_ingress)).is_null()
     }
 
     /// Our own program must be there, alone: where it has been detached, somebody else's may have its place.
     #[inline(always)]
     fn has_ingress_filter(&self) -> bool {
-        let entry = self.device.0.follow(offset!(dev_tcx_ingress));
+        let entry = self.device.0.follow(member!(dev_tcx_ingress));
         if entry.is_null() {
             return true;
         }
-        let first: u32 = entry
-            .follow(0)
-            .follow(offset!(prog_aux))
-            .read(offset!(prog_aux_id));
-        let second = entry.follow(POINTER);
+        let entry = entry.open();
+        if self.asks != Asks::Tcx {
+            let program = entry.open(Member::FIRST).open(member!(prog_aux));
+            if program.read::<u32>(member!(prog_aux_id)) != counters::tcx_program() {
+                return true;
+            }
+        }
+        let second = entry.follow(member!(mprog_second));
         let classic = entry
-            .follow(offset!(mprog_parent))
+            .follow(member!(mprog_parent))
             .before(offset!(tcx_bundle))
-            .follow(offset!(tcx_miniq));
-        first != self.tcx_program || !second.is_null() || !classic.is_null()
+            .open()
+            .follow(member!(tcx_miniq));
+        !second.is_null() || !classic.is_null()
     }
 
     #[inline(always)]
-    fn vlan_protocol(&self, port: Port) -> u16 {
+    fn vlan_protocol(&self, bridge: Bridge) -> u16 {
         if offset!(port_vlans) == ABSENT {
             return 0;
         }
-        u16::from_be(port.bridge().read(offset!(br_vlan_protocol)))
+        u16::from_be(bridge.0.read(member!(br_vlan_protocol)))
     }
 
     #[inline(always)]
     fn port_vlan(&self, port: Port) -> PortVlan {
-        let vlans = port.vlans();
-        if vlans.is_null() {
-            return PortVlan { id: 0, state: 0 };
-        }
-        PortVlan {
-            id: vlans.read(offset!(vlans_own)),
-            state: vlans.read(offset!(vlans_own_state)),
-        }
+        port.vlans()
+            .map_or(PortVlan { id: 0, state: 0 }, |vlans| PortVlan {
+                id: vlans.read(member!(vlans_own)),
+                state: vlans.read(member!(vlans_own_state)),
+            })
     }
 
-    /// A table that is being resized is not followed into the next: it has a VLAN again in a moment.
     #[inline(always)]
     fn membership(&self, port: Port, vlan: u16) -> Option<Membership> {
-        let vlans = port.vlans();
-        if vlans.is_null() {
+        let table = port.vlans()?.follow(member!(vlans_table));
+        let found = Address::new(find_vlan(table.number(), u64::from(vlan)));
+        if found.is_null() {
             return None;
         }
-        let kind = Kind {
-            key_length: 2,
-            node: offset!(vlan_node),
-        };
-        let table = vlans.follow(offset!(vlans_table));
-        let found = find(table, &kind, u64::from(vlan), |found| {
-            found.read::<u16>(offset!(vlan_id)) == vlan
-        })?;
+        let found = found.open();
         Some(Membership {
-            state: found.read(offset!(vlan_state)),
-            untagged: found.read::<u16>(offset!(vlan_flags)) & VLAN_UNTAGGED != 0,
+            state: found.read(member!(vlan_state)),
+            untagged: found.read::<u16>(member!(vlan_flags)) & VLAN_UNTAGGED != 0,
         })
     }
 
     #[inline(always)]
-    fn entry(&self, port: Port, vlan: u16, address: u64) -> Option<Entry> {
-        // `struct net_bridge_fdb_key`
-        let key = address | u64::from(vlan) << 48;
-        let kind = Kind {
-            key_length: 8,
-            node: offset!(entry_rhnode),
-        };
-        let has_it = |found: Memory| found.read::<u64>(offset!(entry_key)) == key;
-        let table = port.bridge().follow(offset!(br_fdb));
-        if let Some(entry) = find(table, &kind, key, has_it) {
-            return Some(Entry(entry));
-        }
-        // While a table is resized, its entries move to the next one by one.
-        let next = table.follow(offset!(table_future));
-        if next.is_null() {
-            return None;
-        }
-        find(next, &kind, key, has_it).map(Entry)
+    fn entry(&self, bridge: Bridge, vlan: u16, address: u64) -> Option<Entry> {
+        let table = bridge.0.follow(member!(br_fdb));
+        let found = Address::new(find_entry(table.number(), address | u64::from(vlan) << 48));
+        (!found.is_null()).then(|| Entry(found.open()))
     }
 
     #[inline(always)]
     fn entry_flags(&self, entry: Entry) -> EntryFlags {
-        let flags: u64 = entry.0.read(offset!(entry_flags));
+        let flags: u64 = entry.0.read(member!(entry_flags));
         EntryFlags {
             local: flags & offset!(entry_local) != 0,
             locked: flags & offset!(entry_locked) != 0,
@@ -411,25 +440,25 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 
     #[inline(always)]
     fn entry_port(&self, entry: Entry) -> Option<Port> {
-        let port = entry.0.follow(offset!(entry_dst));
-        (!port.is_null()).then_some(Port(port))
+        let port = entry.0.follow(member!(entry_dst));
+        (!port.is_null()).then(|| Port(port.open()))
     }
 
     #[inline(always)]
-    fn is_fresh(&self, port: Port, entry: Entry) -> bool {
-        if self.all_fresh {
+    fn is_fresh(&self, bridge: Bridge, entry: Entry) -> bool {
+        if self.asks == Asks::Anybody {
             return true;
         }
         // SAFETY: the helper has no preconditions.
         let now = unsafe { bpf_jiffies64() };
-        let age = now.wrapping_sub(entry.0.read(offset!(entry_updated)));
-        let ageing: u64 = port.bridge().read(offset!(br_ageing_time));
+        let age = now.wrapping_sub(entry.0.read(member!(entry_updated)));
+        let ageing: u64 = bridge.0.read(member!(br_ageing_time));
         age < (ageing / 4).min(offset!(hz))
     }
 
     #[inline(always)]
     fn device(&self, port: Port) -> Device {
-        Device(port.0.follow(offset!(port_dev)))
+        Device(port.0.open(member!(port_dev)))
     }
 
     #[inline(always)]
@@ -439,27 +468,27 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 
     #[inline(always)]
     fn is_up(&self, device: Device) -> bool {
-        device.0.read::<u32>(offset!(dev_flags)) & UP != 0
+        device.0.read::<u32>(member!(dev_flags)) & UP != 0
     }
 
     #[inline(always)]
     fn has_carrier(&self, device: Device) -> bool {
-        device.0.read::<u64>(offset!(dev_state)) & NO_CARRIER == 0
+        device.0.read::<u64>(member!(dev_state)) & NO_CARRIER == 0
     }
 
     #[inline(always)]
     fn mtu(&self, device: Device) -> u32 {
-        device.0.read(offset!(dev_mtu))
+        device.0.read(member!(dev_mtu))
     }
 
     #[inline(always)]
     fn has_egress_hook(&self, device: Device) -> bool {
-        device.has_hook(offset!(dev_nf_hooks_egress))
+        offset!(dev_nf_hooks_egress) != ABSENT && !device.0.follow(member!(dev_nf_hooks_egress)).is_null()
     }
 
     #[inline(always)]
     fn native_obstacle(&self, device: Device) -> Option<Reason> {
-        if device.0.read::<u32>(offset!(dev_xdp_features)) & XDP_TRANSMIT == 0 {
+        if device.0.read::<u32>(member!(dev_xdp_features)) & XDP_TRANSMIT == 0 {
             return Some(Reason::Target);
         }
         // The port is a tap, and of another one it is known what becomes of a native frame.
@@ -472,21 +501,21 @@ impl<F: Frame> Tables for Kernel<'_, F> {
         if device.transmit_queues() > 1 {
             return Some(Reason::TargetQueues);
         }
-        if !device.0.follow(offset!(dev_tcx_egress)).is_null() {
+        if !device.0.follow(member!(dev_tcx_egress)).is_null() {
             return Some(Reason::EgressFilter);
         }
-        let discipline = device.0.follow(offset!(dev_tx)).follow(offset!(tx_queue_qdisc));
-        let queues = !discipline.follow(offset!(qdisc_enqueue)).is_null();
-        if queues && discipline.read::<u32>(offset!(qdisc_flags)) & QDISC_CAN_BYPASS == 0 {
+        let discipline = device.0.open(member!(dev_tx)).open(member!(tx_queue_qdisc));
+        let queues = !discipline.follow(member!(qdisc_enqueue)).is_null();
+        if queues && discipline.read::<u32>(member!(qdisc_flags)) & QDISC_CAN_BYPASS == 0 {
             return Some(Reason::Queueing);
         }
         let everywhere = if offset!(net_ptype_all) == ABSENT {
-            Memory::of(offset!(global_ptype_all) as *const u8)
+            Address::new(offset!(global_ptype_all))
         } else {
             self.device.net().at(offset!(net_ptype_all))
         };
-        // Where the list can't be found, nobody knows who listens.
-        let unheard = everywhere.is_null() || !is_empty(everywhere);
+        // Where the list can't be found, nobody knows who listens. One without elements points to itself.
+        let unheard = everywhere.is_null() || everywhere.pointer() != everywhere;
         if unheard || device.has_packet_socket() || self.device.has_packet_socket() {
             return Some(Reason::PacketSocket);
         }
@@ -499,7 +528,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 #[inline(always)]
 pub fn is_from_vhost() -> bool {
     // SAFETY: the helper has no preconditions.
-    let task = Memory::of(unsafe { bpf_get_current_task_btf() } as *const u8);
-    let flags: u32 = task.read(offset!(task_flags));
+    let task = Address::of(unsafe { bpf_get_current_task_btf() } as *const u8);
+    let flags: u32 = task.open().read(member!(task_flags));
     flags & KERNEL_THREAD != 0 || flags & (USER_WORKER | IO_WORKER) == USER_WORKER
 }

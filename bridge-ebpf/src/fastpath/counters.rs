@@ -4,12 +4,12 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{Array, HashMap, PerCpuHashMap},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use bridge_common::{
     Hook,
     counters::{PathCounters, Traffic},
-    fastpath::{MAX_PATHS, MAX_PORTS, Path, Port, PortCounters, Settings},
+    fastpath::{MAX_PATHS, MAX_PORTS, NEAR_PATHS, NEAR_PORTS, Path, Port, PortCounters, Settings, near_port},
     forwarding::Reason,
     layout::NATIVE_OVERHEAD,
 };
@@ -25,8 +25,25 @@ pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 pub static PORTS: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);
 
 #[map]
+static PORT_OWNERS: Array<u32> = Array::with_max_entries(NEAR_PORTS, 0);
+
+#[map]
+static PORT_COUNTERS: PerCpuArray<PortCounters> = PerCpuArray::with_max_entries(NEAR_PORTS, 0);
+
+#[map]
 static COUNTERS: PerCpuHashMap<u32, PortCounters> =
     PerCpuHashMap::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);
+
+/// The paths that have the places near.
+#[map]
+static NEAR: HashMap<u32, Path> = HashMap::with_max_entries(NEAR_PATHS, BPF_F_NO_PREALLOC);
+
+/// The same by place, as one number each, for who only compares.
+#[map]
+static NEAR_OWNERS: Array<u64> = Array::with_max_entries(NEAR_PATHS, 0);
+
+#[map]
+static NEAR_COUNTERS: PerCpuArray<PathCounters> = PerCpuArray::with_max_entries(NEAR_PATHS, 0);
 
 #[map]
 static PATHS: PerCpuHashMap<Path, PathCounters> =
@@ -48,7 +65,14 @@ pub fn port_flags(ifindex: u32) -> u32 {
 /// Changes this CPU's counters of a port.
 #[inline(always)]
 pub fn port(ifindex: u32, change: impl FnOnce(&mut PortCounters)) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(ifindex) {
+    let place = near_port(ifindex);
+    let near = PORT_OWNERS.get(place).is_some_and(|owner| *owner == ifindex);
+    let counters = if near {
+        PORT_COUNTERS.get_ptr_mut(place)
+    } else {
+        COUNTERS.get_ptr_mut(ifindex)
+    };
+    if let Some(counters) = counters {
         // SAFETY: the element is this CPU's and nobody else writes it now.
         change(unsafe { &mut *counters });
     }
@@ -80,6 +104,31 @@ pub fn left(ifindex: u32, hook: Hook, reason: Reason, bytes: u32) {
 #[inline(always)]
 pub fn forwarded(from: u32, to: u32, via: Hook, bytes: u32) {
     let path = Path { from, to };
+    let place = path.near();
+    if let (Some(owner), Some(counters)) = (NEAR_OWNERS.get_ptr_mut(place), NEAR_COUNTERS.get_ptr_mut(place))
+    {
+        // SAFETY: an aligned integer is read and written as one; volatile, since other CPUs do.
+        let known = unsafe { owner.read_volatile() };
+        let mine = path.to_bits();
+        // Of CPUs that find it free one is the first.
+        let is_mine = known == mine
+            || known == 0 && NEAR.insert(place, path, u64::from(BPF_NOEXIST)).is_ok() && {
+                // SAFETY: as above.
+                unsafe { owner.write_volatile(mine) };
+                true
+            };
+        if is_mine {
+            // SAFETY: as in `port`.
+            unsafe { (*counters).via[via as usize].count(bytes) };
+            return;
+        }
+    }
+    far(path, via, bytes);
+}
+
+/// The same for a path whose place near is another's.
+#[inline(always)]
+fn far(path: Path, via: Hook, bytes: u32) {
     if let Some(counters) = PATHS.get_ptr_mut(path) {
         // SAFETY: as in `port`.
         unsafe { (*counters).via[via as usize].count(bytes) };

@@ -1,20 +1,27 @@
 //! The one door to the kernel's memory.
 //!
 //! The kernel function `bpf_rdonly_cast` (Linux 6.2) makes a pointer of an address; a load through it costs what a load
-//! costs, and yields zero where there is nothing to read. It is told that at every address lies a `struct new_utsname`,
-//! which begins with an array of characters, of which the verifier lets a program read any part. So structures of modules
-//! are read too, whose types have no number that the function could be told.
+//! costs, and yields zero where there is nothing to read. It is told that at every address lies a structure which begins
+//! with a long array of integers, of which the verifier lets a program read any part. So structures of modules are read
+//! too, whose types have no number that the function could be told.
+//!
+//! Where a member lies is part of the instruction that loads it: the loader puts the kernel's offset in the place of a
+//! number that stands for the member ([`MEMBERS`]). That is half the code of an offset which is read from a map, and code
+//! is what a frame pays for: between two frames it leaves the CPU's innermost cache.
 
 use core::mem;
 
 use aya_ebpf::Global;
-use bridge_common::{fastpath::Offsets, layout::RDONLY_CAST};
+use bridge_common::{
+    fastpath::{ANYTHING, MEMBERS, Offsets},
+    layout::RDONLY_CAST,
+};
 
 /// Set by the loader.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Global<Offsets> = Global::new(Offsets::UNKNOWN);
 
-/// One of the [`Offsets`]. Reading the whole struct for each would be a load per field.
+/// One of the [`Offsets`] as a number, to calculate with.
 macro_rules! offset {
     ($field:ident) => {
         // SAFETY: `OFFSETS` is one initialised `Offsets`; volatile, since the loader changes it behind the compiler.
@@ -27,6 +34,19 @@ macro_rules! offset {
 }
 pub(crate) use offset;
 
+/// One of the [`Offsets`] as the place of a member.
+macro_rules! member {
+    ($field:ident) => {
+        const {
+            $crate::memory::Member::of(core::mem::offset_of!(
+                bridge_common::fastpath::Offsets,
+                $field
+            ))
+        }
+    };
+}
+pub(crate) use member;
+
 /// An integer that can be read.
 pub trait Integer: Copy {}
 impl Integer for u8 {}
@@ -36,13 +56,19 @@ impl Integer for u64 {}
 
 /// An address in the kernel's memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Memory(u64);
+pub struct Address(u64);
 
-impl Memory {
+impl Address {
     /// Of a context, or of what a helper has answered with.
     #[inline(always)]
     pub fn of<T>(pointer: *const T) -> Self {
         Self(pointer as u64)
+    }
+
+    /// Of a number.
+    #[inline(always)]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
     }
 
     /// Where nothing lies: whatever is read there is zero.
@@ -77,22 +103,66 @@ impl Memory {
         Self(self.0 & !1)
     }
 
-    /// A member at an offset.
+    /// The structure that lies there.
     #[inline(always)]
-    pub fn read<T: Integer>(self, offset: u64) -> T {
+    pub fn open(self) -> Structure {
         // SAFETY: a call of an address is how the compiler is told a function's number; the loader has made it the
         // number of `void *bpf_rdonly_cast(const void *, u32)`, which the verifier replaces by a move.
-        let cast: unsafe extern "C" fn(*const u8, u64) -> *const T =
+        let cast: unsafe extern "C" fn(*const u8, u64) -> *const u8 =
             unsafe { mem::transmute(RDONLY_CAST as usize) };
-        let utsname = offset!(utsname);
-        // SAFETY: the function has no preconditions, and the verifier makes the load one that yields zero instead of
-        // failing. Volatile, since the kernel writes it meanwhile.
-        unsafe { cast(self.at(offset).0 as *const u8, utsname).read_volatile() }
+        // SAFETY: the function has no preconditions.
+        Structure(unsafe { cast(self.0 as *const u8, u64::from(ANYTHING)) })
+    }
+
+    /// The pointer that lies there.
+    #[inline(always)]
+    pub fn pointer(self) -> Self {
+        Self(self.open().read(Member::FIRST))
+    }
+}
+
+/// Where a member lies in its structure.
+#[derive(Clone, Copy)]
+pub struct Member(usize);
+
+impl Member {
+    /// What begins with its structure.
+    pub const FIRST: Self = Self(0);
+
+    /// The one whose offset lies there in [`Offsets`].
+    pub const fn of(position: usize) -> Self {
+        Self(MEMBERS as usize + position)
+    }
+}
+
+/// A structure that can be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Structure(*const u8);
+
+impl Structure {
+    /// Where it lies.
+    #[inline(always)]
+    pub fn address(self) -> Address {
+        Address::of(self.0)
+    }
+
+    /// A member.
+    #[inline(always)]
+    pub fn read<T: Integer>(self, member: Member) -> T {
+        // SAFETY: the verifier makes the load one that yields zero instead of failing. Volatile, since the kernel writes
+        // it meanwhile.
+        unsafe { self.0.wrapping_add(member.0).cast::<T>().read_volatile() }
     }
 
     /// What a member points to.
     #[inline(always)]
-    pub fn follow(self, offset: u64) -> Self {
-        Self(self.read(offset))
+    pub fn follow(self, member: Member) -> Address {
+        Address(self.read(member))
+    }
+
+    /// The same, as a structure.
+    #[inline(always)]
+    pub fn open(self, member: Member) -> Self {
+        self.follow(member).open()
     }
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use bridge_common::fastpath::{PEEK_SLOTS, Peek};
 
-use crate::memory::{Memory, offset};
+use crate::memory::{Address, Member, member, offset};
 
 #[map]
 static PEEK: Array<Peek> = Array::with_max_entries(1, 0);
@@ -23,16 +23,17 @@ pub fn tapbridge_peek(context: TcContext) -> i32 {
     };
     // SAFETY: the loader runs the program and reads the map in turn.
     let peek = unsafe { &mut *peek };
-    let device = Memory::of(context.skb.skb).follow(offset!(sk_buff_dev));
-    peek.ifindex = device.read(offset!(dev_ifindex));
+    let device = Address::of(context.skb.skb).open().follow(member!(sk_buff_dev));
     peek.found = u32::from(!device.is_null());
-    let generic = device.follow(offset!(dev_net)).follow(offset!(net_gen));
+    let device = device.open();
+    peek.ifindex = device.read(member!(dev_ifindex));
+    let generic = device.open(member!(dev_net)).follow(member!(net_gen));
     for (slot, word) in (0..).zip(&mut peek.words) {
-        let pointer = generic.follow(offset!(net_generic_ptr) + POINTER * slot);
+        let pointer = generic.at(offset!(net_generic_ptr) + POINTER * slot).pointer();
         *word = if pointer.is_null() {
             0
         } else {
-            u64::from(pointer.read::<u32>(peek.offset))
+            u64::from(pointer.at(peek.offset).open().read::<u32>(Member::FIRST))
         };
     }
     TCX_NEXT

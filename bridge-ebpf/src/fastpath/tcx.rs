@@ -13,9 +13,9 @@ use bridge_common::{
 };
 
 use crate::{
-    bridge::{Device, Kernel},
+    bridge::{Asks, Device, Kernel},
     counters,
-    memory::{Memory, offset},
+    memory::{Address, member},
     packet::Skb,
 };
 
@@ -57,9 +57,8 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
     let kernel = Kernel {
         frame: &skb,
         payload: ethernet.payload,
-        device: Device(Memory::of(skb.context()).follow(offset!(sk_buff_dev))),
-        tcx_program: counters::tcx_program(),
-        all_fresh: false,
+        device: Device(Address::of(skb.context()).open().open(member!(sk_buff_dev))),
+        asks: Asks::Tcx,
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),

@@ -15,9 +15,9 @@ use bridge_common::{
 };
 
 use crate::{
-    bridge::{Device, Kernel, is_from_vhost},
+    bridge::{Asks, Device, Kernel, is_from_vhost},
     counters,
-    memory::{Memory, offset},
+    memory::{Address, member, offset},
     packet::XdpFrame,
 };
 
@@ -37,7 +37,7 @@ pub fn tapbridge_fast_xdp(context: XdpContext) -> u32 {
 struct Queue {
     device: Device,
     /// The queue of the device's own array that has the same number.
-    own: Memory,
+    own: Address,
 }
 
 impl Queue {
@@ -45,12 +45,12 @@ impl Queue {
     /// (`netif_get_rxqueue`), a tap's native frames come with the queue of the open file (`tun_file.xdp_rxq`).
     #[inline(always)]
     fn of_native(context: *mut xdp_md) -> Option<Self> {
-        let queue = Memory::of(context).follow(offset!(xdp_buff_rxq));
-        let device = queue.follow(offset!(xdp_rxq_info_dev));
+        let queue = Address::of(context).open().follow(member!(xdp_buff_rxq));
+        let device = queue.open().open(member!(xdp_rxq_info_dev));
         // SAFETY: the verifier turns this field of the context into a read of the frame's receive queue.
         let index = unsafe { (&raw const (*context).rx_queue_index).read_volatile() };
         let own = device
-            .follow(offset!(dev_rx))
+            .follow(member!(dev_rx))
             .at(u64::from(index).wrapping_mul(offset!(rx_queue_size)));
         (queue != own.at(offset!(rx_queue_xdp_rxq))).then_some(Self {
             device: Device(device),
@@ -61,8 +61,12 @@ impl Queue {
     /// Whether the frame may change the CPU if it is passed (`get_rps_cpu`), while those that are redirected stay.
     #[inline(always)]
     fn is_steered(&self) -> bool {
-        let set = |offset: u64| offset != ABSENT && !self.own.follow(offset).is_null();
-        set(offset!(rx_queue_rps_map)) || set(offset!(rx_queue_rps_flow_table))
+        let queue = self.own.open();
+        let has_map =
+            offset!(rx_queue_rps_map) != ABSENT && !queue.follow(member!(rx_queue_rps_map)).is_null();
+        has_map
+            || offset!(rx_queue_rps_flow_table) != ABSENT
+                && !queue.follow(member!(rx_queue_rps_flow_table)).is_null()
     }
 }
 
@@ -81,8 +85,7 @@ fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
         frame: &frame,
         payload: ethernet.payload,
         device: queue.device,
-        tcx_program: counters::tcx_program(),
-        all_fresh: false,
+        asks: Asks::Xdp,
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),

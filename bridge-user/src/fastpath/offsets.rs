@@ -11,6 +11,8 @@ use crate::{
 };
 
 const BTF: &str = "/sys/kernel/btf";
+/// Bytes of a pointer.
+const POINTER: u64 = 8;
 const SYMBOLS: &str = "/proc/kallsyms";
 
 /// All but [`Offsets::brnf_slot`], which has to be tried out.
@@ -122,6 +124,7 @@ fn from_btf(
     tun: &Btf<'_>,
     symbols: &HashMap<String, u64>,
 ) -> Result<Offsets, BtfError> {
+    let anything = kernel.longest_array()?;
     let symbol = |name: &str| symbols.get(name).copied().unwrap_or(0);
     let device = |member: &str| kernel.offset("net_device", member);
     let port = |member: &str| bridge.offset("net_bridge_port", member);
@@ -129,7 +132,24 @@ fn from_btf(
     let vlan = |member: &str| bridge.offset("net_bridge_vlan", member);
     let table = |member: &str| kernel.offset("bucket_table", member);
     let entry = |member: &str| bridge.offset("net_bridge_fdb_entry", member);
-    let tap = |member: &str| optional(tun.offset("tun_struct", member));
+    let private = match optional(device("priv"))? {
+        // Before 6.11 it had no name (`netdev_priv`).
+        ABSENT => kernel.size("net_device")?.next_multiple_of(32),
+        private => private,
+    };
+    let tap = |member: &str| match optional(tun.offset("tun_struct", member))? {
+        ABSENT => Ok(ABSENT),
+        offset => Ok(private + offset),
+    };
+    let hooks_bridge = match optional(kernel.offset("netns_nf", "hooks_bridge"))? {
+        ABSENT => ABSENT,
+        hooks => kernel.offset("net", "nf")? + hooks,
+    };
+    // `enum nf_br_hooks`, of user space's headers.
+    let hook = |number: u64| match hooks_bridge {
+        ABSENT => ABSENT,
+        hooks => hooks + number * POINTER,
+    };
     let mask = |name: &str| bridge.enumerator(name).map(|bit| 1 << bit);
     let optional_mask = |name: &str| match mask(name) {
         Err(BtfError::NoEnumerator(_)) => Ok(0),
@@ -141,7 +161,8 @@ fn from_btf(
     };
     Ok(Offsets {
         rdonly_cast: kernel.function("bpf_rdonly_cast")?,
-        utsname: kernel.structure("new_utsname")?,
+        anything: u64::from(anything.id),
+        anything_length: anything.length,
         xdp_buff_rxq: kernel.offset("xdp_buff", "rxq")?,
         xdp_rxq_info_dev: kernel.offset("xdp_rxq_info", "dev")?,
         rx_queue_size: kernel.size("netdev_rx_queue")?,
@@ -168,11 +189,6 @@ fn from_btf(
         dev_ptype_all: device("ptype_all")?,
         dev_xdp_features: device("xdp_features")?,
         dev_netdev_ops: device("netdev_ops")?,
-        dev_private: match optional(device("priv"))? {
-            // Before 6.11 it had no name (`netdev_priv`).
-            ABSENT => kernel.size("net_device")?.next_multiple_of(32),
-            private => private,
-        },
         tun_filter_attached: tap("filter_attached")?,
         tun_address_filter: tap("txflt")?,
         tun_filter_program: tap("filter_prog")?,
@@ -184,15 +200,16 @@ fn from_btf(
         tx_queue_qdisc: kernel.offset("netdev_queue", "qdisc")?,
         qdisc_flags: kernel.offset("Qdisc", "flags")?,
         qdisc_enqueue: kernel.offset("Qdisc", "enqueue")?,
+        mprog_second: kernel.offset("bpf_mprog_entry", "fp_items")? + kernel.size("bpf_mprog_fp")?,
         mprog_parent: kernel.offset("bpf_mprog_entry", "parent")?,
         tcx_bundle: kernel.offset("tcx_entry", "bundle")?,
         tcx_miniq: kernel.offset("tcx_entry", "miniq")?,
         prog_aux: kernel.offset("bpf_prog", "aux")?,
         prog_aux_id: kernel.offset("bpf_prog_aux", "id")?,
-        net_hooks_bridge: match optional(kernel.offset("netns_nf", "hooks_bridge"))? {
-            ABSENT => ABSENT,
-            hooks => kernel.offset("net", "nf")? + hooks,
-        },
+        net_hooks_bridge: hooks_bridge,
+        net_hook_pre_routing: hook(0),
+        net_hook_forward: hook(2),
+        net_hook_post_routing: hook(4),
         net_hooks_ipv4: kernel.offset("net", "nf")? + kernel.offset("netns_nf", "hooks_ipv4")?,
         net_hooks_ipv6: kernel.offset("net", "nf")? + kernel.offset("netns_nf", "hooks_ipv6")?,
         ip_sabotage_in: symbol("ip_sabotage_in"),

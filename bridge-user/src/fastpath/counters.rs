@@ -1,0 +1,194 @@
+//! What the programs count, at ports and from port to port: in places that are found without a search as long as there
+//! is one, else in a hash. A place belongs to one port or path until that is forgotten.
+
+use std::{os::fd::AsFd as _, path::Path as FilePath};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    util::nr_cpus,
+};
+use bridge_common::{
+    counters::PathCounters,
+    fastpath::{MAX_PATHS, Path, PortCounters, map, near_port},
+};
+
+use super::{gone, pinned, pinned_data, take};
+use crate::{
+    error::{Context as _, Result},
+    sys::sums,
+};
+
+/// The maps.
+pub struct Paths {
+    near: HashMap<MapData, u32, Path>,
+    owners: Array<MapData, u64>,
+    counters: PerCpuArray<MapData, PathCounters>,
+    far: PerCpuHashMap<MapData, Path, PathCounters>,
+    /// The same map, to be read at once.
+    far_data: MapData,
+}
+
+impl Paths {
+    /// Their names.
+    pub(super) const MAPS: [&str; 4] = [map::NEAR, map::NEAR_OWNERS, map::NEAR_COUNTERS, map::PATHS];
+
+    pub(super) fn open(folder: &FilePath) -> Result<Self> {
+        Ok(Self {
+            near: pinned(folder, map::NEAR)?,
+            owners: pinned(folder, map::NEAR_OWNERS)?,
+            counters: pinned(folder, map::NEAR_COUNTERS)?,
+            far: pinned(folder, map::PATHS)?,
+            far_data: pinned_data(folder, map::PATHS)?,
+        })
+    }
+
+    /// All that went from one port to another, in order.
+    pub fn read(&self) -> Result<Vec<(Path, PathCounters)>> {
+        let mut paths: Vec<(Path, PathCounters)> = sums(&self.far_data, MAX_PATHS).at(map::PATHS, "read")?;
+        for place in &self.near {
+            let (place, path) = place.at(map::NEAR, "read")?;
+            let mut sum = PathCounters::default();
+            let counters = self.counters.get(&place, 0).at(map::NEAR_COUNTERS, "read")?;
+            counters.iter().for_each(|counters| sum += *counters);
+            // The place was another's before.
+            match paths.iter_mut().find(|(far, _)| *far == path) {
+                Some((_, counters)) => *counters += sum,
+                None => paths.push((path, sum)),
+            }
+        }
+        paths.sort_by_key(|(path, _)| *path);
+        Ok(paths)
+    }
+
+    /// Forgets one that no program counts any more.
+    pub fn forget(&mut self, path: Path) -> Result<()> {
+        let place = path.near();
+        match self.near.get(&place, 0) {
+            Ok(owner) if owner == path => {
+                // In this order, so that whoever has the place next begins at zero.
+                let zero = one_for_each_cpu(PathCounters::default())?;
+                let cleared = self.counters.set(place, zero, 0);
+                cleared.at(map::NEAR_COUNTERS, "clear")?;
+                self.owners.set(place, 0, 0).at(map::NEAR_OWNERS, "clear")?;
+                gone(self.near.remove(&place)).at(map::NEAR, "forget a path")?;
+            }
+            Ok(_) | Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(error).at(map::NEAR, "read"),
+        }
+        gone(self.far.remove(&path)).at(map::PATHS, "forget a path")
+    }
+
+    /// Adds to one that no program counts.
+    pub(super) fn add(&mut self, path: Path, counters: PathCounters) -> Result<()> {
+        let values = match self.far.get(&path, 0) {
+            Ok(values) => values,
+            Err(MapError::KeyNotFound) => one_for_each_cpu(PathCounters::default())?,
+            Err(error) => return Err(error).at(map::PATHS, "read"),
+        };
+        let mut values = values.to_vec();
+        if let Some(first) = values.first_mut() {
+            *first += counters;
+        }
+        let values = PerCpuValues::try_from(values).at(map::PATHS, "move counters")?;
+        self.far.insert(path, values, 0).at(map::PATHS, "move counters")
+    }
+}
+
+impl Paths {
+    /// Those of programs that are pinned nowhere.
+    pub fn take(object: &mut Ebpf) -> Result<Self> {
+        let far = object.take_map(map::PATHS).expect("the object has all its maps");
+        let (Map::PerCpuHashMap(data) | Map::PerCpuLruHashMap(data)) = &far else {
+            unreachable!("it is built as a hash");
+        };
+        let fd = data.fd().as_fd().try_clone_to_owned().at(map::PATHS, "open")?;
+        Ok(Self {
+            near: take(object, map::NEAR)?,
+            owners: take(object, map::NEAR_OWNERS)?,
+            counters: take(object, map::NEAR_COUNTERS)?,
+            far_data: MapData::from_fd(fd).at(map::PATHS, "open")?,
+            far: far.try_into().at(map::PATHS, "open")?,
+        })
+    }
+}
+
+/// What ports count.
+pub struct Counters {
+    owners: Array<MapData, u32>,
+    near: PerCpuArray<MapData, PortCounters>,
+    far: PerCpuHashMap<MapData, u32, PortCounters>,
+}
+
+impl Counters {
+    /// Names of the maps.
+    pub(super) const MAPS: [&str; 3] = [map::PORT_OWNERS, map::PORT_COUNTERS, map::COUNTERS];
+
+    pub(super) fn open(folder: &FilePath) -> Result<Self> {
+        Ok(Self {
+            owners: pinned(folder, map::PORT_OWNERS)?,
+            near: pinned(folder, map::PORT_COUNTERS)?,
+            far: pinned(folder, map::COUNTERS)?,
+        })
+    }
+
+    /// Those of programs that are pinned nowhere.
+    pub fn take(object: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            owners: take(object, map::PORT_OWNERS)?,
+            near: take(object, map::PORT_COUNTERS)?,
+            far: take(object, map::COUNTERS)?,
+        })
+    }
+
+    fn owner(&self, ifindex: u32) -> Result<u32> {
+        self.owners
+            .get(&near_port(ifindex), 0)
+            .at(map::PORT_OWNERS, "read")
+    }
+
+    /// A port's; zeroes if it is not known.
+    pub fn read(&self, ifindex: u32) -> Result<PortCounters> {
+        let mut sum = PortCounters::default();
+        let values = if self.owner(ifindex)? == ifindex {
+            self.near.get(&near_port(ifindex), 0)
+        } else {
+            self.far.get(&ifindex, 0)
+        };
+        match values {
+            Err(MapError::KeyNotFound) => {}
+            values => values
+                .at(map::COUNTERS, "read")?
+                .iter()
+                .for_each(|value| sum += *value),
+        }
+        Ok(sum)
+    }
+
+    /// Makes a port known, which it is not yet, with counters that begin at zero.
+    pub fn add(&mut self, ifindex: u32) -> Result<()> {
+        let zero = one_for_each_cpu(PortCounters::default())?;
+        if self.owner(ifindex)? == 0 {
+            let place = near_port(ifindex);
+            self.near.set(place, zero, 0).at(map::PORT_COUNTERS, "clear")?;
+            self.owners.set(place, ifindex, 0).at(map::PORT_OWNERS, "write")
+        } else {
+            self.far.insert(ifindex, zero, 0).at(map::COUNTERS, "clear")
+        }
+    }
+
+    /// Makes a port unknown.
+    pub fn forget(&mut self, ifindex: u32) -> Result<()> {
+        if self.owner(ifindex)? == ifindex {
+            let place = near_port(ifindex);
+            self.owners.set(place, 0, 0).at(map::PORT_OWNERS, "clear")?;
+        }
+        gone(self.far.remove(&ifindex)).at(map::COUNTERS, "forget a port")
+    }
+}
+
+/// The same value for every CPU.
+pub(super) fn one_for_each_cpu<T: aya::Pod>(value: T) -> Result<PerCpuValues<T>> {
+    let cpus = nr_cpus().map_err(|(_, error)| error).at("CPUs", "count")?;
+    PerCpuValues::try_from(vec![value; cpus]).at("counters", "clear")
+}
