@@ -220,17 +220,25 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
         Filtering::Rules => bypass,
     };
     check(passed, Reason::BridgeFilter)?;
+    let vlan = if options.vlan_filtering {
+        Vlan::of(tables, port, bridge, received)?
+    } else {
+        Vlan::NONE
+    };
+
+    // What most often makes a frame the bridge's comes before what seldom does.
+    let entry = tables
+        .entry(bridge, vlan.id, received.destination)
+        .ok_or(Reason::DestinationUnknown)?;
+    check(!tables.entry_flags(entry).local, Reason::Host)?;
+    let target = tables.entry_port(entry).ok_or(Reason::Host)?;
+    check(target != port, Reason::SamePort)?;
     check(!tables.has_ingress_hook(), Reason::IngressHook)?;
     check(!tables.has_ingress_filter(), Reason::IngressFilter)?;
     check(
         !(received.tag.is_some() && tables.has_vlan_devices()),
         Reason::VlanDevice,
     )?;
-    let vlan = if options.vlan_filtering {
-        Vlan::of(tables, port, bridge, received)?
-    } else {
-        Vlan::NONE
-    };
 
     if flags & (port_flag::LEARNING | port_flag::LOCKED) != 0 {
         let entry = tables
@@ -248,12 +256,6 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
         )?;
     }
 
-    let entry = tables
-        .entry(bridge, vlan.id, received.destination)
-        .ok_or(Reason::DestinationUnknown)?;
-    check(!tables.entry_flags(entry).local, Reason::Host)?;
-    let target = tables.entry_port(entry).ok_or(Reason::Host)?;
-    check(target != port, Reason::SamePort)?;
     let target_flags = tables.flags(target);
     check(tables.state(target) == STATE_FORWARDING, Reason::EgressState)?;
     check(flags & target_flags & port_flag::ISOLATED == 0, Reason::Isolated)?;

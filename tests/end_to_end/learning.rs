@@ -24,8 +24,8 @@ fn the_first_frame_floods_and_what_follows_goes_to_one_port() {
         send(vm2, &answer);
         assert_receives(vm1, &answer);
         let stats = switch.stats();
-        for port in ["vm1", "vm2"] {
-            assert_eq!(stats.port(port).left_by_reason["source_unknown"], 1, "{stats:#?}");
+        for (port, reason) in [("vm1", "destination_unknown"), ("vm2", "source_unknown")] {
+            assert_eq!(stats.port(port).left_by_reason[reason], 1, "{stats:#?}");
         }
         assert_eq!(stats.paths, [], "{stats:#?}");
         switch.introduce();

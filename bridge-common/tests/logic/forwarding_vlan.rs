@@ -345,7 +345,7 @@ fn reasons_name_the_side_that_keeps_a_frame() {
             |bridge| bridge.known_in = 20,
             &[],
             Hook::Tcx,
-            Verdict::Leave(Reason::SourceUnknown),
+            Verdict::Leave(Reason::DestinationUnknown),
         ),
         (
             "statistics of VLANs",
