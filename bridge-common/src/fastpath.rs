@@ -265,6 +265,51 @@ macro_rules! offsets {
 }
 
 offsets! {
+    // What the programs calculate with comes first: a frame finds it in a few lines of the cache.
+    /// `IFF_BRIDGE_PORT`
+    iff_bridge_port,
+    /// Where a `net_device` has its driver's part (`netdev_priv`).
+    dev_private,
+    /// Mask of `BROPT_VLAN_ENABLED`; of this and the others 0 for one that the kernel does not have.
+    option_vlan,
+    /// `BROPT_VLAN_STATS_ENABLED`
+    option_vlan_stats,
+    /// `BROPT_MST_ENABLED`
+    option_mst,
+    /// `BROPT_NEIGH_SUPPRESS_ENABLED`
+    option_neigh_suppress,
+    /// `net.nf.hooks_bridge`
+    net_hooks_bridge,
+    /// Address of `br_nf_pre_routing`, 0 where there is no `br_netfilter`.
+    br_nf_pre_routing,
+    /// Slot of `struct brnf_net` in `net->gen`.
+    brnf_slot,
+    /// `net_generic.ptr`
+    net_generic_ptr,
+    /// `BROPT_NF_CALL_IPTABLES`, `…IP6TABLES` and `…ARPTABLES`
+    options_nf_call,
+    /// `bucket_table.buckets`
+    table_buckets,
+    /// `net_bridge_fdb_entry.rhnode`
+    entry_rhnode,
+    /// Mask of `BR_FDB_LOCAL`
+    entry_local,
+    /// Mask of `BR_FDB_LOCKED`, 0 if there is none.
+    entry_locked,
+    /// Mask of `BR_FDB_NOTIFY_INACTIVE`
+    entry_notify_inactive,
+    /// Jiffies in a second.
+    hz,
+    /// `tcx_entry.bundle`
+    tcx_bundle,
+    /// Size of `struct netdev_rx_queue`.
+    rx_queue_size,
+    /// `netdev_rx_queue.xdp_rxq`
+    rx_queue_xdp_rxq,
+    /// `net.ptype_all`, or [`crate::layout::ABSENT`] before it was there.
+    net_ptype_all,
+    /// Address of the list before it was the namespace's.
+    global_ptype_all,
     /// Id of the function that makes a pointer of an address.
     rdonly_cast,
     /// Id of a structure that begins with a long array of integers: a pointer to one reads anything.
@@ -275,10 +320,6 @@ offsets! {
     xdp_buff_rxq,
     /// `xdp_rxq_info.dev`
     xdp_rxq_info_dev,
-    /// Size of `struct netdev_rx_queue`.
-    rx_queue_size,
-    /// `netdev_rx_queue.xdp_rxq`
-    rx_queue_xdp_rxq,
     /// `netdev_rx_queue.rps_map`, or [`crate::layout::ABSENT`].
     rx_queue_rps_map,
     /// `netdev_rx_queue.rps_flow_table`, or [`crate::layout::ABSENT`].
@@ -289,8 +330,6 @@ offsets! {
     task_flags,
     /// `net_device.priv_flags`
     dev_priv_flags,
-    /// `IFF_BRIDGE_PORT`
-    iff_bridge_port,
     /// `net_device.flags`
     dev_flags,
     /// `net_device.state`
@@ -319,8 +358,6 @@ offsets! {
     dev_nf_hooks_egress,
     /// `net_device.ptype_all`
     dev_ptype_all,
-    /// `net_device.xdp_features`
-    dev_xdp_features,
     /// `net_device.netdev_ops`
     dev_netdev_ops,
     /// `tun_struct.filter_attached` from the beginning of the `net_device`, whose private part that is; or [`crate::layout::ABSENT`] where nothing is known of taps.
@@ -343,16 +380,12 @@ offsets! {
     mprog_second,
     /// `bpf_mprog_entry.parent`
     mprog_parent,
-    /// `tcx_entry.bundle`
-    tcx_bundle,
     /// `tcx_entry.miniq`
     tcx_miniq,
     /// `bpf_prog.aux`
     prog_aux,
     /// `bpf_prog_aux.id`
     prog_aux_id,
-    /// `net.nf.hooks_bridge`
-    net_hooks_bridge,
     /// `net.nf.hooks_bridge[NF_BR_PRE_ROUTING]`
     net_hook_pre_routing,
     /// `net.nf.hooks_bridge[NF_BR_FORWARD]`
@@ -363,12 +396,6 @@ offsets! {
     apparmor_ip_postroute,
     /// `net.gen`
     net_gen,
-    /// `net.ptype_all`, or [`crate::layout::ABSENT`] before it was there.
-    net_ptype_all,
-    /// Address of the list before it was the namespace's.
-    global_ptype_all,
-    /// `net_generic.ptr`
-    net_generic_ptr,
     /// `net.nf.hooks_ipv4`
     net_hooks_ipv4,
     /// `net.nf.hooks_ipv6`
@@ -379,18 +406,8 @@ offsets! {
     hook_entries_number,
     /// `nf_hook_entries.hooks`
     hook_entries_hooks,
-    /// Address of `br_nf_pre_routing`, 0 where there is no `br_netfilter`.
-    br_nf_pre_routing,
-    /// Address of `br_nf_forward`
-    br_nf_forward,
-    /// Address of `br_nf_post_routing`
-    br_nf_post_routing,
-    /// Slot of `struct brnf_net` in `net->gen`.
-    brnf_slot,
-    /// `brnf_net.call_iptables`
+    /// `brnf_net.call_iptables`, behind which lies `call_ip6tables`.
     brnf_call_iptables,
-    /// `brnf_net.call_ip6tables`
-    brnf_call_ip6tables,
     /// `brnf_net.call_arptables`
     brnf_call_arptables,
     /// `net_bridge_port.br`
@@ -419,36 +436,18 @@ offsets! {
     vlan_flags,
     /// `net_bridge_vlan.state`
     vlan_state,
-    /// `net_bridge.dev`
-    br_dev,
     /// `net_bridge.options`
     br_options,
     /// `net_bridge.fdb_hash_tbl.tbl`
     br_fdb,
     /// `net_bridge.ageing_time`
     br_ageing_time,
-    /// Masks of `enum net_bridge_opts`, 0 for one that the kernel does not have.
-    option_vlan,
-    /// `BROPT_VLAN_STATS_ENABLED`
-    option_vlan_stats,
-    /// `BROPT_MST_ENABLED`
-    option_mst,
-    /// `BROPT_NEIGH_SUPPRESS_ENABLED`
-    option_neigh_suppress,
-    /// `BROPT_NF_CALL_IPTABLES`, `…IP6TABLES` and `…ARPTABLES`
-    options_nf_call,
-    /// `bucket_table.size`
+    /// `bucket_table.size`, behind which lies `bucket_table.nest`.
     table_size,
-    /// `bucket_table.nest`
-    table_nest,
     /// `bucket_table.hash_rnd`
     table_hash_rnd,
     /// `bucket_table.future_tbl`
     table_future,
-    /// `bucket_table.buckets`
-    table_buckets,
-    /// `net_bridge_fdb_entry.rhnode`
-    entry_rhnode,
     /// `net_bridge_fdb_entry.key`
     entry_key,
     /// `net_bridge_fdb_entry.dst`
@@ -457,14 +456,6 @@ offsets! {
     entry_flags,
     /// `net_bridge_fdb_entry.updated`
     entry_updated,
-    /// Mask of `BR_FDB_LOCAL`
-    entry_local,
-    /// Mask of `BR_FDB_LOCKED`, 0 if there is none.
-    entry_locked,
-    /// Mask of `BR_FDB_NOTIFY_INACTIVE`
-    entry_notify_inactive,
-    /// Jiffies in a second.
-    hz,
 }
 
 #[cfg(test)]

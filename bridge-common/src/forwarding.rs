@@ -77,7 +77,9 @@ pub trait Tables {
     type Port: Copy + PartialEq;
     /// A bridge (`struct net_bridge`).
     type Bridge: Copy;
-    /// An entry of the forwarding database (`struct net_bridge_fdb_entry`).
+    /// A forwarding database, ready to be searched.
+    type Database: Copy;
+    /// An entry of it (`struct net_bridge_fdb_entry`).
     type Entry: Copy;
     /// A network device.
     type Device: Copy;
@@ -113,8 +115,10 @@ pub trait Tables {
     fn port_vlan(&self, port: Self::Port) -> PortVlan;
     /// The port's membership of a VLAN; none if it is no member, as far as can be seen.
     fn membership(&self, port: Self::Port, vlan: u16) -> Option<Membership>;
+    /// The bridge's forwarding database; none where it can't be searched now.
+    fn database(&self, bridge: Self::Bridge) -> Option<Self::Database>;
     /// The entry of an address in a VLAN (0 where the bridge does not filter).
-    fn entry(&self, bridge: Self::Bridge, vlan: u16, address: u64) -> Option<Self::Entry>;
+    fn entry(&self, database: Self::Database, vlan: u16, address: u64) -> Option<Self::Entry>;
     /// The entry's flags.
     fn entry_flags(&self, entry: Self::Entry) -> EntryFlags;
     /// The entry's port; none if it is the bridge's own.
@@ -126,8 +130,6 @@ pub trait Tables {
     fn device(&self, port: Self::Port) -> Self::Device;
     /// The device's index.
     fn index(&self, device: Self::Device) -> u32;
-    /// Whether the device is administratively up.
-    fn is_up(&self, device: Self::Device) -> bool;
     /// Whether the device has a carrier.
     fn has_carrier(&self, device: Self::Device) -> bool;
     /// The device's MTU in bytes.
@@ -227,8 +229,9 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
     };
 
     // What most often makes a frame the bridge's comes before what seldom does.
+    let database = tables.database(bridge).ok_or(Reason::DestinationUnknown)?;
     let entry = tables
-        .entry(bridge, vlan.id, received.destination)
+        .entry(database, vlan.id, received.destination)
         .ok_or(Reason::DestinationUnknown)?;
     check(!tables.entry_flags(entry).local, Reason::Host)?;
     let target = tables.entry_port(entry).ok_or(Reason::Host)?;
@@ -242,7 +245,7 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
 
     if flags & (port_flag::LEARNING | port_flag::LOCKED) != 0 {
         let entry = tables
-            .entry(bridge, vlan.id, received.source)
+            .entry(database, vlan.id, received.source)
             .ok_or(Reason::SourceUnknown)?;
         check(tables.entry_port(entry) == Some(port), Reason::SourceElsewhere)?;
         let entry_flags = tables.entry_flags(entry);
@@ -257,6 +260,7 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
     }
 
     let target_flags = tables.flags(target);
+    // Then its device is up (`br_set_port_state`, `br_stp_disable_port`).
     check(tables.state(target) == STATE_FORWARDING, Reason::EgressState)?;
     check(flags & target_flags & port_flag::ISOLATED == 0, Reason::Isolated)?;
     let untouched = port_flag::VLAN_TUNNEL | port_flag::TX_FORWARD_OFFLOAD;
@@ -273,7 +277,6 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
     check(unchanged || matches!(hook, Hook::Tcx), Reason::VlanTag)?;
 
     let device = tables.device(target);
-    check(tables.is_up(device), Reason::EgressDown)?;
     check(tables.has_carrier(device), Reason::EgressNoCarrier)?;
     let mtu = tables.mtu(device);
     let longest = longest_frame(mtu);

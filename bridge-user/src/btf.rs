@@ -24,6 +24,9 @@ pub enum BtfError {
     /// No enumerator of this name.
     #[error("the kernel has no enumerator {0}")]
     NoEnumerator(String),
+    /// Two members do not lie side by side.
+    #[error("in the kernel's struct {0}, {2} does not follow {1}")]
+    NotNeighbours(String, String, String),
     /// No structure begins with an array of integers.
     #[error("no struct of the kernel begins with an array of integers")]
     NoArray,
@@ -248,6 +251,19 @@ impl<'a> Btf<'a> {
         aliases.take(16).last().unwrap_or(id)
     }
 
+    /// The offset of a member of four bytes that another one follows at once, so that they are read together.
+    pub fn neighbours(&self, structure: &str, [first, second]: [&str; 2]) -> Result<u64, BtfError> {
+        let offset = self.offset(structure, first)?;
+        if self.offset(structure, second)? != offset + 4 {
+            return Err(BtfError::NotNeighbours(
+                structure.to_owned(),
+                first.to_owned(),
+                second.to_owned(),
+            ));
+        }
+        Ok(offset)
+    }
+
     /// The size of a structure in bytes.
     pub fn size(&self, structure: &str) -> Result<u64, BtfError> {
         Ok(u64::from(self.composite(structure)?.size))
@@ -363,6 +379,11 @@ pub(crate) mod tests {
             btf.offset("outer", "e"),
             Err(BtfError::NoMember("outer".into(), "e".into()))
         );
+        assert_eq!(btf.neighbours("outer", ["c", "d"]), Ok(4));
+        assert!(matches!(
+            btf.neighbours("outer", ["a", "d"]),
+            Err(BtfError::NotNeighbours(..))
+        ));
         assert_eq!(btf.offset("inner", "a"), Err(BtfError::NoStruct("inner".into())));
     }
 

@@ -544,8 +544,6 @@ fn steering() {
 
 /// Reasons that no table of cases has.
 const ELSEWHERE: &[Reason] = &[
-    // The device's state is the port's after a moment.
-    Reason::EgressDown,
     // Tests of their own, here and of generic frames.
     Reason::EgressNoCarrier,
     Reason::IngressFilter,

@@ -124,6 +124,7 @@ impl Tables for Seen<'_> {
     type Port = usize;
     /// There is one.
     type Bridge = ();
+    type Database = ();
     type Entry = Mac;
     type Device = usize;
 
@@ -194,6 +195,10 @@ impl Tables for Seen<'_> {
         unreachable!("the bridge filters no VLANs")
     }
 
+    fn database(&self, (): ()) -> Option<()> {
+        Some(())
+    }
+
     fn entry(&self, (): (), vlan: u16, address: u64) -> Option<Mac> {
         assert_eq!(vlan, 0);
         let mac = Mac::from_bits(address);
@@ -221,10 +226,6 @@ impl Tables for Seen<'_> {
 
     fn index(&self, device: usize) -> u32 {
         self.model.ports[device].ifindex
-    }
-
-    fn is_up(&self, device: usize) -> bool {
-        self.model.ports[device].up
     }
 
     fn has_carrier(&self, _: usize) -> bool {

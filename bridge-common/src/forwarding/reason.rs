@@ -52,45 +52,43 @@ pub enum Reason {
     EgressState = 21,
     /// Both ports are isolated.
     Isolated = 22,
-    /// The destination's device is down.
-    EgressDown = 23,
     /// The destination's device has no carrier: nobody reads the tap, or a backup port stands in.
-    EgressNoCarrier = 24,
+    EgressNoCarrier = 23,
     /// The frame is longer than the destination's MTU allows and is not GSO.
-    EgressMtu = 25,
+    EgressMtu = 24,
     /// Netfilter's egress hook is taken at the destination's device.
-    EgressHook = 26,
+    EgressHook = 25,
 
     // What XDP alone asks; tcx carries these.
     /// XDP met an skb: GSO, longer than a page has room for, or written as native XDP does not take it
     /// (`tun_can_build_skb`).
-    Generic = 27,
+    Generic = 26,
     /// The destination's device takes no native frames.
-    Target = 28,
+    Target = 27,
     /// Traffic control has a filter or program at the destination's egress, or its holder has given a tap one: a native
     /// redirect passes it by.
-    EgressFilter = 29,
+    EgressFilter = 28,
     /// The destination's queueing discipline queues or shapes.
-    Queueing = 30,
+    Queueing = 29,
     /// A packet socket (tcpdump) listens at one of the two devices, or at all.
-    PacketSocket = 31,
+    PacketSocket = 30,
     /// The frame does not prove that it is complete without its metadata.
-    Checksum = 32,
+    Checksum = 31,
     /// vhost-net sent it, in a batch in which a native redirect is overtaken.
-    VhostNet = 33,
+    VhostNet = 32,
     /// The destination has several queues, among which a native redirect chooses otherwise.
-    TargetQueues = 34,
+    TargetQueues = 33,
     /// Receive packet steering is set at the port.
-    Steering = 35,
+    Steering = 34,
 
     // What bridges ask that filter VLANs.
     /// The port is no member of the frame's VLAN, which includes that it has none for frames without a tag; or it holds
     /// the VLAN in another state than forwarding; or the tag is not of the bridge's protocol.
-    VlanIngress = 36,
+    VlanIngress = 35,
     /// The destination's port is no member of the frame's VLAN, or holds it in another state than forwarding.
-    VlanEgress = 37,
+    VlanEgress = 36,
     /// The tag has to change, which this hook can't do: XDP never, tcx where another tag lies behind it.
-    VlanTag = 38,
+    VlanTag = 37,
 }
 
 impl Reason {
@@ -98,7 +96,7 @@ impl Reason {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 38] = [
         Self::TooShort,
         Self::Group,
         Self::InvalidSource,
@@ -122,7 +120,6 @@ impl Reason {
         Self::SamePort,
         Self::EgressState,
         Self::Isolated,
-        Self::EgressDown,
         Self::EgressNoCarrier,
         Self::EgressMtu,
         Self::EgressHook,
@@ -171,7 +168,6 @@ impl Reason {
             Self::SamePort => "same_port",
             Self::EgressState => "egress_state",
             Self::Isolated => "isolated",
-            Self::EgressDown => "egress_down",
             Self::EgressNoCarrier => "egress_no_carrier",
             Self::EgressMtu => "egress_mtu",
             Self::EgressHook => "egress_hook",

@@ -30,6 +30,7 @@ struct Bridge {
 impl Tables for Bridge {
     type Port = usize;
     type Bridge = ();
+    type Database = ();
     type Entry = usize;
     type Device = usize;
 
@@ -80,6 +81,9 @@ impl Tables for Bridge {
             .find(|(id, _)| *id == vlan)
             .map(|(_, membership)| *membership)
     }
+    fn database(&self, (): ()) -> Option<()> {
+        Some(())
+    }
     fn entry(&self, (): (), vlan: u16, address: u64) -> Option<usize> {
         match address {
             _ if vlan != self.known_in => None,
@@ -102,9 +106,6 @@ impl Tables for Bridge {
     }
     fn index(&self, device: usize) -> u32 {
         u32::try_from(device).unwrap()
-    }
-    fn is_up(&self, _: usize) -> bool {
-        true
     }
     fn has_carrier(&self, _: usize) -> bool {
         true

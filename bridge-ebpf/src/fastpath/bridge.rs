@@ -14,13 +14,10 @@ use crate::{
     memory::{Address, Member, Structure, member, offset},
 };
 
-/// `IFF_UP` and `IFF_PROMISC`
-const UP: u32 = 1 << 0;
+/// `IFF_PROMISC`
 const PROMISCUOUS: u32 = 1 << 8;
 /// `1 << __LINK_STATE_NOCARRIER`
 const NO_CARRIER: u64 = 1 << 2;
-/// `NETDEV_XDP_ACT_NDO_XMIT`
-const XDP_TRANSMIT: u32 = 1 << 2;
 /// `TCQ_F_CAN_BYPASS`
 const QDISC_CAN_BYPASS: u32 = 1 << 2;
 /// Indices of netfilter's hooks for bridges that a forwarded frame passes: `NF_BR_PRE_ROUTING`, `NF_BR_FORWARD`,
@@ -136,64 +133,63 @@ impl Device {
     }
 }
 
-/// Whether one function, or none where it may be missing, is all that is registered at a hook of netfilter.
+/// How many functions are registered at a hook of netfilter.
 #[inline(always)]
-fn has_only(entries: Address, function: u64, may_be_missing: bool) -> bool {
-    if entries.is_null() {
-        return may_be_missing;
-    }
-    let entries = entries.open();
-    let number: u16 = entries.read(member!(hook_entries_number));
-    number == 1 && function != 0 && entries.follow(member!(hook_entries_hooks)).number() == function
+fn registered(entries: Structure) -> u16 {
+    entries.read(member!(hook_entries_number))
 }
 
-/// What may happen to bridged frames in a network namespace where netfilter's hooks for bridges are taken, given the
-/// options of their bridge. Apart from the way of a frame that no hook is taken for.
-#[inline(never)]
-fn filtering(net: u64, options: u64) -> u32 {
-    let net = Address::new(net);
-    let own = [
-        offset!(br_nf_pre_routing),
-        offset!(br_nf_forward),
-        offset!(br_nf_post_routing),
-    ];
-    if own[0] == 0 {
-        return RULES;
+/// What `br_netfilter` may do to bridged frames in a network namespace where the hooks for bridges are taken; given that at
+/// each no more than one is, and the options of their bridge. Apart from the way of a frame that no hook is taken for.
+#[inline(always)]
+fn filtering(net: Structure, pre_routing: Structure, options: u64) -> Filtering {
+    // Where one of its functions is, all are (`brnf_device_event`).
+    let function = pre_routing.follow(member!(hook_entries_hooks)).number();
+    let own = offset!(br_nf_pre_routing);
+    if own == 0 || function != own {
+        return Filtering::Rules;
     }
-    for (hook, own) in HOOKS.into_iter().zip(own) {
-        let entries = net.at(offset!(net_hooks_bridge) + POINTER * hook).pointer();
-        if !has_only(entries, own, false) {
-            return RULES;
-        }
-    }
-    let slots = net.at(offset!(net_gen)).pointer();
+    let slots = net.follow(member!(net_gen));
     let settings = slots
         .at(offset!(net_generic_ptr) + POINTER * offset!(brnf_slot))
-        .pointer();
-    let calls = settings.open();
-    let calls = calls.read::<u32>(member!(brnf_call_iptables))
-        | calls.read::<u32>(member!(brnf_call_ip6tables))
-        | calls.read::<u32>(member!(brnf_call_arptables));
-    if !settings.is_null() && calls == 0 && options & offset!(options_nf_call) == 0 {
-        return NOTHING;
+        .pointer()
+        .open();
+    // Those of IPv4 and IPv6 at once.
+    let calls = settings.read::<u64>(member!(brnf_call_iptables))
+        | u64::from(settings.read::<u32>(member!(brnf_call_arptables)));
+    if calls == 0 && options & offset!(options_nf_call) == 0 {
+        return Filtering::Nothing;
     }
+    if has_ip_rules(net.address().number()) == 0 {
+        Filtering::Headers
+    } else {
+        Filtering::Rules
+    }
+}
+
+/// Whether anything is registered, in a network namespace, at the hooks of IP that `br_netfilter` calls for bridged frames:
+/// 1 or 0.
+#[inline(never)]
+fn has_ip_rules(net: u64) -> u64 {
+    let net = Address::new(net);
     for hooks in [offset!(net_hooks_ipv4), offset!(net_hooks_ipv6)] {
         // No rules: one lets bridged frames pass by the rules a second time, the other, which is there wherever AppArmor
         // is, looks at what has a socket.
         let own = [offset!(ip_sabotage_in), 0, offset!(apparmor_ip_postroute)];
         for (hook, own) in HOOKS.into_iter().zip(own) {
-            if !has_only(net.at(hooks + POINTER * hook).pointer(), own, true) {
-                return RULES;
+            let entries = net.at(hooks + POINTER * hook).pointer();
+            if entries.is_null() {
+                continue;
+            }
+            let entries = entries.open();
+            let function = entries.follow(member!(hook_entries_hooks)).number();
+            if own == 0 || registered(entries) != 1 || function != own {
+                return 1;
             }
         }
     }
-    HEADERS
+    0
 }
-
-// As numbers, since functions of programs answer with numbers.
-const NOTHING: u32 = 0;
-const HEADERS: u32 = 1;
-const RULES: u32 = 2;
 
 /// `jhash2` of two words, and `jhash` of less than five bytes that are the first of them (include/linux/jhash.h).
 #[inline(always)]
@@ -213,19 +209,37 @@ fn hash(key: u64, length: u32, seed: u32) -> u32 {
     (c ^ b).wrapping_sub(b.rotate_left(24))
 }
 
-/// The bucket of a key's chain, none where the table has a second level of buckets: it is being filled for lack of
-/// memory.
-#[inline(always)]
-fn chain(table: Address, key: u64, length: u32) -> Address {
-    let header = table.open();
-    if header.read::<u32>(member!(table_nest)) != 0 {
-        return Address::NULL;
+/// A `struct bucket_table`, as it is searched.
+#[derive(Clone, Copy)]
+pub struct Table {
+    place: Address,
+    size: u32,
+    seed: u32,
+}
+
+impl Table {
+    /// None where it has a second level of buckets: it is being filled for lack of memory.
+    #[inline(always)]
+    fn at(place: Address) -> Option<Self> {
+        let header = place.open();
+        // The size in the lower half, `nest` in the upper one.
+        let size: u64 = header.read(member!(table_size));
+        let seed = header.read(member!(table_hash_rnd));
+        (size >> 32 == 0).then_some(Self {
+            place,
+            size: size as u32,
+            seed,
+        })
     }
-    let size: u32 = header.read(member!(table_size));
-    let bucket = hash(key, length, header.read(member!(table_hash_rnd))) & size.wrapping_sub(1);
-    let buckets = table.at(offset!(table_buckets));
-    // The lowest bit of a bucket is its lock.
-    buckets.at(POINTER * u64::from(bucket)).pointer().even()
+
+    /// The chain of a key.
+    #[inline(always)]
+    fn chain(&self, key: u64, length: u32) -> Address {
+        let bucket = hash(key, length, self.seed) & self.size.wrapping_sub(1);
+        let buckets = self.place.at(offset!(table_buckets));
+        // The lowest bit of a bucket is its lock.
+        buckets.at(POINTER * u64::from(bucket)).pointer().even()
+    }
 }
 
 /// Follows a chain to the structure of which something is so (`rhashtable_lookup`).
@@ -245,37 +259,38 @@ fn find(mut node: Address, link: u64, has_it: impl Fn(Structure) -> bool) -> Add
     Address::NULL
 }
 
-/// The entry of a key (`struct net_bridge_fdb_key`) in a forwarding database; zero if there is none. One function for
-/// both addresses of a frame, and so half the code.
+/// The entry of a key (`struct net_bridge_fdb_key`) in a forwarding database.
 #[inline(always)]
-fn find_entry(table: u64, key: u64) -> u64 {
-    let table = Address::new(table);
+fn find_entry(table: &Table, key: u64) -> Address {
     let link = offset!(entry_rhnode);
     let has_it = |entry: Structure| entry.read::<u64>(member!(entry_key)) == key;
-    let entry = find(chain(table, key, 8), link, has_it);
+    let entry = find(table.chain(key, 8), link, has_it);
     if !entry.is_null() {
-        return entry.number();
+        return entry;
     }
     // While a table is resized, its entries move to the next one by one.
-    let next = table.open().follow(member!(table_future));
-    if next.is_null() {
-        return 0;
+    let next = table.place.open().follow(member!(table_future));
+    match Table::at(next) {
+        Some(next) if !next.place.is_null() => find(next.chain(key, 8), link, has_it),
+        _ => Address::NULL,
     }
-    find(chain(next, key, 8), link, has_it).number()
 }
 
 /// A VLAN in the table of those that a port is a member of; zero if it is none. A table that is being resized is not
 /// followed into the next: it has the VLAN again in a moment.
 #[inline(never)]
 fn find_vlan(table: u64, vlan: u64) -> u64 {
-    let first = chain(Address::new(table), vlan, 2);
+    let Some(table) = Table::at(Address::new(table)) else {
+        return 0;
+    };
     let has_it = |found: Structure| u64::from(found.read::<u16>(member!(vlan_id))) == vlan;
-    find(first, offset!(vlan_node), has_it).number()
+    find(table.chain(vlan, 2), offset!(vlan_node), has_it).number()
 }
 
 impl<F: Frame> Tables for Kernel<'_, F> {
     type Port = Port;
     type Bridge = Bridge;
+    type Database = Table;
     type Entry = Entry;
     type Device = Device;
 
@@ -304,7 +319,9 @@ impl<F: Frame> Tables for Kernel<'_, F> {
     #[inline(always)]
     fn options(&self, bridge: Bridge) -> Options {
         let options: u64 = bridge.0.read(member!(br_options));
-        let flags: u32 = bridge.0.open(member!(br_dev)).read(member!(dev_flags));
+        // The bridge is the private part of its device.
+        let device = bridge.0.address().before(offset!(dev_private)).open();
+        let flags: u32 = device.read(member!(dev_flags));
         Options {
             vlan_filtering: options & offset!(option_vlan) != 0,
             vlan_statistics: options & offset!(option_vlan_stats) != 0,
@@ -319,21 +336,21 @@ impl<F: Frame> Tables for Kernel<'_, F> {
         if offset!(net_hooks_bridge) == ABSENT {
             return Filtering::Nothing;
         }
-        let net = self.device.net();
-        let hooks = net.open();
-        let taken = [
-            hooks.follow(member!(net_hook_pre_routing)),
-            hooks.follow(member!(net_hook_forward)),
-            hooks.follow(member!(net_hook_post_routing)),
+        let net = self.device.net().open();
+        let hooks = [
+            net.follow(member!(net_hook_pre_routing)),
+            net.follow(member!(net_hook_forward)),
+            net.follow(member!(net_hook_post_routing)),
         ];
-        if taken.iter().all(|entries| entries.is_null()) {
+        if hooks.iter().all(|entries| entries.is_null()) {
             return Filtering::Nothing;
         }
-        match filtering(net.number(), bridge.0.read(member!(br_options))) {
-            NOTHING => Filtering::Nothing,
-            HEADERS => Filtering::Headers,
-            _ => Filtering::Rules,
+        let hooks = hooks.map(Address::open);
+        // What is registered beside `br_netfilter`, or without it, are rules. Nothing is zero.
+        if hooks.iter().any(|entries| registered(*entries) != 1) {
+            return Filtering::Rules;
         }
+        filtering(net, hooks[0], bridge.0.read(member!(br_options)))
     }
 
     #[inline(always)]
@@ -422,9 +439,13 @@ impl<F: Frame> Tables for Kernel<'_, F> {
     }
 
     #[inline(always)]
-    fn entry(&self, bridge: Bridge, vlan: u16, address: u64) -> Option<Entry> {
-        let table = bridge.0.follow(member!(br_fdb));
-        let found = Address::new(find_entry(table.number(), address | u64::from(vlan) << 48));
+    fn database(&self, bridge: Bridge) -> Option<Table> {
+        Table::at(bridge.0.follow(member!(br_fdb)))
+    }
+
+    #[inline(always)]
+    fn entry(&self, table: Table, vlan: u16, address: u64) -> Option<Entry> {
+        let found = find_entry(&table, address | u64::from(vlan) << 48);
         (!found.is_null()).then(|| Entry(found.open()))
     }
 
@@ -467,11 +488,6 @@ impl<F: Frame> Tables for Kernel<'_, F> {
     }
 
     #[inline(always)]
-    fn is_up(&self, device: Device) -> bool {
-        device.0.read::<u32>(member!(dev_flags)) & UP != 0
-    }
-
-    #[inline(always)]
     fn has_carrier(&self, device: Device) -> bool {
         device.0.read::<u64>(member!(dev_state)) & NO_CARRIER == 0
     }
@@ -488,9 +504,6 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 
     #[inline(always)]
     fn native_obstacle(&self, device: Device) -> Option<Reason> {
-        if device.0.read::<u32>(member!(dev_xdp_features)) & XDP_TRANSMIT == 0 {
-            return Some(Reason::Target);
-        }
         // The port is a tap, and of another one it is known what becomes of a native frame.
         if device.operations() != self.device.operations() || offset!(tun_filter_attached) == ABSENT {
             return Some(Reason::Target);

@@ -47,8 +47,6 @@ fn offsets_in(folder: &Path) -> Result<Offsets> {
     let netfilter = netfilter.as_ref().unwrap_or(&vmlinux);
     let symbols = symbols(&[
         "br_nf_pre_routing",
-        "br_nf_forward",
-        "br_nf_post_routing",
         "ip_sabotage_in",
         "apparmor_ip_postroute",
         "ptype_all",
@@ -171,6 +169,7 @@ fn from_btf(
         rx_queue_rps_flow_table: optional(kernel.offset("netdev_rx_queue", "rps_flow_table"))?,
         sk_buff_dev: kernel.offset("sk_buff", "dev")?,
         task_flags: kernel.offset("task_struct", "flags")?,
+        dev_private: private,
         dev_priv_flags: device("priv_flags")?,
         iff_bridge_port: u64::from(kernel.enumerator("IFF_BRIDGE_PORT")?),
         dev_flags: device("flags")?,
@@ -187,7 +186,6 @@ fn from_btf(
         dev_nf_hooks_ingress: optional(device("nf_hooks_ingress"))?,
         dev_nf_hooks_egress: optional(device("nf_hooks_egress"))?,
         dev_ptype_all: device("ptype_all")?,
-        dev_xdp_features: device("xdp_features")?,
         dev_netdev_ops: device("netdev_ops")?,
         tun_filter_attached: tap("filter_attached")?,
         tun_address_filter: tap("txflt")?,
@@ -225,11 +223,11 @@ fn from_btf(
         hook_entries_number: kernel.offset("nf_hook_entries", "num_hook_entries")?,
         hook_entries_hooks: kernel.offset("nf_hook_entries", "hooks")?,
         br_nf_pre_routing: symbol("br_nf_pre_routing"),
-        br_nf_forward: symbol("br_nf_forward"),
-        br_nf_post_routing: symbol("br_nf_post_routing"),
         brnf_slot: 0,
-        brnf_call_iptables: call("call_iptables")?,
-        brnf_call_ip6tables: call("call_ip6tables")?,
+        brnf_call_iptables: match netfilter.neighbours("brnf_net", ["call_iptables", "call_ip6tables"]) {
+            Err(BtfError::NoStruct(_)) => 0,
+            calls => calls?,
+        },
         brnf_call_arptables: call("call_arptables")?,
         port_br: port("br")?,
         port_dev: port("dev")?,
@@ -247,7 +245,6 @@ fn from_btf(
         vlan_id: optional(vlan("vid"))?,
         vlan_flags: optional(vlan("flags"))?,
         vlan_state: optional(vlan("state"))?,
-        br_dev: bridge.offset("net_bridge", "dev")?,
         br_options: bridge.offset("net_bridge", "options")?,
         br_fdb: bridge.offset("net_bridge", "fdb_hash_tbl")? + kernel.offset("rhashtable", "tbl")?,
         br_ageing_time: bridge.offset("net_bridge", "ageing_time")?,
@@ -258,8 +255,7 @@ fn from_btf(
         options_nf_call: mask("BROPT_NF_CALL_IPTABLES")?
             | mask("BROPT_NF_CALL_IP6TABLES")?
             | mask("BROPT_NF_CALL_ARPTABLES")?,
-        table_size: table("size")?,
-        table_nest: table("nest")?,
+        table_size: kernel.neighbours("bucket_table", ["size", "nest"])?,
         table_hash_rnd: table("hash_rnd")?,
         table_future: table("future_tbl")?,
         table_buckets: table("buckets")?,
