@@ -66,6 +66,8 @@ pub struct Options {
     pub mst: bool,
     /// `BROPT_NEIGH_SUPPRESS_ENABLED`
     pub neigh_suppress: bool,
+    /// `BROPT_NF_CALL_IPTABLES`, `…_IP6TABLES` or `…_ARPTABLES`
+    pub netfilter_calls: bool,
     /// Whether its device is promiscuous: the host gets a copy of every frame.
     pub promiscuous: bool,
 }
@@ -94,8 +96,8 @@ pub trait Tables {
     fn bridge(&self, port: Self::Port) -> Self::Bridge;
     /// The bridge's options.
     fn options(&self, bridge: Self::Bridge) -> Options;
-    /// What netfilter may do to frames that the bridge forwards.
-    fn filtering(&self, bridge: Self::Bridge) -> Filtering;
+    /// What netfilter may do to frames that a bridge with these options forwards.
+    fn filtering(&self, options: Options) -> Filtering;
     /// Whether an administrator has said that no rule is meant for frames between this device and others of which the
     /// same has been said.
     fn bypasses_netfilter(&self, device: Self::Device) -> bool;
@@ -214,7 +216,7 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
         Reason::NeighSuppress,
     )?;
     check(!options.promiscuous, Reason::Promiscuous)?;
-    let filtering = tables.filtering(bridge);
+    let filtering = tables.filtering(options);
     let bypass = !matches!(filtering, Filtering::Nothing) && tables.bypasses_netfilter(tables.device(port));
     let passed = match filtering {
         Filtering::Nothing => true,

@@ -351,8 +351,13 @@ pub(crate) mod tests {
             KIND_FUNC << 24,
             1, // 5: a function of the name of a struct
         ]);
-        let length = |section: &[u8]| u32::try_from(section.len()).unwrap();
-        let (types_length, strings_length) = (length(&types), length(strings));
+        described(&types, strings)
+    }
+
+    /// A kernel's description of these types.
+    fn described(types: &[u8], strings: &[u8]) -> Vec<u8> {
+        let [types_length, strings_length] =
+            [types.len(), strings.len()].map(|length| u32::try_from(length).unwrap());
         let mut data = words(&[
             MAGIC | (1 << 16),
             24,
@@ -420,18 +425,7 @@ pub(crate) mod tests {
             ]
             .concat(),
         );
-        let [types_length, strings_length] =
-            [types.len(), strings.len()].map(|length| length.try_into().unwrap());
-        let mut data = words(&[
-            MAGIC | (1 << 16),
-            24,
-            0,
-            types_length,
-            types_length,
-            strings_length,
-        ]);
-        data.extend(types);
-        data.extend(strings);
+        let data = described(&types, strings);
         let btf = Btf::parse(&data).unwrap();
         assert_eq!(btf.longest_array(), Ok(Array { id: 10, length: 32 }));
         let sample = sample();

@@ -151,7 +151,7 @@ impl Tables for Seen<'_> {
         }
     }
 
-    fn filtering(&self, (): ()) -> Filtering {
+    fn filtering(&self, _: Options) -> Filtering {
         if self.model.rule {
             Filtering::Rules
         } else {

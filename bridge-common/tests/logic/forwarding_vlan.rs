@@ -47,7 +47,7 @@ impl Tables for Bridge {
     fn options(&self, (): ()) -> Options {
         self.options
     }
-    fn filtering(&self, (): ()) -> Filtering {
+    fn filtering(&self, _: Options) -> Filtering {
         Filtering::Nothing
     }
     fn bypasses_netfilter(&self, _: usize) -> bool {

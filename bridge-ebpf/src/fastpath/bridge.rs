@@ -140,9 +140,9 @@ fn registered(entries: Structure) -> u16 {
 }
 
 /// What `br_netfilter` may do to bridged frames in a network namespace where the hooks for bridges are taken; given that at
-/// each no more than one is, and the options of their bridge. Apart from the way of a frame that no hook is taken for.
+/// each no more than one is, and whether their bridge has calls of its own. Apart from the way of a frame that no hook is taken for.
 #[inline(always)]
-fn filtering(net: Structure, pre_routing: Structure, options: u64) -> Filtering {
+fn filtering(net: Structure, pre_routing: Structure, calls_of_bridge: bool) -> Filtering {
     // Where one of its functions is, all are (`brnf_device_event`).
     let function = pre_routing.follow(member!(hook_entries_hooks)).number();
     let own = offset!(br_nf_pre_routing);
@@ -157,7 +157,7 @@ fn filtering(net: Structure, pre_routing: Structure, options: u64) -> Filtering 
     // Those of IPv4 and IPv6 at once.
     let calls = settings.read::<u64>(member!(brnf_call_iptables))
         | u64::from(settings.read::<u32>(member!(brnf_call_arptables)));
-    if calls == 0 && options & offset!(options_nf_call) == 0 {
+    if calls == 0 && !calls_of_bridge {
         return Filtering::Nothing;
     }
     if has_ip_rules(net.address().number()) == 0 {
@@ -327,12 +327,13 @@ impl<F: Frame> Tables for Kernel<'_, F> {
             vlan_statistics: options & offset!(option_vlan_stats) != 0,
             mst: options & offset!(option_mst) != 0,
             neigh_suppress: options & offset!(option_neigh_suppress) != 0,
+            netfilter_calls: options & offset!(options_nf_call) != 0,
             promiscuous: flags & PROMISCUOUS != 0,
         }
     }
 
     #[inline(always)]
-    fn filtering(&self, bridge: Bridge) -> Filtering {
+    fn filtering(&self, options: Options) -> Filtering {
         if offset!(net_hooks_bridge) == ABSENT {
             return Filtering::Nothing;
         }
@@ -350,7 +351,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
         if hooks.iter().any(|entries| registered(*entries) != 1) {
             return Filtering::Rules;
         }
-        filtering(net, hooks[0], bridge.0.read(member!(br_options)))
+        filtering(net, hooks[0], options.netfilter_calls)
     }
 
     #[inline(always)]

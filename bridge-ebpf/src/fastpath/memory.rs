@@ -5,9 +5,11 @@
 //! with a long array of integers, of which the verifier lets a program read any part. So structures of modules are read
 //! too, whose types have no number that the function could be told.
 //!
+//! The kernel checks each address before it loads (`BPF_PROBE_MEM` of `arch/x86/net/bpf_jit_comp.c`), with a jump that the
+//! CPU has forgotten by the next frame. So what one load can tell is not asked for with two.
+//!
 //! Where a member lies is part of the instruction that loads it: the loader puts the kernel's offset in the place of a
-//! number that stands for the member ([`MEMBERS`]). That is half the code of an offset which is read from a map, and code
-//! is what a frame pays for: between two frames it leaves the CPU's innermost cache.
+//! number that stands for the member ([`MEMBERS`]). That is half the code of an offset which is read from a map.
 
 use core::mem;
 
