@@ -236,7 +236,19 @@ fn the_bridges_own_entries_are_shown_with_those_that_are_fast() {
     }
     bridged.introduced::<3>();
     let shown = bridged.switch.json("fdb show");
-    assert_eq!(bridged.switch.json("fdb show --bridge br0"), shown);
+    let mut again = bridged.switch.json("fdb show --bridge br0");
+    // The seconds are different ones.
+    for (entry, before) in again
+        .as_array_mut()
+        .expect("entries")
+        .iter_mut()
+        .zip(shown.as_array().expect("entries"))
+    {
+        if before["updated"].is_number() {
+            entry["updated"] = before["updated"].clone();
+        }
+    }
+    assert_eq!(again, shown);
     bridged.switch.fails("fdb show --bridge br9");
     let entries = shown.as_array().expect("entries");
     let of = |state: &str| {
@@ -251,7 +263,10 @@ fn the_bridges_own_entries_are_shown_with_those_that_are_fast() {
         assert_eq!(entry["mac"], text(mac(number)));
         assert_eq!(entry["ifname"], format!("vm{number}"));
         assert_eq!((&entry["master"], &entry["fast"]), (&json!("br0"), &json!(true)));
-        assert_eq!(entry["updated"], 0);
+        assert!(
+            entry["updated"].as_u64().is_some_and(|seconds| seconds < 60),
+            "{entry}"
+        );
     }
     // What is for the host never goes past the bridge.
     assert!(

@@ -6,6 +6,7 @@
 //! ports, the forwarding database, the counters of the devices.
 
 mod churn;
+mod newer;
 mod record;
 mod rig;
 mod rows;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tapbridge::{netlink::Netlink, sysfs::Sysfs};
 
 use super::{
+    newer,
     record::{Arrival, Record, Snapshot},
     shot::{self, Shot, Side},
     site::Site,
@@ -98,6 +99,12 @@ pub enum Step {
     Shoot(&'static str, Side),
     /// All of these are detached.
     Unshoot,
+    /// The bridge learns no more addresses than so many, or any number if that is 0.
+    LearnAtMost(u32),
+    /// A locked port notes who would like to send, or does not.
+    Authenticate(&'static str, bool),
+    /// A station is known to be at a tap, and user space is told when it is first heard of.
+    Watch { tap: u8, station: u8 },
     /// Another device's port gets the fast path, with tcx.
     Attach(&'static str),
     /// From now on frames take some time.
@@ -226,6 +233,9 @@ impl<'site> Rig<'site> {
             Step::Unlisten => self.sniffers.clear(),
             Step::Shoot(device, side) => self.shots.push(shot::attach(index(device), *side)),
             Step::Unshoot => self.shots.clear(),
+            Step::LearnAtMost(addresses) => newer::learn_at_most("br0", *addresses),
+            Step::Authenticate(port, by_address) => newer::authenticate(port, *by_address),
+            Step::Watch { tap, station } => newer::watch(&format!("vm{tap}"), mac(*station)),
             Step::Attach(device) => {
                 if !self.site.fast.borrow().ports().expect("ports").is_empty() {
                     self.attach(device, HookMode::Tcx);

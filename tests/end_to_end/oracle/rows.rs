@@ -7,9 +7,9 @@ use bridge_common::forwarding::Reason;
 use super::{
     compare,
     rig::Step::{
-        self, Attach, Close, Filter, ForgetAtOnce, Listen, MoveAway, Open, Remake, RemakeWithQueues, Run,
-        Send, SendFromOutside, Shoot, Slow, Sysctl, Sysfs, Try, Uncounted, Unfilter, Unlisten, Unshoot,
-        UntilForgotten, UntilState, Wait,
+        self, Attach, Authenticate, Close, Filter, ForgetAtOnce, LearnAtMost, Listen, MoveAway, Open, Remake,
+        RemakeWithQueues, Run, Send, SendFromOutside, Shoot, Slow, Sysctl, Sysfs, Try, Uncounted, Unfilter,
+        Unlisten, Unshoot, UntilForgotten, UntilState, Wait, Watch,
     },
     shot::Side,
 };
@@ -363,6 +363,34 @@ rows! {
         Send { tap: 2, from: 1, to: 3 },
         A_WHILE,
         run("bridge fdb del 52:54:00:00:00:02 dev vm2 master"),
+    ],
+    a_locked_port_that_notes_who_would_like_to_send(Some(Reason::SourceFlags)): [
+        run("bridge link set dev vm1 locked on"),
+        Authenticate("vm1", true),
+        Send { tap: 1, from: 5, to: 2 },
+        Send { tap: 1, from: 5, to: 2 },
+        Send { tap: 2, from: 2, to: 5 },
+        A_WHILE,
+        Send { tap: 1, from: 5, to: 2 },
+        // Somebody has decided.
+        run("bridge fdb replace 52:54:00:00:00:05 dev vm1 master static"),
+        Send { tap: 1, from: 5, to: 2 },
+        Authenticate("vm1", false),
+        run("bridge link set dev vm1 locked off"),
+    ],
+    a_bridge_that_learns_no_more(Some(Reason::SourceUnknown)): [
+        LearnAtMost(2),
+        run("bridge fdb flush dev br0"),
+        A_WHILE,
+        Send { tap: 3, from: 3, to: 1 },
+        LearnAtMost(0),
+    ],
+    an_address_whose_first_use_is_told(Some(Reason::SourceFlags)): [
+        Watch { tap: 1, station: 1 },
+        Watch { tap: 2, station: 3 },
+        Send { tap: 1, from: 1, to: 3 },
+        A_WHILE,
+        run("bridge fdb del 52:54:00:00:00:01 dev vm1 master"),
     ],
     a_port_that_does_not_learn(Some(Reason::InvalidSource)): [
         run("bridge link set dev vm1 learning off"),
