@@ -216,14 +216,6 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
         Reason::NeighSuppress,
     )?;
     check(!options.promiscuous, Reason::Promiscuous)?;
-    let filtering = tables.filtering(options);
-    let bypass = !matches!(filtering, Filtering::Nothing) && tables.bypasses_netfilter(tables.device(port));
-    let passed = match filtering {
-        Filtering::Nothing => true,
-        Filtering::Headers => bypass || received.tag.is_none() && tables.is_kept_by_netfilter(received),
-        Filtering::Rules => bypass,
-    };
-    check(passed, Reason::BridgeFilter)?;
     let vlan = if options.vlan_filtering {
         Vlan::of(tables, port, bridge, received)?
     } else {
@@ -238,6 +230,14 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
     check(!tables.entry_flags(entry).local, Reason::Host)?;
     let target = tables.entry_port(entry).ok_or(Reason::Host)?;
     check(target != port, Reason::SamePort)?;
+    let filtering = tables.filtering(options);
+    let bypass = !matches!(filtering, Filtering::Nothing) && tables.bypasses_netfilter(tables.device(port));
+    let passed = match filtering {
+        Filtering::Nothing => true,
+        Filtering::Headers => bypass || received.tag.is_none() && tables.is_kept_by_netfilter(received),
+        Filtering::Rules => bypass,
+    };
+    check(passed, Reason::BridgeFilter)?;
     check(!tables.has_ingress_hook(), Reason::IngressHook)?;
     check(!tables.has_ingress_filter(), Reason::IngressFilter)?;
     check(
