@@ -13,6 +13,7 @@ use lab::{
 };
 
 use crate::support::{
+    end::EndOnDrop,
     frames::{
         BROADCAST, Flow, MULTICAST, Network, Tag, Transport, hello, link_local, partial, payload, segmented,
         tagged,
@@ -235,8 +236,9 @@ fn random_traffic_from_all_ports_at_once_is_accounted_for() {
                 sent
             })
         });
+        let end = EndOnDrop(&done);
         let sent = writers.map(|writer| writer.join().expect("no panic in a writer"));
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         let received = readers.map(|reader| reader.join().expect("no panic in a reader"));
         (sent, received)
     });

@@ -20,6 +20,7 @@ use tapbridge::{
 use super::{attach::attach_xdp_of, behind_our_back};
 use crate::support::{
     bpffs,
+    end::EndOnDrop,
     frames::{Flow, TCP_HEADERS, mac, payload, segmented, text},
     linux_bridge::{introduce, linux_bridge, make},
     program::{bridge, happens, ip, link, run},
@@ -577,15 +578,6 @@ fn under_load([from, to]: [&Tap; 2], work: impl FnOnce()) {
         work();
         drop(end);
     });
-}
-
-/// Ends a thread that looks there, however its owner ends.
-struct EndOnDrop<'flag>(&'flag AtomicBool);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn no_frame_is_lost_doubled_or_overtaken_while_ports_are_attached_and_detached() {

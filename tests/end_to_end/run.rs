@@ -19,6 +19,7 @@ use tapbridge::common::{
 use super::attach::attach_xdp_of;
 use crate::support::{
     bpffs,
+    end::EndOnDrop,
     frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
     linux_bridge::{introduce, linux_bridge},
     program::{ip, link, run, wait},
@@ -293,11 +294,12 @@ fn no_frame_is_lost_or_overtaken_while_hooks_change() {
             }
             number
         });
+        let end = EndOnDrop(&ready);
         for hook in ["tcx", "auto"].into_iter().cycle().take(40) {
             switch.ok(&format!("attach vm1 --hook {hook}"));
             assert!(!traffic.is_finished());
         }
-        ready.store(true, Ordering::Relaxed);
+        drop(end);
         let sent = u64::from(traffic.join().expect("every frame comes, in order"));
         let stats = switch.stats();
         let (xdp, tcx) = stats.frames("vm1", "vm2");
@@ -381,8 +383,9 @@ fn a_hook_that_can_not_be_had_is_told_of() {
                 receive(vm2);
             }
         });
+        let end = EndOnDrop(&told);
         let complaint = running.complaint();
-        told.store(true, Ordering::Relaxed);
+        drop(end);
         traffic.join().expect("frames go on");
         assert!(
             complaint.contains("vm1: attach xdp: another XDP program is attached"),

@@ -22,6 +22,7 @@ use super::{
     traffic::{self, Kind},
 };
 use crate::support::{
+    end::EndOnDrop,
     frames::{BROADCAST, mac, text},
     program::{ip, run},
     switch::unique,
@@ -65,13 +66,14 @@ fn no_frame_goes_astray_while_entries_and_ports_come_and_go() {
             }
             filled
         });
+        let stop = EndOnDrop(&over);
         while Instant::now() < end {
             visit(&rig, &site, &counts);
             for change in ["nomaster", "master br0", "down", "up"] {
                 ip(&format!("link set vm4 {change}"));
             }
         }
-        over.store(true, Ordering::Relaxed);
+        drop(stop);
         tables = fill.join().expect("changes of the database");
     });
     let past = rig.forwarded(1, 2);
