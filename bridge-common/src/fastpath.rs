@@ -278,8 +278,6 @@ offsets! {
     option_mst,
     /// `BROPT_NEIGH_SUPPRESS_ENABLED`
     option_neigh_suppress,
-    /// `net.nf.hooks_bridge`
-    net_hooks_bridge,
     /// Address of `br_nf_pre_routing`, 0 where there is no `br_netfilter`.
     br_nf_pre_routing,
     /// Slot of `struct brnf_net` in `net->gen`.
@@ -386,7 +384,7 @@ offsets! {
     prog_aux,
     /// `bpf_prog_aux.id`
     prog_aux_id,
-    /// `net.nf.hooks_bridge[NF_BR_PRE_ROUTING]`
+    /// `net.nf.hooks_bridge[NF_BR_PRE_ROUTING]`; of this and the next two [`crate::layout::ABSENT`] where bridges have no hooks.
     net_hook_pre_routing,
     /// `net.nf.hooks_bridge[NF_BR_FORWARD]`
     net_hook_forward,

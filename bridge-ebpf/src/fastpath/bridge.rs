@@ -11,7 +11,7 @@ use bridge_common::{
 
 use crate::{
     counters,
-    memory::{Address, Member, Structure, member, offset},
+    memory::{Address, Member, Structure, is_set, member, offset},
 };
 
 /// `IFF_PROMISC`
@@ -270,10 +270,10 @@ fn find_entry(table: &Table, key: u64) -> Address {
     }
     // While a table is resized, its entries move to the next one by one.
     let next = table.place.open().follow(member!(table_future));
-    match Table::at(next) {
-        Some(next) if !next.place.is_null() => find(next.chain(key, 8), link, has_it),
-        _ => Address::NULL,
+    if next.is_null() {
+        return Address::NULL;
     }
+    Table::at(next).map_or(Address::NULL, |next| find(next.chain(key, 8), link, has_it))
 }
 
 /// A VLAN in the table of those that a port is a member of; zero if it is none. A table that is being resized is not
@@ -334,7 +334,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 
     #[inline(always)]
     fn filtering(&self, options: Options) -> Filtering {
-        if offset!(net_hooks_bridge) == ABSENT {
+        if offset!(net_hook_pre_routing) == ABSENT {
             return Filtering::Nothing;
         }
         let net = self.device.net().open();
@@ -381,8 +381,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 
     #[inline(always)]
     fn has_ingress_hook(&self) -> bool {
-        offset!(dev_nf_hooks_ingress) != ABSENT
-            && !self.device.0.follow(member!(dev_nf_hooks_ingress)).is_null()
+        is_set!(self.device.0, dev_nf_hooks_ingress)
     }
 
     /// Our own program must be there, alone: where it has been detached, somebody else's may have its place.
@@ -500,7 +499,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 
     #[inline(always)]
     fn has_egress_hook(&self, device: Device) -> bool {
-        offset!(dev_nf_hooks_egress) != ABSENT && !device.0.follow(member!(dev_nf_hooks_egress)).is_null()
+        is_set!(device.0, dev_nf_hooks_egress)
     }
 
     #[inline(always)]

@@ -5,8 +5,8 @@
 //! with a long array of integers, of which the verifier lets a program read any part. So structures of modules are read
 //! too, whose types have no number that the function could be told.
 //!
-//! The kernel checks each address before it loads (`BPF_PROBE_MEM` of `arch/x86/net/bpf_jit_comp.c`), with a jump that the
-//! CPU has forgotten by the next frame. So what one load can tell is not asked for with two.
+//! The kernel checks each address before it loads (`BPF_PROBE_MEM` of `arch/x86/net/bpf_jit_comp.c`), and jumps. So
+//! what one load can tell is not asked for with two.
 //!
 //! Where a member lies is part of the instruction that loads it: the loader puts the kernel's offset in the place of a
 //! number that stands for the member ([`MEMBERS`]). That is half the code of an offset which is read from a map.
@@ -48,6 +48,15 @@ macro_rules! member {
     };
 }
 pub(crate) use member;
+
+/// Whether a pointer, which the kernel may be built without, is there and points to something.
+macro_rules! is_set {
+    ($structure:expr, $field:ident) => {
+        $crate::memory::offset!($field) != bridge_common::layout::ABSENT
+            && !$structure.follow($crate::memory::member!($field)).is_null()
+    };
+}
+pub(crate) use is_set;
 
 /// An integer that can be read.
 pub trait Integer: Copy {}

@@ -11,13 +11,12 @@ use bridge_common::{
     checksum::{self, Plan},
     forwarding::{Reason, Received, Verdict, decide},
     frame::{Ethernet, SHORTEST_TAGGED},
-    layout::ABSENT,
 };
 
 use crate::{
     bridge::{Asks, Device, Kernel, is_from_vhost},
     counters,
-    memory::{Address, member, offset},
+    memory::{Address, is_set, member, offset},
     packet::XdpFrame,
 };
 
@@ -62,11 +61,7 @@ impl Queue {
     #[inline(always)]
     fn is_steered(&self) -> bool {
         let queue = self.own.open();
-        let has_map =
-            offset!(rx_queue_rps_map) != ABSENT && !queue.follow(member!(rx_queue_rps_map)).is_null();
-        has_map
-            || offset!(rx_queue_rps_flow_table) != ABSENT
-                && !queue.follow(member!(rx_queue_rps_flow_table)).is_null()
+        is_set!(queue, rx_queue_rps_map) || is_set!(queue, rx_queue_rps_flow_table)
     }
 }
 

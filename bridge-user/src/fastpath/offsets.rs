@@ -153,7 +153,7 @@ fn from_btf(
         Err(BtfError::NoEnumerator(_)) => Ok(0),
         mask => mask,
     };
-    let call = |member: &str| match netfilter.offset("brnf_net", member) {
+    let calls = |offset| match offset {
         Err(BtfError::NoStruct(_)) => Ok(0),
         offset => offset,
     };
@@ -204,7 +204,6 @@ fn from_btf(
         tcx_miniq: kernel.offset("tcx_entry", "miniq")?,
         prog_aux: kernel.offset("bpf_prog", "aux")?,
         prog_aux_id: kernel.offset("bpf_prog_aux", "id")?,
-        net_hooks_bridge: hooks_bridge,
         net_hook_pre_routing: hook(0),
         net_hook_forward: hook(2),
         net_hook_post_routing: hook(4),
@@ -224,11 +223,8 @@ fn from_btf(
         hook_entries_hooks: kernel.offset("nf_hook_entries", "hooks")?,
         br_nf_pre_routing: symbol("br_nf_pre_routing"),
         brnf_slot: 0,
-        brnf_call_iptables: match netfilter.neighbours("brnf_net", ["call_iptables", "call_ip6tables"]) {
-            Err(BtfError::NoStruct(_)) => 0,
-            calls => calls?,
-        },
-        brnf_call_arptables: call("call_arptables")?,
+        brnf_call_iptables: calls(netfilter.neighbours("brnf_net", ["call_iptables", "call_ip6tables"]))?,
+        brnf_call_arptables: calls(netfilter.offset("brnf_net", "call_arptables"))?,
         port_br: port("br")?,
         port_dev: port("dev")?,
         port_flags: port("flags")?,
