@@ -8,7 +8,7 @@ use crate::support::{
     bpffs,
     frames::{Flow, arp_request, hello},
     linux_bridge::stop_learning,
-    program::{happens, ip, lines, link, run, wait},
+    program::{LIMIT, happens, ip, lines, link, run, wait},
     switch::{BRIDGE, Switch, command_in, ipv6, unique},
     wire::{assert_receives, assert_silent, drain, send},
 };
@@ -32,9 +32,6 @@ crate::tests![
     nothing_is_touched_before_all_is_checked,
     a_device_that_goes_away_meanwhile_is_named,
 ];
-
-/// How long a program may take.
-const LIMIT: Duration = Duration::from_mins(1);
 
 fn program(tap: &str) -> Value {
     link(tap).expect("a tap")["xdp"]["prog"]["id"].clone()

@@ -1,6 +1,6 @@
 //! What others do to ports: it is shown, with the way out, and attaching again is that way.
 
-use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt as _, path::Path, process, time::Duration};
+use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt as _, path::Path, process};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use lab::{Namespace, Tap};
@@ -11,7 +11,7 @@ use super::attach::attach_xdp_of;
 use crate::support::{
     frames::Flow,
     linux_bridge::stop_learning,
-    program::{happens, ip, link},
+    program::{LIMIT, happens, ip, link},
     switch::{Switch, unique},
     wire::{assert_receives, assert_silent, send},
 };
@@ -25,9 +25,6 @@ crate::tests![
     a_promiscuous_port_that_comes_back_is_given_back_as_it_was,
     a_port_that_was_taken_out_of_its_bridge_is_shown_and_put_there_again,
 ];
-
-/// How long the kernel may take for what it does later.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// What `show` says is wrong with a port, in JSON and in the table.
 #[track_caller]

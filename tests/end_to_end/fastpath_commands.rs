@@ -23,7 +23,7 @@ use crate::support::{
     end::EndOnDrop,
     frames::{Flow, TCP_HEADERS, mac, payload, segmented, text},
     linux_bridge::{introduce, linux_bridge, make},
-    program::{bridge, happens, ip, link, run},
+    program::{LIMIT, bridge, happens, ip, link, run},
     random::Random,
     switch::{Switch, command_in, unique},
     wire::{assert_receives, assert_receives_gso, assert_silent, drain, send, send_with},
@@ -543,8 +543,6 @@ fn the_fast_path_of_a_namespace_that_is_gone_is_cleared_away() {
     assert!(!state.exists());
 }
 
-/// How long anything may take on a busy machine.
-const LIMIT: Duration = Duration::from_mins(1);
 /// Frames on their way at most: fewer than a tap's ring holds.
 const WINDOW: u64 = 100;
 

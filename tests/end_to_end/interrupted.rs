@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{
     frames::{Flow, hello},
-    program::{self, ip, link, wait},
+    program::{self, LIMIT, ip, link, wait},
     random::Random,
     switch::{BRIDGE, Switch},
     wire::{assert_receives, drain, send},
@@ -21,8 +21,6 @@ crate::tests![
     a_killed_detach_of_some_ports_leaves_the_others_counters_right,
     a_signal_waits_until_attach_is_done,
 ];
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// The bridge has so many ports, and frames from every tap reach all others.
 #[track_caller]

@@ -1,6 +1,6 @@
 //! Several bridges: in one network namespace and in different ones.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
 use aya::maps::{Array, Map, MapData};
 use lab::{Namespace, Tap};
@@ -10,7 +10,7 @@ use tapbridge::common::fastpath::{Settings, map};
 use crate::support::{
     frames::{BROADCAST, Flow, hello, payload},
     linux_bridge::stop_learning,
-    program::{happens, ip, link, run},
+    program::{LIMIT, happens, ip, link, run},
     switch::{BRIDGE, Switch, command_in, unique},
     wire::{assert_receives, assert_silent, drain, send},
 };
@@ -170,9 +170,6 @@ fn bridges_of_different_network_namespaces_do_not_disturb_each_other() {
     send(near[0], &Flow::udp(1, 2).frame(b"still here"));
     assert_receives(near[1], &Flow::udp(1, 2).frame(b"still here"));
 }
-
-/// How long the kernel may take to clear a namespace away.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// Attaches a port. Its device is gone then.
 fn attach_for_a_moment(state: &Path) {

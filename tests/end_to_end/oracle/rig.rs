@@ -26,12 +26,10 @@ use super::{
 use crate::support::{
     frames::{BROADCAST, Mac, mac, text},
     linux_bridge::call_netfilter,
-    program::{happens, run},
+    program::{LIMIT, happens, run},
 };
 
 pub const TAPS: u8 = 4;
-/// Longer than anything is waited for that the kernel does by itself.
-const LIMIT: Duration = Duration::from_mins(1);
 /// Bytes of the header before every frame.
 const HEADER: u64 = VnetHeader::LEN as u64;
 /// The beginning of a station's address.

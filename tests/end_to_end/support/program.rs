@@ -14,8 +14,8 @@ use std::{
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use serde_json::Value;
 
-/// How long a program may take for anything on a busy machine: longer than a command waits for another one's lock.
-pub const LIMIT: Duration = Duration::from_mins(2);
+/// How long anything may take on a busy machine: longer than a command waits for those that go before it.
+pub const LIMIT: Duration = Duration::from_mins(6);
 
 /// What a program that has ended has said.
 pub struct Output {

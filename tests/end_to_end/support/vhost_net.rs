@@ -14,6 +14,8 @@ use std::{
 
 use lab::{Tap, VnetHeader};
 
+use super::program::LIMIT;
+
 /// The device; not there on every machine.
 pub const DEVICE: &str = "/dev/vhost-net";
 
@@ -31,9 +33,6 @@ const MEMORY: usize = 24 << 20;
 
 const SENDING: u32 = 1;
 const NO: u8 = 0;
-
-/// How long a batch may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(20);
 
 mod ioctl {
     use super::{Address, Descriptor, Table, VringFile};
