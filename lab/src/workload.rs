@@ -6,7 +6,7 @@ pub mod throughput;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ use crate::{guest::Guest, results::Outcome, settings::Measuring};
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// What a client may need beyond the measurement itself, such as for warming up and sorting.
 const MARGIN: Duration = Duration::from_secs(40);
+/// How often a latency is measured of which no message was valid.
+const ATTEMPTS: usize = 5;
 
 /// The workloads there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -56,23 +58,52 @@ impl Workload {
     pub fn measure(self, client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Outcome> {
         let measured = match self {
             Self::Throughput => throughput::measure(client, server, settings).map(Outcome::Throughput),
-            Self::Latency => latency::measure(client, server, settings).map(Outcome::Latency),
-            Self::LoadedLatency => loaded_latency(client, server, settings),
+            Self::Latency => valid(|| {
+                let latency = latency::measure(client, server, settings)?;
+                Ok(latency.map(Outcome::Latency))
+            }),
+            Self::LoadedLatency => valid(|| loaded_latency(client, server, settings)),
             Self::Connections => connections::measure(client, server, settings).map(Outcome::Connections),
         };
         measured.with_context(|| format!("measuring {}", self.text()))
     }
 }
 
-fn loaded_latency(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Outcome> {
+fn loaded_latency(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Option<Outcome>> {
     let load = throughput::start_load(client, server, settings)?;
     let latency = latency::measure(client, server, settings)?;
-    Ok(Outcome::LoadedLatency {
-        latency,
-        load: load.finish()?,
-    })
+    let load = load.finish()?;
+    Ok(latency.map(|latency| Outcome::LoadedLatency { latency, load }))
+}
+
+/// Measures until there is something to report.
+fn valid<T>(mut measure: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    for _ in 0..ATTEMPTS {
+        if let Some(outcome) = measure()? {
+            return Ok(outcome);
+        }
+        eprintln!("sockperf found no message valid, which happens on a busy machine: measuring again");
+    }
+    bail!("sockperf found no message valid, {ATTEMPTS} times: the machine is busy; try a longer --time")
 }
 
 fn limit(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into()) + MARGIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_without_a_valid_message_is_measured_again_a_few_times() {
+        let mut measured = 0;
+        let third = valid(|| {
+            measured += 1;
+            Ok((measured == 3).then_some("figures"))
+        });
+        assert_eq!((third.unwrap(), measured), ("figures", 3));
+        let error = valid(|| Ok(None::<()>)).unwrap_err();
+        assert!(error.to_string().contains("try a longer --time"), "{error}");
+    }
 }

@@ -12,6 +12,8 @@ use super::{START_LIMIT, limit};
 use crate::{guest::Guest, job, settings::Measuring, wait::OnSignal};
 
 const PORT: &str = "11111";
+/// What sockperf says when no message was valid: on a busy machine all of a short measurement can be warm-up.
+const NOTHING_VALID: &str = "No valid observations found";
 
 /// Half a round trip, in microseconds, and what became of the messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,8 +34,8 @@ pub struct Latency {
     pub out_of_order: u64,
 }
 
-/// Measures, with the server in the second guest.
-pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Latency> {
+/// Measures, with the server in the second guest; none if no message was valid.
+pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Option<Latency>> {
     let address = server.seat().ipv4().to_string();
     let (time, message) = (settings.time_s.to_string(), settings.message_bytes.to_string());
     let size = ["-i", &address, "-p", PORT, "-m", &message];
@@ -45,9 +47,12 @@ pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> 
     parse(&output).with_context(|| format!("sockperf's output:\n{output}"))
 }
 
-fn parse(output: &str) -> Result<Latency> {
+fn parse(output: &str) -> Result<Option<Latency>> {
+    if output.contains(NOTHING_VALID) {
+        return Ok(None);
+    }
     let valid = after(output, "[Valid Duration]")?;
-    Ok(Latency {
+    Ok(Some(Latency {
         average_us: number_after(output, "avg-latency=")?,
         deviation_us: number_after(output, "std-dev=")?,
         min_us: number_after(output, "<MIN> observation =")?,
@@ -59,7 +64,7 @@ fn parse(output: &str) -> Result<Latency> {
         dropped: number_after(output, "# dropped messages =")?,
         duplicated: number_after(output, "# duplicated messages =")?,
         out_of_order: number_after(output, "# out-of-order messages =")?,
-    })
+    }))
 }
 
 fn percentiles(output: &str) -> Result<Vec<(f64, f64)>> {
@@ -121,7 +126,7 @@ mod tests {
             duplicated: 0,
             out_of_order: 0,
         };
-        assert_eq!(parse(SAMPLE).unwrap(), expected);
+        assert_eq!(parse(SAMPLE).unwrap(), Some(expected));
     }
 
     #[test]
@@ -130,11 +135,19 @@ mod tests {
             .replace("dropped messages = 0", "dropped messages = 3")
             .replace("duplicated messages = 0", "duplicated messages = 2")
             .replace("out-of-order messages = 0", "out-of-order messages = 1");
-        let latency = parse(&output).unwrap();
+        let latency = parse(&output).unwrap().unwrap();
         assert_eq!(
             (latency.dropped, latency.duplicated, latency.out_of_order),
             (3, 2, 1)
         );
+    }
+
+    #[test]
+    fn a_measurement_in_which_no_message_was_valid_has_no_figures() {
+        let output = "sockperf: [Total Run] RunTime=1.057 sec; Warm up time=400 msec; SentMessages=345; \
+            ReceivedMessages=344\nsockperf: ========= Printing statistics for Server No: 0\n\
+            sockperf: No valid observations found. Try tune parameters: --time/--mps/--reply-every\n";
+        assert_eq!(parse(output).unwrap(), None);
     }
 
     #[test]

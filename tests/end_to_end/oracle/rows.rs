@@ -404,6 +404,7 @@ rows! {
         run("ip link add up0 address 52:54:00:00:01:05 type veth peer name up1"),
         run("ip link set up0 master br0 up"),
         run("ip link set up1 address 52:54:00:00:02:05 up"),
+        UntilState("up0", "forwarding"),
         Attach("up0"),
         Listen("up1"),
         SendFromOutside { from: 5, to: 1 },
