@@ -48,9 +48,9 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// Measure what a frame costs from one tap to another, without guests
 ///
 /// Frames are written and read with a VMM's system calls, over the Linux bridge, macvtap, the Linux bridge with
-/// tapbridge attached to its ports by each hook, and the floor: one static redirect and nothing else. All are up at once
-/// and take turns. Where tapbridge chooses its hooks itself it does so before the first round, in each case by what that
-/// sends.
+/// tapbridge attached to its ports by each hook, and the floor: one static redirect and nothing else, or programs that do
+/// nothing where frames stay with the bridge. All are up at once and take turns. Where tapbridge chooses its hooks itself
+/// it does so before the first round, in each case by what that sends.
 #[derive(Debug, Args)]
 pub struct BenchArguments {
     /// This project's binary

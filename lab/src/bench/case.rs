@@ -53,6 +53,8 @@ pub enum Topology {
     Wide,
     /// Two ports, and 32,768 addresses behind each.
     Crowded,
+    /// Two ports whose frames stay with the bridge.
+    Kept,
     /// Two ports; `br_netfilter` calls the rules of IP, and there are none.
     Called,
     /// The same with a rule.
@@ -78,6 +80,7 @@ impl Topology {
             Self::Pair
             | Self::Jumbo
             | Self::Crowded
+            | Self::Kept
             | Self::Called
             | Self::Ruled
             | Self::Uplink
@@ -97,6 +100,11 @@ impl Topology {
     /// In octets.
     pub fn mtu(self) -> u32 {
         if self == Self::Jumbo { 9000 } else { 1500 }
+    }
+
+    /// Whether frames stay with the bridge, whatever is at its ports.
+    pub fn keeps(self) -> bool {
+        matches!(self, Self::Kept | Self::Ruled)
     }
 
     /// Whether each of the two ports has its VLAN with a tag; `None` where no VLANs are filtered.

@@ -1,5 +1,5 @@
-//! The floor: programs that redirect every frame of one device to another, and do nothing else. Nothing that sits
-//! at the same hook can cost less.
+//! The floor: programs that redirect every frame of one device to another, and do nothing else; or, where frames stay with
+//! the bridge, programs that do nothing. Nothing that sits at the same hooks can cost less.
 //!
 //! They are assembled by hand and go to the kernel by its bare system call, so that what tapbridge is measured beside
 //! shares nothing with it.
@@ -24,6 +24,9 @@ const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_INGRESS: u32 = 46;
 
+const XDP_PASS: i32 = 2;
+const TCX_NEXT: i32 = -1;
+
 // Operation codes, and the helpers that are called.
 const LOAD_64: u8 = 0x18;
 const MOVE: u8 = 0xb7;
@@ -36,23 +39,39 @@ const MAP_TO_R1: u8 = 0x11;
 
 type Instruction = [u8; 8];
 
-/// Redirects what one device receives to another, as long as it lives.
+/// A program at a device, as long as it lives.
 pub struct Floor {
     /// The last one: with it the program and its map go.
     _link: OwnedFd,
 }
 
 impl Floor {
-    /// Between interfaces of the calling thread's namespace.
+    /// Redirects what one interface of the calling thread's namespace receives to another.
     pub fn new(hook: Hook, from: u32, to: u32) -> Result<Self> {
-        let (program, attach) = match hook {
-            Hook::Xdp => (xdp(to).context("loading the floor's XDP program")?, ATTACH_XDP),
-            Hook::Tcx => (
-                tcx(to).context("loading the floor's tcx program")?,
-                ATTACH_TCX_INGRESS,
-            ),
+        let program = match hook {
+            Hook::Xdp => xdp(to),
+            Hook::Tcx => tcx(to),
         };
-        let link = bpf(LINK_CREATE, &[word(&program), from, attach, 0]).context("attaching the floor")?;
+        Self::attach(hook, program, from)
+    }
+
+    /// Lets pass what an interface of the calling thread's namespace receives.
+    pub fn idle(hook: Hook, at: u32) -> Result<Self> {
+        let (kind, pass) = match hook {
+            Hook::Xdp => (PROG_TYPE_XDP, XDP_PASS),
+            Hook::Tcx => (PROG_TYPE_SCHED_CLS, TCX_NEXT),
+        };
+        let program = [instruction(MOVE, 0, pass), instruction(EXIT, 0, 0)];
+        Self::attach(hook, load(kind, &program), at)
+    }
+
+    fn attach(hook: Hook, program: io::Result<OwnedFd>, at: u32) -> Result<Self> {
+        let program = program.with_context(|| format!("loading the floor's program for {}", hook.name()))?;
+        let place = match hook {
+            Hook::Xdp => ATTACH_XDP,
+            Hook::Tcx => ATTACH_TCX_INGRESS,
+        };
+        let link = bpf(LINK_CREATE, &[word(&program), at, place, 0]).context("attaching the floor")?;
         Ok(Self { _link: owned(link) })
     }
 }

@@ -117,8 +117,9 @@ const EXPLAINED: &str = "Frames are written to one tap and read from another wit
     are up at once and take turns, so that what drifts concerns all alike. A ratio has two numbers: of the two best \
     rounds, and the median of the ratios within each round. Less is better. The `tapbridge` ones \
     are the same bridge, its ports attached; `tapbridge-auto` has chosen the hooks of its ports before the first round, in \
-    each case by what that sends. `floor-xdp` and `floor-tcx` are one static redirect at that hook and nothing else. What is lost found the receiver's ring full: where a writer and a reader are \
-    threads of their own, the writer does not wait.";
+    each case by what that sends. `floor-xdp` and `floor-tcx` are one static redirect at that hook and nothing else; where \
+    frames stay with the bridge, programs that do nothing, as many as tapbridge has. What is lost found the receiver's \
+    ring full: where a writer and a reader are threads of their own, the writer does not wait.";
 
 const SUMMARISED: &str =
     "The bridge's median, and the others' ratio to it: the median of the ratios within each round.";

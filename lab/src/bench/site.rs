@@ -118,10 +118,8 @@ impl Datapath {
                     )
             ),
             Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Place::Xdp),
-            // No other has the host behind it.
-            Work::Host => self.is_bridge(),
-            // Those know no stations.
-            Work::Unknown => !matches!(self, Self::Macvtap | Self::Floor(_)),
+            // Those know no stations, and have no host behind them.
+            Work::Host | Work::Unknown => self != Self::Macvtap,
             // A floor is the least that one kind of frame can cost.
             Work::Mix => !matches!(self, Self::Floor(_)),
             // The others have no statistics by paths.
@@ -141,13 +139,17 @@ impl Datapath {
                 topology,
                 Topology::Pair | Topology::Jumbo | Topology::Three | Topology::Nine | Topology::SixtyFive
             ),
-            Self::Floor(_) => matches!(topology, Topology::Pair | Topology::Jumbo),
+            Self::Floor(_) => topology.keeps() || matches!(topology, Topology::Pair | Topology::Jumbo),
         }
     }
 
-    /// Whether the kernel's bridge decides, alone or with this project's programs at its ports.
-    fn is_bridge(self) -> bool {
-        matches!(self, Self::LinuxBridge | Self::Tapbridge(_))
+    /// Whether the kernel's bridge decides, alone or with programs at its ports.
+    fn is_bridge(self, topology: Topology) -> bool {
+        match self {
+            Self::LinuxBridge | Self::Tapbridge(_) => true,
+            Self::Floor(_) => topology.keeps(),
+            Self::Macvtap => false,
+        }
     }
 }
 
@@ -209,6 +211,10 @@ impl Site {
                 Datapath::Tapbridge(hook) => {
                     connect(&host, topology, &names)?;
                     fastpaths.push(Fastpath::attach(&host, hook, &names)?);
+                }
+                Datapath::Floor(place) if topology.keeps() => {
+                    connect(&host, topology, &names)?;
+                    floors = idle(&host, place, &taps)?;
                 }
                 Datapath::Floor(place) => floors = self::floors(&host, place, &taps)?,
                 Datapath::Macvtap => unreachable!("has no taps"),
@@ -313,7 +319,7 @@ impl Site {
 
     /// Every station sends a frame: the first of a port to all, the others to the first of another port.
     fn introduce(&self) -> Result<()> {
-        if matches!(self.datapath, Datapath::Macvtap | Datapath::Floor(_)) {
+        if !self.datapath.is_bridge(self.topology) {
             return Ok(());
         }
         let tags = self.topology.tags();
@@ -422,6 +428,21 @@ fn floors(host: &Namespace, place: Place, taps: &[Tap]) -> Result<Vec<Floor>> {
             .zip(next)
             .map(|(from, to)| Floor::new(place, from.ifindex(), to.ifindex()))
             .collect()
+    })
+}
+
+/// Where tapbridge's programs would be: at tcx, and before it in XDP where that is the place.
+fn idle(host: &Namespace, place: Place, taps: &[Tap]) -> Result<Vec<Floor>> {
+    let places: &[Place] = if place == Place::Xdp {
+        &Place::ALL
+    } else {
+        &[Place::Tcx]
+    };
+    host.run(|| {
+        let at = taps
+            .iter()
+            .flat_map(|tap| places.iter().map(move |&place| (place, tap.ifindex())));
+        at.map(|(place, ifindex)| Floor::idle(place, ifindex)).collect()
     })
 }
 

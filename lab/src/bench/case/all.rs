@@ -151,14 +151,14 @@ pub const CASES: &[Case] = &[
         "unknown",
         "64 B to an unknown station",
         Family::Left,
-        Topology::Pair,
+        Topology::Kept,
         Work::Unknown,
     ),
     case(
         "host",
         "64 B to the host",
         Family::Left,
-        Topology::Pair,
+        Topology::Kept,
         Work::Host,
     ),
     case(
