@@ -31,9 +31,6 @@ mod packet;
 #[path = "fastpath/peek.rs"]
 mod peek;
 #[cfg(target_arch = "bpf")]
-#[path = "fastpath/recent.rs"]
-mod recent;
-#[cfg(target_arch = "bpf")]
 mod runtime;
 #[cfg(target_arch = "bpf")]
 #[path = "fastpath/tcx.rs"]

@@ -7,7 +7,7 @@ use crate::{
     Test,
     cases::{XDP_PASS, XDP_REDIRECT},
     frames::{self, partial, usual},
-    packet::{Ip, Shape},
+    packet::{Ip, Shape, Tag},
     programs::Frames,
     rig::{INGRESS, Rig, UNKNOWN, shell},
 };
@@ -27,6 +27,7 @@ fn every_frame() {
     let mut frames = vec![
         usual(),
         frames::arp(),
+        frames::cut(Tag::Customer, 17),
         frames::fragment(),
         frames::tunnel(Ip::V4),
         frames::from(UNKNOWN),

@@ -556,8 +556,6 @@ const ELSEWHERE: &[Reason] = &[
     Reason::Steering,
     // A test run is no kernel thread.
     Reason::VhostNet,
-    // Where br_netfilter is.
-    Reason::Header,
     // Of bridges that filter VLANs.
     Reason::VlanFiltering,
     Reason::VlanDevice,

@@ -16,7 +16,6 @@ mod model;
 #[path = "../../bridge-common/tests/logic/packet.rs"]
 mod packet;
 mod programs;
-mod recent;
 mod rig;
 mod vlans;
 
@@ -40,7 +39,6 @@ fn main() -> ExitCode {
     let trials = [
         trials(forwarding::TESTS, lacking),
         trials(left::TESTS, lacking),
-        trials(recent::TESTS, lacking),
         trials(limits::TESTS, lacking),
         trials(vlans::TESTS, vlans),
         trials(generic::TESTS, lacking),

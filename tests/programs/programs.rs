@@ -11,19 +11,17 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, Map, MapData, MapError},
     programs::{
         Program, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, TestRunResult,
         Xdp, tc::SchedClassifierLinkId,
     },
-    util::nr_cpus,
 };
 use tapbridge::{
     common::{
         Hook,
         counters::Traffic,
         fastpath::{NEAR_PORTS, Offsets, Path, Port, PortCounters, map, program},
-        forwarding::Recent,
     },
     fastpath::{self, Counters, Paths},
 };
@@ -62,7 +60,6 @@ pub struct Programs {
     paths: Paths,
     near: HashMap<MapData, u32, Path>,
     near_owners: Array<MapData, u64>,
-    recent: PerCpuArray<MapData, Recent>,
     /// Ports that count.
     counted: BTreeSet<u32>,
     links: Vec<SchedClassifierLinkId>,
@@ -154,7 +151,6 @@ impl Programs {
             ports: take(&mut object, map::PORTS),
             near: open(&object, map::NEAR, Map::HashMap),
             near_owners: open(&object, map::NEAR_OWNERS, Map::Array),
-            recent: take(&mut object, map::RECENT),
             counters: Counters::take(&mut object).expect("the counters"),
             paths: Paths::take(&mut object).expect("the paths"),
             counted: BTreeSet::new(),
@@ -249,16 +245,8 @@ impl Programs {
         self.ports.insert(ifindex, port, 0).expect("write PORTS");
     }
 
-    /// Forgets all counts, and why frames were left.
-    pub fn clear(&mut self) {
-        self.clear_counts();
-        let cpus = nr_cpus().expect("the number of CPUs");
-        let nothing = PerCpuValues::try_from(vec![Recent::NOTHING; cpus]).expect("a value for each CPU");
-        self.recent.set(0, nothing, 0).expect("write RECENT");
-    }
-
     /// Forgets all counts.
-    pub fn clear_counts(&mut self) {
+    pub fn clear(&mut self) {
         for ifindex in self.counted.clone() {
             self.count(ifindex);
         }

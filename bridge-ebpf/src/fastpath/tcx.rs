@@ -17,7 +17,6 @@ use crate::{
     counters,
     memory::{Address, member},
     packet::Skb,
-    recent,
 };
 
 /// Gives a frame the tag that the bridge would give it, in its metadata as the bridge does. On failure, which is one of
@@ -53,7 +52,13 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
     let gso = skb.is_gso();
     counters::bulk(ifindex, bytes, gso);
     let Some(ethernet) = Ethernet::read(&skb, tag) else {
-        return leave(Reason::TooShort as u32);
+        return leave(Reason::TooShort);
+    };
+    let kernel = Kernel {
+        frame: &skb,
+        payload: ethernet.payload,
+        device: Device(Address::of(skb.context()).open().open(member!(sk_buff_dev))),
+        asks: Asks::Tcx,
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),
@@ -63,23 +68,11 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
         length: skb.length(),
         gso,
     };
-    if let Some(reason) = recent::reason(ifindex, &received, Hook::Tcx) {
-        return leave(reason);
-    }
-    let kernel = Kernel {
-        frame: &skb,
-        payload: ethernet.payload,
-        device: Device(Address::of(skb.context()).open().open(member!(sk_buff_dev))),
-        asks: Asks::Tcx,
-    };
     match decide(&kernel, &received, Hook::Tcx) {
-        Verdict::Leave(reason) => {
-            recent::note(ifindex, &received, reason);
-            leave(reason as u32)
-        }
+        Verdict::Leave(reason) => leave(reason),
         Verdict::Forward(target, retag) => {
             if !change_tag(skb.context(), retag) {
-                return leave(Reason::VlanTag as u32);
+                return leave(Reason::VlanTag);
             }
             counters::forwarded(ifindex, target, Hook::Tcx, bytes);
             // SAFETY: the helper only notes the target.

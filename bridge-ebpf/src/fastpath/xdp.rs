@@ -18,51 +18,18 @@ use crate::{
     counters,
     memory::{Address, is_set, member, offset},
     packet::XdpFrame,
-    recent,
 };
 
 #[xdp]
 pub fn tapbridge_fast_xdp(context: XdpContext) -> u32 {
     let ifindex = context.ingress_ifindex() as u32;
-    let leave = |reason| {
-        counters::left(ifindex, Hook::Xdp, reason, 0);
-        XDP_PASS
-    };
-    let mut frame = XdpFrame::new(context.ctx);
-    let Some((ethernet, received)) = read(&frame) else {
-        return leave(Reason::TooShort as u32);
-    };
-    if let Some(reason) = recent::reason(ifindex, &received, Hook::Xdp) {
-        return leave(reason);
-    }
-    match redirect(&context, ifindex, &mut frame, &ethernet, &received) {
+    match redirect(&context, ifindex) {
         Ok(action) => action,
         Err(reason) => {
-            recent::note(ifindex, &received, reason);
-            leave(reason as u32)
+            counters::left(ifindex, Hook::Xdp, reason, 0);
+            XDP_PASS
         }
     }
-}
-
-/// None if the frame ends too early.
-#[inline(always)]
-fn read(frame: &XdpFrame) -> Option<(Ethernet, Received)> {
-    let length = frame.length();
-    let ethernet = Ethernet::read(frame, None)?;
-    let tag = ethernet.tag_in_data(frame);
-    // The kernel drops a shorter one where it moves the tag out of the data (`skb_vlan_untag`).
-    if tag.is_some() && length < SHORTEST_TAGGED {
-        return None;
-    }
-    let received = Received {
-        destination: ethernet.destination.to_bits(),
-        source: ethernet.source.to_bits(),
-        ethertype: ethernet.ethertype,
-        tag,
-        length,
-        gso: false,
-    };
-    Some((ethernet, received))
 }
 
 /// The receive queue of a frame.
@@ -99,21 +66,31 @@ impl Queue {
 }
 
 #[inline(always)]
-fn redirect(
-    context: &XdpContext,
-    ifindex: u32,
-    frame: &mut XdpFrame,
-    ethernet: &Ethernet,
-    received: &Received,
-) -> Result<u32, Reason> {
+fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
     let queue = Queue::of_native(context.ctx).ok_or(Reason::Generic)?;
+    let mut frame = XdpFrame::new(context.ctx);
+    let length = frame.length();
+    let ethernet = Ethernet::read(&frame, None).ok_or(Reason::TooShort)?;
+    let tag = ethernet.tag_in_data(&frame);
+    if tag.is_some() && length < SHORTEST_TAGGED {
+        // The kernel drops it where it moves the tag out of the data (`skb_vlan_untag`).
+        return Err(Reason::TooShort);
+    }
     let kernel = Kernel {
-        frame: &*frame,
+        frame: &frame,
         payload: ethernet.payload,
         device: queue.device,
         asks: Asks::Xdp,
     };
-    let target = match decide(&kernel, received, Hook::Xdp) {
+    let received = Received {
+        destination: ethernet.destination.to_bits(),
+        source: ethernet.source.to_bits(),
+        ethertype: ethernet.ethertype,
+        tag,
+        length,
+        gso: false,
+    };
+    let target = match decide(&kernel, &received, Hook::Xdp) {
         // What needs another tag is left to tcx.
         Verdict::Forward(target, _) => target,
         Verdict::Leave(reason) => return Err(reason),
@@ -125,7 +102,7 @@ fn redirect(
     if is_from_vhost() {
         return Err(Reason::VhostNet);
     }
-    match checksum::plan(frame, ethernet, received.length) {
+    match checksum::plan(&frame, &ethernet, length) {
         Plan::Keep => {}
         Plan::LeaveToTcx => return Err(Reason::Checksum),
         Plan::Store { offset, checksum } => {
@@ -133,7 +110,7 @@ fn redirect(
             counters::port(ifindex, |counters| counters.checksums_completed += 1);
         }
     }
-    counters::forwarded(ifindex, target, Hook::Xdp, received.length);
+    counters::forwarded(ifindex, target, Hook::Xdp, length);
     // SAFETY: the helper only notes the target.
     Ok(unsafe { bpf_redirect(target, 0) as u32 })
 }
