@@ -22,7 +22,7 @@ use crate::support::{
     end::EndOnDrop,
     frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
     linux_bridge::{introduce, linux_bridge},
-    program::{ip, link, run, wait},
+    program::{happens, ip, link, run, wait},
     random::Random,
     running::{LIMIT, Running},
     switch::{Switch, command_in, unique},
@@ -185,6 +185,9 @@ fn a_linux_bridges_ports_that_lost_their_pins_are_told_of() {
         (&told["event"], &told["ports"]),
         (&json!("vanished"), &json!(["vm1", "vm2"]))
     );
+    // What was pinned is detached by a worker of the kernel.
+    let gone = || switch.untouched().is_ok();
+    assert!(happens(LIMIT, gone), "{:?} {LIMIT:?} later", switch.untouched());
 }
 
 fn ports_with_a_hook_of_their_own_are_left_alone() {

@@ -244,6 +244,11 @@ impl Switch {
         if link(BRIDGE).is_some() {
             return Err(format!("{BRIDGE} is left behind"));
         }
+        self.untouched()
+    }
+
+    /// The taps are as they were when they were made; else what is not.
+    pub fn untouched(&self) -> Result<(), String> {
         let speaking = self.speaking_ipv6.borrow();
         let names = self.taps.iter().map(Tap::name);
         names
