@@ -78,11 +78,13 @@ fn loaded_latency(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) 
 
 /// Measures until there is something to report.
 fn valid<T>(mut measure: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            eprintln!("sockperf found no message valid, which happens on a busy machine: measuring again");
+        }
         if let Some(outcome) = measure()? {
             return Ok(outcome);
         }
-        eprintln!("sockperf found no message valid, which happens on a busy machine: measuring again");
     }
     bail!("sockperf found no message valid, {ATTEMPTS} times: the machine is busy; try a longer --time")
 }

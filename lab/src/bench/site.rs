@@ -206,16 +206,13 @@ impl Site {
             if uplink.is_some() {
                 names.insert(0, uplink::NAME);
             }
+            if datapath.is_bridge(topology) {
+                connect(&host, topology, &names)?;
+            }
             match datapath {
-                Datapath::LinuxBridge => connect(&host, topology, &names)?,
-                Datapath::Tapbridge(hook) => {
-                    connect(&host, topology, &names)?;
-                    fastpaths.push(Fastpath::attach(&host, hook, &names)?);
-                }
-                Datapath::Floor(place) if topology.keeps() => {
-                    connect(&host, topology, &names)?;
-                    floors = idle(&host, place, &taps)?;
-                }
+                Datapath::LinuxBridge => {}
+                Datapath::Tapbridge(hook) => fastpaths.push(Fastpath::attach(&host, hook, &names)?),
+                Datapath::Floor(place) if topology.keeps() => floors = idle(&host, place, &taps)?,
                 Datapath::Floor(place) => floors = self::floors(&host, place, &taps)?,
                 Datapath::Macvtap => unreachable!("has no taps"),
             }
