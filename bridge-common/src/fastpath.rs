@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Version of everything pinned: maps, their types, their meaning.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Paths that are counted; frames of others are forwarded all the same.
 pub const MAX_PATHS: u32 = 16_384;
@@ -52,6 +52,8 @@ pub mod map {
     pub const NEAR_COUNTERS: &str = "NEAR_COUNTERS";
     /// Per-CPU hash of [`super::Path`] to [`crate::counters::PathCounters`], of paths that have no place.
     pub const PATHS: &str = "PATHS";
+    /// Per-CPU array of one [`crate::forwarding::NegativeCache`].
+    pub const NEGATIVE_CACHE: &str = "NEGATIVE_CACHE";
     /// Array of one [`super::Peek`].
     pub const PEEK: &str = "PEEK";
 }

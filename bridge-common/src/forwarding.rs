@@ -6,10 +6,12 @@
 //! bridge would do with it (learn, flood, deliver to the host, filter, count), and all that is in doubt, is a
 //! [`Reason`] to leave the frame to it.
 
+mod negative_cache;
 pub mod netfilter;
 mod reason;
 mod vlan;
 
+pub use negative_cache::{NegativeCache, NegativeEntry};
 pub use netfilter::Filtering;
 pub use reason::Reason;
 pub use vlan::{Membership, PortVlan, Retag};
@@ -232,12 +234,14 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
     check(target != port, Reason::SamePort)?;
     let filtering = tables.filtering(options);
     let bypass = !matches!(filtering, Filtering::Nothing) && tables.bypasses_netfilter(tables.device(port));
-    let passed = match filtering {
-        Filtering::Nothing => true,
-        Filtering::Headers => bypass || received.tag.is_none() && tables.is_kept_by_netfilter(received),
-        Filtering::Rules => bypass,
-    };
-    check(passed, Reason::BridgeFilter)?;
+    match filtering {
+        Filtering::Nothing => {}
+        Filtering::Headers => {
+            let kept = || received.tag.is_none() && tables.is_kept_by_netfilter(received);
+            check(bypass || kept(), Reason::Header)?;
+        }
+        Filtering::Rules => check(bypass, Reason::BridgeFilter)?,
+    }
     check(!tables.has_ingress_hook(), Reason::IngressHook)?;
     check(!tables.has_ingress_filter(), Reason::IngressFilter)?;
     check(
@@ -288,9 +292,9 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
     } else if matches!(filtering, Filtering::Headers) {
         // It would be fragmented (`br_nf_dev_queue_xmit`).
         let packet = received.length.saturating_sub(ETHERNET_HEADER);
-        check(received.gso || packet <= mtu, Reason::BridgeFilter)?;
+        check(received.gso || packet <= mtu, Reason::Header)?;
         // What it calls for frames that leave, it may call for one with another tag.
-        check(unchanged, Reason::BridgeFilter)?;
+        check(unchanged, Reason::Header)?;
     }
     check(!tables.has_egress_hook(device), Reason::EgressHook)?;
     if matches!(hook, Hook::Xdp)

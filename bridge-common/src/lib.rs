@@ -62,6 +62,7 @@ mod plain {
         crate::fastpath::Port,
         crate::fastpath::PortCounters,
         crate::fastpath::Settings,
+        crate::forwarding::NegativeCache,
         crate::syscalls::Key,
         crate::syscalls::Settings,
     );
@@ -76,6 +77,7 @@ const _: () = {
     assert!(size_of::<fastpath::Port>() == 2 * 4 + 8 + port::INTERFACE_NAME + 2 * 4 + 2 * 8);
     assert!(size_of::<fastpath::PortCounters>() == (4 + 2 + 2 * forwarding::Reason::COUNT) * 8);
     assert!(size_of::<fastpath::Settings>() == 2 * 4 + 2 * 8);
+    assert!(size_of::<forwarding::NegativeCache>().is_multiple_of(4 * 8));
     assert!(size_of::<syscalls::Key>() == syscalls::NAME + 3 * 4);
     assert!(size_of::<syscalls::Settings>() == 7 * 8);
 };

@@ -26,6 +26,9 @@ mod counters;
 #[path = "fastpath/memory.rs"]
 mod memory;
 #[cfg(target_arch = "bpf")]
+#[path = "fastpath/negative_cache.rs"]
+mod negative_cache;
+#[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 #[path = "fastpath/peek.rs"]

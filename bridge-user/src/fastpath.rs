@@ -458,8 +458,8 @@ impl Loaded {
         let tcx = self.classifier(program::TCX)?;
         scratch::quiet_netfilter()?;
         scratch.introduce().at("a bridge to try out", "send a frame")?;
-        // Without our program at tcx everything stays with the bridge.
-        scratch::expect("a port without tcx", scratch.run(tcx, 2)?, TCX_NEXT)?;
+        // Without our program at tcx everything stays with the bridge. Why, is remembered for a moment: of this station.
+        scratch::expect("a port without tcx", scratch.run(tcx, 3)?, TCX_NEXT)?;
         let _attached = scratch.attach(tcx)?;
         let mut verdict = TCX_NEXT;
         for _ in 0..ATTEMPTS {
@@ -470,7 +470,7 @@ impl Loaded {
             }
         }
         scratch::expect("a known station", verdict, TC_ACT_REDIRECT)?;
-        scratch::expect("an unknown station", scratch.run(tcx, 3)?, TCX_NEXT)?;
+        scratch::expect("an unknown station", scratch.run(tcx, 4)?, TCX_NEXT)?;
         scratch::expect("a station at the same port", scratch.run(tcx, 1)?, TCX_NEXT)
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::attach::attach_xdp_of;
 use crate::support::{
     frames::Flow,
-    linux_bridge::stop_learning,
+    linux_bridge::{next_tick, stop_learning},
     program::{LIMIT, happens, ip, link},
     switch::{Switch, unique},
     wire::{assert_receives, assert_silent, send},
@@ -82,6 +82,7 @@ pub fn detach(link: &Path) {
 #[track_caller]
 fn assert_forwards(switch: &Switch, taps: [&Tap; 2], count: u64) {
     let frame = Flow::udp(1, 2).frame(b"as before");
+    next_tick();
     send(taps[0], &frame);
     assert_receives(taps[1], &frame);
     let (xdp, tcx) = switch.stats().frames("vm1", "vm2");

@@ -2,7 +2,7 @@
 
 use crate::support::{
     frames::{Flow, Tag, hello, link_local, mac, partial, payload, tagged, text},
-    linux_bridge::stop_learning,
+    linux_bridge::{next_tick, stop_learning},
     program::bridge,
     switch::Switch,
     wire::{assert_receives, assert_silent, send},
@@ -126,6 +126,7 @@ fn a_frame_for_a_port_without_a_reader_is_dropped_until_there_is_one() {
         let vm2 = idle.open().expect("the VMM is back");
         assert_eq!(switch.shown("vm2")["state"], "up");
         assert_silent(&[&vm2]);
+        next_tick();
         send(vm1, &frame);
         assert_receives(&vm2, &frame);
         assert_eq!(

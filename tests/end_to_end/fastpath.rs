@@ -23,7 +23,7 @@ use tapbridge::{
 
 use crate::support::{
     frames::{Flow, Network, Transport, mac, partial, payload, segmented, text},
-    linux_bridge::{introduce, linux_bridge, stop_learning},
+    linux_bridge::{introduce, linux_bridge, next_tick, stop_learning},
     program::{bridge, ip, tc},
     switch::Switch,
     wire::{assert_receives, assert_receives_gso, assert_receives_with, assert_silent, send, send_with},
@@ -182,13 +182,13 @@ fn what_br_netfilter_would_let_pass_goes_past_it() {
     padded.extend([0; 6]);
     send(vm1, &padded);
     assert_receives(vm2, &frame);
-    assert_eq!(bridged.left(vm1, Hook::Tcx, Reason::BridgeFilter), 1);
+    assert_eq!(bridged.left(vm1, Hook::Tcx, Reason::Header), 1);
     // A header that is wrong it drops.
     let mut wrong = frame.clone();
     wrong[14 + 10] ^= 1;
     send(vm1, &wrong);
     assert_silent(&[vm2]);
-    assert_eq!(bridged.left(vm1, Hook::Tcx, Reason::BridgeFilter), 2);
+    assert_eq!(bridged.left(vm1, Hook::Tcx, Reason::Header), 2);
     assert_eq!(bridged.forwarded(vm1, vm2), [1, 0]);
 }
 
@@ -207,6 +207,7 @@ fn what_rules_look_at_stays_with_the_bridge() {
         assert_receives(to, frame);
         assert_eq!(bridged.forwarded(vm1, to), [0, 0]);
     }
+    next_tick();
     // Rules pass by only what goes between two ports of which that has been said.
     for tap in [vm1, vm2] {
         bridged.bypass(tap, true);
@@ -222,8 +223,9 @@ fn what_rules_look_at_stays_with_the_bridge() {
     send(vm1, &frames[0]);
     assert_receives(vm2, &frames[0]);
     assert_eq!(bridged.forwarded(vm1, vm2), [1, 0]);
-    // Without a rule, and without the calls, the next frame goes past the bridge.
+    // Without a rule, and without the calls, they go past the bridge.
     nft("delete table ip t");
+    next_tick();
     send(vm1, &frames[0]);
     assert_receives(vm2, &frames[0]);
     assert_eq!(bridged.forwarded(vm1, vm2), [2, 0]);

@@ -1,7 +1,8 @@
-//! Learning, which is the bridge's: the programs find what it has learned with the next frame.
+//! Learning, which is the bridge's: the programs find what it has learned.
 
 use crate::support::{
     frames::{Flow, hello},
+    linux_bridge::next_tick,
     switch::Switch,
     wire::{assert_receives, assert_silent, drain, send},
 };
@@ -29,6 +30,7 @@ fn the_first_frame_floods_and_what_follows_goes_to_one_port() {
         }
         assert_eq!(stats.paths, [], "{stats:#?}");
         switch.introduce();
+        next_tick();
         send(vm1, &question);
         assert_receives(vm2, &question);
         send(vm2, &answer);

@@ -12,7 +12,7 @@ use tapbridge::sysfs::Sysfs;
 
 use crate::support::{
     frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
-    linux_bridge::stop_learning,
+    linux_bridge::{next_tick, stop_learning},
     program::{LIMIT, happens},
     switch::Switch,
     wire::{assert_silent, drain, receive, send, send_with},
@@ -160,6 +160,7 @@ fn a_tap_that_has_one_queue_left_gets_native_frames() {
     let alone = happens(LIMIT, || obstacles(&switch, "vm3").is_empty());
     assert!(alone, "vm3 has several queues after {LIMIT:?}");
     drain(&[vm3]);
+    next_tick();
     send_with(vm1, &header, &frame);
     assert_eq!(received(vm3, 1, 1), [7]);
     assert_eq!(switch.stats().frames("vm1", "vm3"), (1, 1));
@@ -195,6 +196,7 @@ fn frames_of_a_tap_whose_frames_are_steered_stay_in_order() {
     // The other way nothing is steered, and this one no longer either.
     send(vm2, &Flow::tcp(2, 1).frame(b"12345"));
     steer("0");
+    next_tick();
     send(vm1, &Flow::tcp(1, 2).frame(b"12345"));
     let stats = switch.stats();
     assert_eq!(

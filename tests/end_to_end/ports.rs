@@ -4,7 +4,7 @@ use lab::Tap;
 
 use crate::support::{
     frames::{Flow, hello},
-    linux_bridge::stop_learning,
+    linux_bridge::{next_tick, stop_learning},
     program::{bridge, ip, link},
     switch::Switch,
     wire::{assert_receives, assert_silent, drain, send},
@@ -60,6 +60,7 @@ fn a_vanished_taps_addresses_are_never_used_again() {
         }
         send(vm2, &hello(2));
         drain(&[vm1, vm3]);
+        next_tick();
         send(vm1, &to_learned);
         assert_receives(vm2, &to_learned);
         assert_silent(&[vm1, vm2, vm3]);

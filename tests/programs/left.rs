@@ -348,6 +348,12 @@ fn not_seen_for_a_second() {
 /// What a program makes of a frame of the first tap: it sends it to the device of this index, or says why not.
 fn verdict(rig: &mut Rig, hook: Hook, frame: &[u8]) -> Result<u32, Reason> {
     rig.programs.clear();
+    verdict_after_others(rig, hook, frame)
+}
+
+/// What a program makes of a frame while it may remember why it has left others, see [`verdict`].
+pub fn verdict_after_others(rig: &mut Rig, hook: Hook, frame: &[u8]) -> Result<u32, Reason> {
+    rig.programs.clear_counts();
     let from = rig.ifindex(INGRESS);
     match hook {
         Hook::Xdp => rig.programs.xdp(frame, from),
@@ -556,6 +562,8 @@ const ELSEWHERE: &[Reason] = &[
     Reason::Steering,
     // A test run is no kernel thread.
     Reason::VhostNet,
+    // Where br_netfilter is.
+    Reason::Header,
     // Of bridges that filter VLANs.
     Reason::VlanFiltering,
     Reason::VlanDevice,

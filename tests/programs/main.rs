@@ -13,6 +13,7 @@ mod limits;
 mod listener;
 mod live;
 mod model;
+mod negative_cache;
 #[path = "../../bridge-common/tests/logic/packet.rs"]
 mod packet;
 mod programs;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let trials = [
         trials(forwarding::TESTS, lacking),
         trials(left::TESTS, lacking),
+        trials(negative_cache::TESTS, lacking),
         trials(limits::TESTS, lacking),
         trials(vlans::TESTS, vlans),
         trials(generic::TESTS, lacking),

@@ -11,17 +11,19 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
     programs::{
         Program, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, TestRunResult,
         Xdp, tc::SchedClassifierLinkId,
     },
+    util::nr_cpus,
 };
 use tapbridge::{
     common::{
         Hook,
         counters::Traffic,
         fastpath::{NEAR_PORTS, Offsets, Path, Port, PortCounters, map, program},
+        forwarding::NegativeCache,
     },
     fastpath::{self, Counters, Paths},
 };
@@ -60,6 +62,7 @@ pub struct Programs {
     paths: Paths,
     near: HashMap<MapData, u32, Path>,
     near_owners: Array<MapData, u64>,
+    negative_cache: PerCpuArray<MapData, NegativeCache>,
     /// Ports that count.
     counted: BTreeSet<u32>,
     links: Vec<SchedClassifierLinkId>,
@@ -151,6 +154,7 @@ impl Programs {
             ports: take(&mut object, map::PORTS),
             near: open(&object, map::NEAR, Map::HashMap),
             near_owners: open(&object, map::NEAR_OWNERS, Map::Array),
+            negative_cache: take(&mut object, map::NEGATIVE_CACHE),
             counters: Counters::take(&mut object).expect("the counters"),
             paths: Paths::take(&mut object).expect("the paths"),
             counted: BTreeSet::new(),
@@ -245,8 +249,18 @@ impl Programs {
         self.ports.insert(ifindex, port, 0).expect("write PORTS");
     }
 
-    /// Forgets all counts.
+    /// Forgets all counts, and why frames were left.
     pub fn clear(&mut self) {
+        self.clear_counts();
+        let cpus = nr_cpus().expect("the number of CPUs");
+        let empty = PerCpuValues::try_from(vec![NegativeCache::EMPTY; cpus]).expect("a value for each CPU");
+        self.negative_cache
+            .set(0, empty, 0)
+            .expect("write NEGATIVE_CACHE");
+    }
+
+    /// Forgets all counts.
+    pub fn clear_counts(&mut self) {
         for ifindex in self.counted.clone() {
             self.count(ifindex);
         }

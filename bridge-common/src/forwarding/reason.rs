@@ -25,8 +25,7 @@ pub enum Reason {
     NeighSuppress = 8,
     /// The bridge's device is promiscuous: the host gets a copy.
     Promiscuous = 9,
-    /// Rules look at bridged frames, of nftables, ebtables or, where `br_netfilter` calls them, of IP; or `br_netfilter`
-    /// itself would drop the frame, cut something off it or fragment it.
+    /// Rules look at bridged frames, of nftables, ebtables or, where `br_netfilter` calls them, of IP.
     BridgeFilter = 10,
     /// Netfilter's ingress hook is taken at the port.
     IngressHook = 11,
@@ -58,37 +57,39 @@ pub enum Reason {
     EgressMtu = 24,
     /// Netfilter's egress hook is taken at the destination's device.
     EgressHook = 25,
-
-    // What XDP alone asks; tcx carries these.
-    /// XDP met an skb: GSO, longer than a page has room for, or written as native XDP does not take it
-    /// (`tun_can_build_skb`).
-    Generic = 26,
-    /// The destination's device takes no native frames.
-    Target = 27,
-    /// Traffic control has a filter or program at the destination's egress, or its holder has given a tap one: a native
-    /// redirect passes it by.
-    EgressFilter = 28,
-    /// The destination's queueing discipline queues or shapes.
-    Queueing = 29,
-    /// A packet socket (tcpdump) listens at one of the two devices, or at all.
-    PacketSocket = 30,
-    /// The frame does not prove that it is complete without its metadata.
-    Checksum = 31,
-    /// vhost-net sent it, in a batch in which a native redirect is overtaken.
-    VhostNet = 32,
-    /// The destination has several queues, among which a native redirect chooses otherwise.
-    TargetQueues = 33,
-    /// Receive packet steering is set at the port.
-    Steering = 34,
+    /// `br_netfilter` itself would drop the frame, cut something off it or fragment it.
+    Header = 26,
 
     // What bridges ask that filter VLANs.
     /// The port is no member of the frame's VLAN, which includes that it has none for frames without a tag; or it holds
     /// the VLAN in another state than forwarding; or the tag is not of the bridge's protocol.
-    VlanIngress = 35,
+    VlanIngress = 27,
     /// The destination's port is no member of the frame's VLAN, or holds it in another state than forwarding.
-    VlanEgress = 36,
+    VlanEgress = 28,
+
+    // What XDP alone asks; tcx carries these, but for a tag behind which another one lies.
+    /// XDP met an skb: GSO, longer than a page has room for, or written as native XDP does not take it
+    /// (`tun_can_build_skb`).
+    Generic = 29,
+    /// The destination's device takes no native frames.
+    Target = 30,
+    /// Traffic control has a filter or program at the destination's egress, or its holder has given a tap one: a native
+    /// redirect passes it by.
+    EgressFilter = 31,
+    /// The destination's queueing discipline queues or shapes.
+    Queueing = 32,
+    /// A packet socket (tcpdump) listens at one of the two devices, or at all.
+    PacketSocket = 33,
+    /// The frame does not prove that it is complete without its metadata.
+    Checksum = 34,
+    /// vhost-net sent it, in a batch in which a native redirect is overtaken.
+    VhostNet = 35,
+    /// The destination has several queues, among which a native redirect chooses otherwise.
+    TargetQueues = 36,
+    /// Receive packet steering is set at the port.
+    Steering = 37,
     /// The tag has to change, which this hook can't do: XDP never, tcx where another tag lies behind it.
-    VlanTag = 37,
+    VlanTag = 38,
 }
 
 impl Reason {
@@ -96,7 +97,7 @@ impl Reason {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::TooShort,
         Self::Group,
         Self::InvalidSource,
@@ -123,6 +124,9 @@ impl Reason {
         Self::EgressNoCarrier,
         Self::EgressMtu,
         Self::EgressHook,
+        Self::Header,
+        Self::VlanIngress,
+        Self::VlanEgress,
         Self::Generic,
         Self::Target,
         Self::EgressFilter,
@@ -132,14 +136,34 @@ impl Reason {
         Self::VhostNet,
         Self::TargetQueues,
         Self::Steering,
-        Self::VlanIngress,
-        Self::VlanEgress,
         Self::VlanTag,
     ];
 
     /// Whether only XDP asks for it: tcx carries such frames.
     pub const fn is_of_xdp_alone(self) -> bool {
         self as u64 >= Self::Generic as u64
+    }
+
+    /// Whether it lies with the port that received the frame, with the destination or with the VLAN alone, so that the next
+    /// frame of which these are the same meets it too.
+    pub const fn is_cacheable(self) -> bool {
+        !matches!(
+            self,
+            Self::TooShort
+                | Self::Group
+                | Self::InvalidSource
+                | Self::Protocol
+                | Self::NeighSuppress
+                | Self::SourceUnknown
+                | Self::SourceElsewhere
+                | Self::SourceFlags
+                | Self::SourceRefresh
+                | Self::EgressMtu
+                | Self::Header
+                | Self::Generic
+                | Self::Checksum
+                | Self::VhostNet
+        )
     }
 
     /// The name in JSON.
@@ -171,6 +195,9 @@ impl Reason {
             Self::EgressNoCarrier => "egress_no_carrier",
             Self::EgressMtu => "egress_mtu",
             Self::EgressHook => "egress_hook",
+            Self::Header => "netfilter_header",
+            Self::VlanIngress => "vlan_ingress",
+            Self::VlanEgress => "vlan_egress",
             Self::Generic => "generic",
             Self::Target => "target",
             Self::EgressFilter => "egress_filter",
@@ -180,8 +207,6 @@ impl Reason {
             Self::VhostNet => "vhost_net",
             Self::TargetQueues => "target_queues",
             Self::Steering => "rps",
-            Self::VlanIngress => "vlan_ingress",
-            Self::VlanEgress => "vlan_egress",
             Self::VlanTag => "vlan_tag",
         }
     }

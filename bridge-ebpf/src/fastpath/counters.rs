@@ -10,7 +10,6 @@ use bridge_common::{
     Hook,
     counters::{PathCounters, Traffic},
     fastpath::{MAX_PATHS, MAX_PORTS, NEAR_PATHS, NEAR_PORTS, Path, Port, PortCounters, Settings, near_port},
-    forwarding::Reason,
     layout::NATIVE_OVERHEAD,
 };
 
@@ -89,11 +88,14 @@ pub fn bulk(ifindex: u32, bytes: u32, gso: bool) {
     }
 }
 
-/// Counts a frame that a hook leaves to what comes behind it.
+/// Counts a frame that a hook leaves to what comes behind it, for the [`Reason`](bridge_common::forwarding::Reason) of this
+/// number.
 #[inline(always)]
-pub fn left(ifindex: u32, hook: Hook, reason: Reason, bytes: u32) {
+pub fn left(ifindex: u32, hook: Hook, reason: u32, bytes: u32) {
     port(ifindex, |counters| {
-        counters.left[hook as usize][reason as usize] += 1;
+        if let Some(count) = counters.left[hook as usize].get_mut(reason as usize) {
+            *count += 1;
+        }
         if matches!(hook, Hook::Tcx) {
             counters.left_traffic.count(bytes);
         }

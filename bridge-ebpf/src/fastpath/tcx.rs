@@ -16,6 +16,7 @@ use crate::{
     bridge::{Asks, Device, Kernel},
     counters,
     memory::{Address, member},
+    negative_cache,
     packet::Skb,
 };
 
@@ -52,13 +53,7 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
     let gso = skb.is_gso();
     counters::bulk(ifindex, bytes, gso);
     let Some(ethernet) = Ethernet::read(&skb, tag) else {
-        return leave(Reason::TooShort);
-    };
-    let kernel = Kernel {
-        frame: &skb,
-        payload: ethernet.payload,
-        device: Device(Address::of(skb.context()).open().open(member!(sk_buff_dev))),
-        asks: Asks::Tcx,
+        return leave(Reason::TooShort as u32);
     };
     let received = Received {
         destination: ethernet.destination.to_bits(),
@@ -68,11 +63,23 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
         length: skb.length(),
         gso,
     };
+    if let Some(reason) = negative_cache::lookup(ifindex, &received, Hook::Tcx) {
+        return leave(reason);
+    }
+    let kernel = Kernel {
+        frame: &skb,
+        payload: ethernet.payload,
+        device: Device(Address::of(skb.context()).open().open(member!(sk_buff_dev))),
+        asks: Asks::Tcx,
+    };
     match decide(&kernel, &received, Hook::Tcx) {
-        Verdict::Leave(reason) => leave(reason),
+        Verdict::Leave(reason) => {
+            negative_cache::insert(ifindex, &received, reason);
+            leave(reason as u32)
+        }
         Verdict::Forward(target, retag) => {
             if !change_tag(skb.context(), retag) {
-                return leave(Reason::VlanTag);
+                return leave(Reason::VlanTag as u32);
             }
             counters::forwarded(ifindex, target, Hook::Tcx, bytes);
             // SAFETY: the helper only notes the target.

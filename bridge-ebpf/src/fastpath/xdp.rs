@@ -17,19 +17,55 @@ use crate::{
     bridge::{Asks, Device, Kernel, is_from_vhost},
     counters,
     memory::{Address, is_set, member, offset},
+    negative_cache,
     packet::XdpFrame,
 };
 
 #[xdp]
 pub fn tapbridge_fast_xdp(context: XdpContext) -> u32 {
     let ifindex = context.ingress_ifindex() as u32;
-    match redirect(&context, ifindex) {
+    let leave = |reason| {
+        counters::left(ifindex, Hook::Xdp, reason, 0);
+        XDP_PASS
+    };
+    let Some(queue) = Queue::of_native(context.ctx) else {
+        return leave(Reason::Generic as u32);
+    };
+    let mut frame = XdpFrame::new(context.ctx);
+    let Some((ethernet, received)) = read(&frame) else {
+        return leave(Reason::TooShort as u32);
+    };
+    if let Some(reason) = negative_cache::lookup(ifindex, &received, Hook::Xdp) {
+        return leave(reason);
+    }
+    match redirect(&queue, ifindex, &mut frame, &ethernet, &received) {
         Ok(action) => action,
         Err(reason) => {
-            counters::left(ifindex, Hook::Xdp, reason, 0);
-            XDP_PASS
+            negative_cache::insert(ifindex, &received, reason);
+            leave(reason as u32)
         }
     }
+}
+
+/// None if the frame ends too early.
+#[inline(always)]
+fn read(frame: &XdpFrame) -> Option<(Ethernet, Received)> {
+    let length = frame.length();
+    let ethernet = Ethernet::read(frame, None)?;
+    let tag = ethernet.tag_in_data(frame);
+    // The kernel drops a shorter one where it moves the tag out of the data (`skb_vlan_untag`).
+    if tag.is_some() && length < SHORTEST_TAGGED {
+        return None;
+    }
+    let received = Received {
+        destination: ethernet.destination.to_bits(),
+        source: ethernet.source.to_bits(),
+        ethertype: ethernet.ethertype,
+        tag,
+        length,
+        gso: false,
+    };
+    Some((ethernet, received))
 }
 
 /// The receive queue of a frame.
@@ -66,31 +102,20 @@ impl Queue {
 }
 
 #[inline(always)]
-fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
-    let queue = Queue::of_native(context.ctx).ok_or(Reason::Generic)?;
-    let mut frame = XdpFrame::new(context.ctx);
-    let length = frame.length();
-    let ethernet = Ethernet::read(&frame, None).ok_or(Reason::TooShort)?;
-    let tag = ethernet.tag_in_data(&frame);
-    if tag.is_some() && length < SHORTEST_TAGGED {
-        // The kernel drops it where it moves the tag out of the data (`skb_vlan_untag`).
-        return Err(Reason::TooShort);
-    }
+fn redirect(
+    queue: &Queue,
+    ifindex: u32,
+    frame: &mut XdpFrame,
+    ethernet: &Ethernet,
+    received: &Received,
+) -> Result<u32, Reason> {
     let kernel = Kernel {
-        frame: &frame,
+        frame: &*frame,
         payload: ethernet.payload,
         device: queue.device,
         asks: Asks::Xdp,
     };
-    let received = Received {
-        destination: ethernet.destination.to_bits(),
-        source: ethernet.source.to_bits(),
-        ethertype: ethernet.ethertype,
-        tag,
-        length,
-        gso: false,
-    };
-    let target = match decide(&kernel, &received, Hook::Xdp) {
+    let target = match decide(&kernel, received, Hook::Xdp) {
         // What needs another tag is left to tcx.
         Verdict::Forward(target, _) => target,
         Verdict::Leave(reason) => return Err(reason),
@@ -102,7 +127,7 @@ fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
     if is_from_vhost() {
         return Err(Reason::VhostNet);
     }
-    match checksum::plan(&frame, &ethernet, length) {
+    match checksum::plan(frame, ethernet, received.length) {
         Plan::Keep => {}
         Plan::LeaveToTcx => return Err(Reason::Checksum),
         Plan::Store { offset, checksum } => {
@@ -110,7 +135,7 @@ fn redirect(context: &XdpContext, ifindex: u32) -> Result<u32, Reason> {
             counters::port(ifindex, |counters| counters.checksums_completed += 1);
         }
     }
-    counters::forwarded(ifindex, target, Hook::Xdp, length);
+    counters::forwarded(ifindex, target, Hook::Xdp, received.length);
     // SAFETY: the helper only notes the target.
     Ok(unsafe { bpf_redirect(target, 0) as u32 })
 }

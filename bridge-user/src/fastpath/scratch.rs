@@ -45,7 +45,7 @@ fn failed(cause: impl Into<String>) -> Error {
     }
 }
 
-/// Two taps that are ports of a bridge; station 1 is behind the first, station 2 behind the second.
+/// Two taps that are ports of a bridge; station 1 is behind the first, stations 2 and 3 are behind the second.
 pub(super) struct Scratch {
     taps: [File; 2],
     /// Index of the first tap.
@@ -95,10 +95,10 @@ impl Scratch {
         Ok(Self { taps, ifindex })
     }
 
-    /// Makes both stations known to the bridge, and takes what it floods.
+    /// Makes the stations known to the bridge, and takes what it floods.
     pub fn introduce(&self) -> io::Result<()> {
         let [first, second] = &self.taps;
-        for (mut tap, from, to) in [(first, 1, 2), (second, 2, 1)] {
+        for (mut tap, from, to) in [(first, 1, 2), (second, 2, 1), (second, 3, 1)] {
             tap.write_all(&frame(station(from), station(to)))?;
         }
         let mut buffer = [0; 2048];

@@ -1,6 +1,6 @@
 //! Linux bridges whose ports are taps.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use lab::Tap;
 
@@ -42,6 +42,12 @@ pub fn linux_bridge(taps: usize, netfilter: bool) -> Switch {
 /// Frames from a port go past the bridge whatever their sources, and however long ago it has seen them.
 pub fn stop_learning(port: &str) {
     bridge(&format!("link set dev {port} learning off"));
+}
+
+/// Waits until no hook remembers any more why it has left frames, which it does until the kernel's clock ticks
+/// (`NegativeCache`).
+pub fn next_tick() {
+    thread::sleep(Duration::from_millis(20));
 }
 
 /// Makes the taps known to the bridge: every tap's station says hello to all others.
