@@ -28,24 +28,24 @@ const UDP_CHECKSUM: u32 = 6;
 /// with less cannot be a tunnel whose inner checksum is the partial one.
 const SMALLEST_TUNNELLED: u32 = IPV4_HEADER + UDP_HEADER;
 
-/// The longest segment that [`plan`] sums. A native frame fits a page together with its headroom and
+/// The longest segment that [`action`] sums. A native frame fits a page together with its headroom and
 /// `skb_shared_info` (`tun_can_build_skb`), so there are none of this length on pages of 4 KiB.
 const LONGEST_SEGMENT: u32 = 4095;
 
 /// What native XDP must do with a frame's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum ChecksumAction {
     /// Nothing: the frame is complete as it is.
     Keep,
-    /// Store these two octets at this offset.
-    Store {
+    /// Complete these two bytes at this offset.
+    Complete {
         /// Where the checksum field lies in the frame.
         offset: u32,
         /// The complete checksum, in transmission order.
         checksum: [u8; 2],
     },
     /// The frame does not show whether its checksum is complete: leave it to tcx.
-    LeaveToTcx,
+    Pass,
 }
 
 /// The transport segment inside an IP packet.
@@ -61,20 +61,20 @@ struct Segment {
 
 /// Says what must happen to the frame's checksum before a native redirect. Changes nothing.
 ///
-/// `length` is the whole frame's, in octets.
+/// `length` is the whole frame's, in bytes.
 #[inline(always)]
-pub fn plan(frame: &impl Frame, ethernet: &Ethernet, length: u32) -> Plan {
+pub fn action(frame: &impl Frame, ethernet: &Ethernet, length: u32) -> ChecksumAction {
     let segment = match ethernet.ethertype {
-        ETHERTYPE_ARP => return Plan::Keep,
+        ETHERTYPE_ARP => return ChecksumAction::Keep,
         ETHERTYPE_IPV4 => ipv4(frame, ethernet.payload),
         ETHERTYPE_IPV6 => ipv6(frame, ethernet.payload),
         _ => None,
     };
     match segment {
         Some(segment) if segment.offset + segment.length <= length => {
-            plan_segment(frame, &segment).unwrap_or(Plan::LeaveToTcx)
+            segment_action(frame, &segment).unwrap_or(ChecksumAction::Pass)
         }
-        _ => Plan::LeaveToTcx,
+        _ => ChecksumAction::Pass,
     }
 }
 
@@ -176,14 +176,14 @@ const fn is_tunnel(port: u16) -> bool {
 
 /// `None` where the frame ends too early for its own headers, and where it is to be left to tcx.
 #[inline(always)]
-fn plan_segment(frame: &impl Frame, segment: &Segment) -> Option<Plan> {
+fn segment_action(frame: &impl Frame, segment: &Segment) -> Option<ChecksumAction> {
     let partial = fold(segment.pseudo_header);
     match segment.protocol {
         PROTOCOL_TCP if segment.length >= TCP_HEADER => {
             // No tunnel: what is not the partial checksum is the complete one. To make sure of it would cost all of
             // TCP what completing it costs.
             if field(frame, segment.offset + TCP_CHECKSUM)? != partial {
-                return Some(Plan::Keep);
+                return Some(ChecksumAction::Keep);
             }
         }
         PROTOCOL_UDP if segment.length >= UDP_HEADER => {
@@ -197,7 +197,7 @@ fn plan_segment(frame: &impl Frame, segment: &Segment) -> Option<Plan> {
     // Right as it is, so all inside is complete: a tunnel's outer checksum is reckoned as if the inner one that is left
     // to the NIC had been completed (`lco_csum`), and is right only then.
     if fold(sum + segment.pseudo_header) == 0xffff {
-        return Some(Plan::Keep);
+        return Some(ChecksumAction::Keep);
     }
     // Read again: what was known of them before the sum the verifier would follow through all of it.
     let [protocol] = frame.read(segment.protocol_at)?;
@@ -215,7 +215,7 @@ fn plan_segment(frame: &impl Frame, segment: &Segment) -> Option<Plan> {
         0 => 0xffff,
         checksum => checksum,
     };
-    Some(Plan::Store {
+    Some(ChecksumAction::Complete {
         offset: at,
         checksum: u16::to_le_bytes(checksum),
     })
@@ -244,7 +244,7 @@ fn may_be_judged(frame: &impl Frame, segment: &Segment, partial: u16) -> Option<
 
 /// The sum of a segment, its checksum field (the pseudo-header's sum) included; not folded.
 ///
-/// The verifier wants pieces of a constant size each. Of a segment of 512 octets or more, what is over comes first: so
+/// The verifier wants pieces of a constant size each. Of a segment of 512 bytes or more, what is over comes first: so
 /// far from the end a piece may have any length. A shorter one is cut by the bits of its length. Where a piece begins
 /// is reckoned from the length and not from the piece before, so that the verifier finds the same state behind each
 /// step whether there was a piece or not.
@@ -254,7 +254,7 @@ fn sum_segment(frame: &impl Frame, offset: u32, length: u32) -> Option<u64> {
         return None;
     }
     let mut sum = 0;
-    // `bpf_csum_diff` takes at most 512 octets a call before Linux 6.13.
+    // `bpf_csum_diff` takes at most 512 bytes a call before Linux 6.13.
     if length >= 512 {
         let over = length & 0x1fc;
         sum = frame.sum_part::<512>(offset, over, 0)?;
@@ -266,9 +266,9 @@ fn sum_segment(frame: &impl Frame, offset: u32, length: u32) -> Option<u64> {
         }
     } else {
         macro_rules! piece {
-            ($octets:literal) => {
-                if length & $octets != 0 {
-                    sum = frame.sum::<$octets>(offset + (length & !(2 * $octets - 1)), sum)?;
+            ($bytes:literal) => {
+                if length & $bytes != 0 {
+                    sum = frame.sum::<$bytes>(offset + (length & !(2 * $bytes - 1)), sum)?;
                 }
             };
         }
@@ -285,10 +285,10 @@ fn sum_segment(frame: &impl Frame, offset: u32, length: u32) -> Option<u64> {
         sum += u64::from(u16::from_le_bytes(frame.read(offset + (length & !3))?));
     }
     if length & 1 != 0 {
-        // Read together with the octet before it: the verifier does not understand a bounds check for one octet. Where
+        // Read together with the byte before it: the verifier does not understand a bounds check for one byte. Where
         // that is must be reckoned from multiples: of a sum less 2, Linux 6.12 knows no lower bound.
-        let [_, octet] = frame.read(offset + (length & !3) + (length & 2) - 1)?;
-        sum += u64::from(octet);
+        let [_, byte] = frame.read(offset + (length & !3) + (length & 2) - 1)?;
+        sum += u64::from(byte);
     }
     Some(sum)
 }

@@ -4,16 +4,16 @@
 //! bridge and where, [`checksum`] says what native XDP must do to its checksum before it can leave by XDP. None of these
 //! calls the kernel: what they need to know reaches them through the traits [`frame::Frame`] and [`forwarding::Tables`],
 //! so the same code runs in both hooks and in tests on the host. Which hooks a port has is chosen in user space, as
-//! [`adaptive`] says.
+//! [`hook_policy`] says.
 
 #![cfg_attr(not(test), no_std)]
 
-pub mod adaptive;
 pub mod checksum;
 pub mod counters;
 pub mod fastpath;
 pub mod forwarding;
 pub mod frame;
+pub mod hook_policy;
 pub mod layout;
 pub mod mac;
 pub mod port;

@@ -1,9 +1,9 @@
 //! What the counter of system calls and its loader agree on.
 
-/// Octets in the name that the kernel keeps of a process, the terminating zero among them (`TASK_COMM_LEN`).
+/// Bytes in the name that the kernel keeps of a process, the terminating zero among them (`TASK_COMM_LEN`).
 pub const NAME: usize = 16;
 
-/// Different system calls of processes that can be counted at once; with their counts about 70 octets each, and 8 more
+/// Different system calls of processes that can be counted at once; with their counts about 70 bytes each, and 8 more
 /// per CPU.
 pub const MAX_COUNTS: u32 = 16_384;
 

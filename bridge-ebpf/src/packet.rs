@@ -26,13 +26,13 @@ impl XdpFrame {
         }
     }
 
-    /// Octets of the whole frame.
+    /// Bytes of the whole frame.
     #[inline(always)]
     pub fn length(&self) -> u32 {
         (self.end - self.data) as u32
     }
 
-    /// The `N` octets at `offset`, if they lie inside the frame.
+    /// The `N` bytes at `offset`, if they lie inside the frame.
     #[inline(always)]
     fn at<const N: usize>(&self, offset: u32) -> Option<*mut [u8; N]> {
         if offset > LARGEST_OFFSET {
@@ -46,12 +46,12 @@ impl XdpFrame {
         }
     }
 
-    /// Stores octets at `offset`; `None` if they don't lie inside the frame.
+    /// Stores bytes at `offset`; `None` if they don't lie inside the frame.
     #[inline(always)]
-    pub fn write<const N: usize>(&mut self, offset: u32, octets: [u8; N]) -> Option<()> {
+    pub fn write<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> Option<()> {
         let place = self.at::<N>(offset)?;
-        // SAFETY: `at` has checked that the octets lie inside the frame, which is this program's alone.
-        unsafe { place.write(octets) };
+        // SAFETY: `at` has checked that the bytes lie inside the frame, which is this program's alone.
+        unsafe { place.write(bytes) };
         Some(())
     }
 }
@@ -59,13 +59,13 @@ impl XdpFrame {
 impl Frame for XdpFrame {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        // SAFETY: `at` has checked that the octets lie inside the frame.
+        // SAFETY: `at` has checked that the bytes lie inside the frame.
         self.at::<N>(offset).map(|place| unsafe { place.read() })
     }
 
     #[inline(always)]
     fn word(&self, offset: u32) -> Option<u64> {
-        // SAFETY: `at` has checked that the octets lie inside the frame.
+        // SAFETY: `at` has checked that the bytes lie inside the frame.
         self.at::<8>(offset)
             .map(|place| unsafe { place.cast::<u64>().read_unaligned() })
     }
@@ -81,10 +81,10 @@ impl Frame for XdpFrame {
     }
 }
 
-/// The sum of octets inside the frame, at most `N`.
+/// The sum of bytes inside the frame, at most `N`.
 #[inline(always)]
 fn sum<const N: usize>(place: *mut [u8; N], length: u32, seed: u32) -> u32 {
-    // SAFETY: the caller has checked that the octets lie inside the frame, and the verifier checks it again; a null
+    // SAFETY: the caller has checked that the bytes lie inside the frame, and the verifier checks it again; a null
     // `from` of length 0 asks for the sum. Negative only for lengths that are no multiple of 4.
     unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, place.cast(), length, seed) as u32 }
 }
@@ -106,7 +106,7 @@ impl Skb {
         self.context
     }
 
-    /// Octets of the frame's data: without the tag that lies in the metadata.
+    /// Bytes of the frame's data: without the tag that lies in the metadata.
     #[inline(always)]
     pub fn length(&self) -> u32 {
         // SAFETY: the kernel passes a valid context.
@@ -157,11 +157,11 @@ impl Frame for Skb {
             // SAFETY: just checked to lie inside the linear part.
             return Some(unsafe { (start as *const [u8; N]).read() });
         }
-        let mut octets = [0; N];
+        let mut bytes = [0; N];
         // SAFETY: the buffer has the length that is asked for.
         let result =
-            unsafe { bpf_skb_load_bytes(self.context.cast(), offset, octets.as_mut_ptr().cast(), N as u32) };
-        (result == 0).then_some(octets)
+            unsafe { bpf_skb_load_bytes(self.context.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
+        (result == 0).then_some(bytes)
     }
 
     /// As above.

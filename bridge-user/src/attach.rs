@@ -14,7 +14,7 @@ use crate::{
     own_bridge,
     port::{hooks, recorded_name},
     problem::Devices,
-    state::Locked,
+    state::StateLock,
 };
 
 /// The bridge that devices without one become ports of, unless the user names another.
@@ -69,7 +69,7 @@ pub struct Attachment {
 /// Attaches devices. All that can be told beforehand is checked before anything is changed; what fails then is undone.
 /// `progress` hears how many of how many devices are attached.
 pub async fn attach(
-    state: &Locked,
+    state: &StateLock,
     interfaces: &[String],
     options: &Options,
     mut progress: impl FnMut(usize, usize),
@@ -102,7 +102,7 @@ pub async fn attach(
         return Ok(report);
     }
     let mut fast = FastPath::open_or_create(state)?;
-    let gone = fast.tidy(links)?;
+    let gone = fast.reconcile(links)?;
     let name = options.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE);
     let home = if wanted.iter().any(|link| link.master.is_none()) {
         match own_bridge::find_or_make(&netlink, links, name).await {

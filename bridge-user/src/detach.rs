@@ -9,7 +9,7 @@ use crate::{
     netlink::{Link, Netlink},
     own_bridge,
     port::recorded_name,
-    state::{Cleared, Locked, Unreadable},
+    state::{Cleared, StateLock, Unreadable},
 };
 
 /// A port that was detached.
@@ -39,7 +39,7 @@ pub struct Detachment {
 /// Detaches devices by name, and all attached ports of bridges by theirs. Either all are found or none is detached.
 /// `progress` hears how many of how many have been.
 pub async fn detach(
-    state: &Locked,
+    state: &StateLock,
     interfaces: &[String],
     masters: &[String],
     progress: impl FnMut(usize, usize),
@@ -85,7 +85,7 @@ pub async fn detach(
 
 /// Detaches every port of this network namespace, and clears away whatever is pinned for it, in whatever state, and what
 /// is of older versions or of network namespaces that are gone. `progress` hears how many of how many ports have been.
-pub async fn detach_all(state: &Locked, progress: impl FnMut(usize, usize)) -> Result<Detachment> {
+pub async fn detach_all(state: &StateLock, progress: impl FnMut(usize, usize)) -> Result<Detachment> {
     let netlink = Netlink::connect()?;
     let links = netlink.links().await?;
     let mut done = Detachment {
@@ -194,7 +194,7 @@ impl FastPath {
             });
         }
         // What a killed command has left goes too.
-        self.tidy(links)?;
+        self.reconcile(links)?;
         self.remove_if_empty()?;
         Ok(detached)
     }

@@ -193,7 +193,7 @@ impl FastPath {
                 inode: settings.network_namespace,
                 cookie: u32::from_le_bytes([a, b, c, d]),
             };
-            let gone = settings.version == VERSION && !network.is_here()?;
+            let gone = settings.version == VERSION && !network.is_current()?;
             if gone && links(&folder)?.is_empty() && !network.is_kept() {
                 remove(&folder)?;
                 cleared.push(Cleared {

@@ -53,7 +53,7 @@ impl Network {
     }
 
     /// Whether it is the calling thread's.
-    pub fn is_here(&self) -> Result<bool> {
+    pub fn is_current(&self) -> Result<bool> {
         let here = Self::current()?;
         Ok(self.inode == here.inode && self.can_have(here.cookie))
     }

@@ -3,7 +3,7 @@
 //! It holds no state of its own that would be missed: when it ends, in whatever way, every port keeps the hooks that it
 //! has, and forwarding goes on.
 
-mod keeper;
+mod controller;
 mod ports;
 
 use std::{
@@ -16,13 +16,13 @@ use std::{
 };
 
 use bridge_common::{
-    adaptive::{Growth, INTERVAL},
     forwarding::Reason,
+    hook_policy::{CounterDelta, INTERVAL},
 };
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
-use self::keeper::Keeper;
+use self::controller::HookController;
 use crate::{
     error::{Context as _, Error, Result},
     fastpath::FastPath,
@@ -84,23 +84,23 @@ pub struct Change {
 }
 
 impl Change {
-    /// Of a port that has this growth, and has XDP from now on or has it no more.
+    /// Of a port that has this delta, and has XDP from now on or has it no more.
     fn new(
         ifname: String,
         master: String,
         hooks: Vec<&'static str>,
         hook_changes: u32,
-        growth: &Growth,
+        delta: &CounterDelta,
         xdp: bool,
         interval: Duration,
     ) -> Self {
-        let Growth {
+        let CounterDelta {
             frames,
             passed_up,
             vhost_net,
             bulk,
-        } = *growth;
-        let balance = growth.balance(!xdp);
+        } = *delta;
+        let balance = delta.balance(!xdp);
         Self {
             event: "hook",
             ifname,
@@ -136,19 +136,19 @@ pub async fn run<E: From<Error>>(
     if let Some(locked) = state.lock_existing()?
         && let Ok(Some(mut fast)) = FastPath::open(&locked)
     {
-        fast.tidy(&netlink.links().await?)?;
+        fast.reconcile(&netlink.links().await?)?;
     }
     let mut end = std::pin::pin!(end);
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut keeper = Keeper::new(state, netlink);
+    let mut controller = HookController::new(state, netlink);
     report(Notice::Ready)?;
     loop {
         tokio::select! {
             () = &mut end => return Ok(()),
             _ = ticks.tick() => {}
         }
-        for notice in keeper.look().await {
+        for notice in controller.tick().await {
             report(notice)?;
         }
     }

@@ -57,13 +57,13 @@ pub struct Folder {
 }
 
 /// The state folder, locked: what is in it changes through this value alone.
-pub struct Locked {
+pub struct StateLock {
     folder: Folder,
     /// Unlocked when it is closed.
     _lock: File,
 }
 
-impl Deref for Locked {
+impl Deref for StateLock {
     type Target = Folder;
 
     fn deref(&self) -> &Folder {
@@ -78,7 +78,7 @@ impl State {
     }
 
     /// Locks for changing, having made what is missing: the bpffs and the folder.
-    pub fn lock(&self) -> Result<Locked> {
+    pub fn lock(&self) -> Result<StateLock> {
         self.mount()?;
         loop {
             match fs::DirBuilder::new()
@@ -105,7 +105,7 @@ impl State {
     }
 
     /// Locks for changing; `None` if there is no state to change.
-    pub fn lock_existing(&self) -> Result<Option<Locked>> {
+    pub fn lock_existing(&self) -> Result<Option<StateLock>> {
         if !self.exists()? {
             return Ok(None);
         }
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// Locks for changing at once or not at all; `None` if there is no state to change or a command is at work.
-    pub fn lock_if_free(&self) -> Result<Option<Locked>> {
+    pub fn lock_if_free(&self) -> Result<Option<StateLock>> {
         if !self.root.is_dir() {
             return Ok(None);
         }
@@ -129,7 +129,7 @@ impl State {
     }
 
     /// `None` if the folder was removed meanwhile, by the command that held the lock.
-    fn try_lock(&self, patience: Duration) -> Result<Option<Locked>> {
+    fn try_lock(&self, patience: Duration) -> Result<Option<StateLock>> {
         let object = self.root.display();
         let folder = match File::open(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -160,7 +160,7 @@ impl State {
         }
         let inode = folder.metadata().map(|data| data.ino()).ok();
         let same = fs::metadata(&self.root).is_ok_and(|now| Some(now.ino()) == inode);
-        Ok(same.then(|| Locked {
+        Ok(same.then(|| StateLock {
             folder: Folder {
                 root: self.root.clone(),
             },
@@ -364,7 +364,7 @@ fn process(number: u32) -> String {
     }
 }
 
-impl Drop for Locked {
+impl Drop for StateLock {
     fn drop(&mut self) {
         // Nothing stays behind when the last bridge is gone; fails while there is one.
         let _ = fs::remove_dir(&self.folder.root);

@@ -96,14 +96,14 @@ mod tests {
 
     #[test]
     fn the_reason_is_what_comes_before_the_statistics() {
-        let log = "0: R1=ctx() R10=fp0\n; let [_, octet] = frame.read(at)?; @ checksum.rs:215\n\
+        let log = "0: R1=ctx() R10=fp0\n; let [_, byte] = frame.read(at)?; @ checksum.rs:215\n\
             812: (71) r1 = *(u8 *)(r8 +1)\nR8 offset is outside of the packet\n\
             verification time 8901 usec\nstack depth 96+0\n\
             processed 8123 insns (limit 1000000) max_states_per_insn 4 total_states 321 peak_states 321 mark_read 12\n\n";
         assert_eq!(
             reason(log).as_deref(),
             Some(
-                "; let [_, octet] = frame.read(at)?; @ checksum.rs:215 / 812: (71) r1 = *(u8 *)(r8 +1) / \
+                "; let [_, byte] = frame.read(at)?; @ checksum.rs:215 / 812: (71) r1 = *(u8 *)(r8 +1) / \
                  R8 offset is outside of the packet"
             )
         );

@@ -10,7 +10,7 @@ mod measure;
 mod overlay;
 mod report;
 mod results;
-mod site;
+mod testbed;
 mod threads;
 mod uplink;
 
@@ -36,9 +36,9 @@ use nix::{
 use self::{
     case::{CASES, Case, Topology},
     frame::Frame,
-    measure::Turn,
+    measure::Sample,
     results::{Measured, NotMeasured, Results, SCHEMA},
-    site::{Datapath, Site},
+    testbed::{BenchTestbed, Datapath},
 };
 use crate::{folder::Folder, interrupt, machine};
 
@@ -140,45 +140,45 @@ impl BenchArguments {
     fn measure(&self, cases: &[Case]) -> Result<Vec<Measured>> {
         private_bpffs()?;
         allow_files()?;
-        let sites = self.sites(cases)?;
-        let mut turns: BTreeMap<(usize, usize), Vec<Turn>> = BTreeMap::new();
+        let testbeds = self.testbeds(cases)?;
+        let mut turns: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}", self.rounds);
             let having_turns = |(_, case): &(usize, &Case)| case.has_turn(round);
             for (number, case) in cases.iter().enumerate().filter(having_turns) {
-                let mut order: Vec<_> = sites
+                let mut order: Vec<_> = testbeds
                     .iter()
                     .enumerate()
-                    .filter(|(_, site)| site.has(case))
+                    .filter(|(_, testbed)| testbed.has(case))
                     .collect();
                 // What drifts while a round goes on then favours neither the first nor the last.
                 if round % 2 == 0 {
                     order.reverse();
                 }
-                for (index, site) in order {
+                for (index, testbed) in order {
                     if let Some(interrupted) = interrupt::received() {
                         return Err(interrupted.into());
                     }
                     let turn = case.turn(Duration::from_millis(self.turn_ms));
-                    let turn = measure::measure(site, case, turn);
-                    let turn = turn.with_context(|| format!("{}, {}", site.datapath.name(), case.name))?;
+                    let turn = measure::measure(testbed, case, turn);
+                    let turn = turn.with_context(|| format!("{}, {}", testbed.datapath.name(), case.name))?;
                     turns.entry((number, index)).or_default().push(turn);
                 }
             }
         }
-        let measured = turns.iter().flat_map(|(&(case, site), turns)| {
-            let (case, datapath) = (&cases[case], sites[site].datapath.name());
+        let measured = turns.iter().flat_map(|(&(case, testbed), turns)| {
+            let (case, datapath) = (&cases[case], testbeds[testbed].datapath.name());
             let figures = case.figures().iter().copied().enumerate();
             figures.filter_map(move |figure| Measured::new(case.name, datapath, figure, turns))
         });
         let measured = measured.collect();
-        sites.into_iter().try_for_each(Site::end)?;
+        testbeds.into_iter().try_for_each(BenchTestbed::end)?;
         Ok(measured)
     }
 
     /// All that the cases need, at once.
-    fn sites(&self, cases: &[Case]) -> Result<Vec<Site>> {
-        let mut sites = Vec::new();
+    fn testbeds(&self, cases: &[Case]) -> Result<Vec<BenchTestbed>> {
+        let mut testbeds = Vec::new();
         let named = |datapath: Datapath| {
             self.datapath.is_empty() || self.datapath.iter().any(|name| name == datapath.name())
         };
@@ -190,18 +190,18 @@ impl BenchArguments {
                 return Err(interrupted.into());
             }
             eprintln!("{}: {} ports", datapath.name(), topology.ports());
-            let site = match case {
-                Some(case) => Site::for_case(datapath, case, &self.tapbridge),
-                None => Site::new(datapath, topology, &self.tapbridge),
+            let testbed = match case {
+                Some(case) => BenchTestbed::for_case(datapath, case, &self.tapbridge),
+                None => BenchTestbed::new(datapath, topology, &self.tapbridge),
             };
-            sites.push(site.with_context(|| format!("setting up {}", datapath.name()))?);
+            testbeds.push(testbed.with_context(|| format!("setting up {}", datapath.name()))?);
         }
-        let measures = |case| sites.iter().any(|site| site.has(case));
+        let measures = |case| testbeds.iter().any(|testbed| testbed.has(case));
         ensure!(
             cases.iter().any(measures),
             "none of these cases is measured over any of these datapaths; without --datapath all are that can be"
         );
-        Ok(sites)
+        Ok(testbeds)
     }
 }
 
@@ -211,7 +211,7 @@ fn not_measured(cases: &[Case]) -> Result<Vec<NotMeasured>> {
     let mut without = Vec::new();
     for case in cases {
         let lacks = match lacking.entry(case.topology) {
-            Entry::Vacant(place) => *place.insert(site::lacks(case.topology)?),
+            Entry::Vacant(place) => *place.insert(testbed::lacks(case.topology)?),
             Entry::Occupied(place) => *place.get(),
         };
         if let Some(what) = lacks {
@@ -224,7 +224,7 @@ fn not_measured(cases: &[Case]) -> Result<Vec<NotMeasured>> {
     Ok(without)
 }
 
-/// The sites that cases need: one for all cases among the same surroundings, or for one case alone.
+/// The testbeds that cases need: one for all cases among the same surroundings, or for one case alone.
 fn wanted(cases: &[Case]) -> Vec<(Datapath, Topology, Option<Case>)> {
     let topologies: BTreeSet<_> = cases.iter().map(|case| case.topology).collect();
     let mut wanted = Vec::new();
@@ -268,7 +268,7 @@ fn allow_files() -> Result<()> {
 
 /// Writes a frame as a VMM does that has header and frame in separate buffers.
 fn write(port: BorrowedFd, frame: &Frame) -> Result<()> {
-    let parts = [IoSlice::new(&frame.header), IoSlice::new(&frame.octets)];
+    let parts = [IoSlice::new(&frame.header), IoSlice::new(&frame.bytes)];
     writev(port, &parts).context("writing to a port")?;
     Ok(())
 }

@@ -6,18 +6,18 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    account::Account,
+    cost::CostProbe,
     cpus::Placement,
     datapath::Choice,
     guest::{self, Guest},
     interrupt,
     job::{self, State},
     machine,
-    pair::{self, Pair, Progress},
     results::Run,
     scratch::Scratch,
     settings::Setup,
-    sweep,
+    stale,
+    testbed::{self, Progress, Testbed},
     wait::{self, OnSignal},
 };
 
@@ -42,29 +42,29 @@ impl CheckArguments {
         interrupt::catch()?;
         let setup = &self.setup;
         machine::inspect(setup)?;
-        sweep::sweep();
-        let maker = guest::maker(setup, Placement::default())?;
+        stale::clean();
+        let backend = guest::backend(setup, Placement::default())?;
         // Guests that are namespaces share the host's file system.
         let scratch = Scratch::new("check")?;
         for choice in Choice::all(setup) {
             let progress = Progress::new(choice.name());
-            let host = pair::host()?;
-            let pair = Pair::connect(&host, &*maker, setup, choice, &progress)?;
+            let host = testbed::host()?;
+            let testbed = Testbed::connect(&host, &*backend, setup, choice, &progress)?;
             let check = Check {
-                busybox: maker.busybox(),
+                busybox: backend.busybox(),
                 folder: scratch.path().display().to_string(),
                 name: choice.name(),
             };
             let checked = || {
-                let account = Account::open(&pair, setup.tapbridge.as_deref())?;
-                check.all(&*pair.first, &*pair.second)?;
-                check.accounts(&pair, &account.close(())?, setup.vhost)
+                let probe = CostProbe::open(&testbed, setup.tapbridge.as_deref())?;
+                check.all(&*testbed.first, &*testbed.second)?;
+                check.costs(&testbed, &probe.close(())?, setup.vhost)
             };
             checked()
-                .inspect_err(|error| pair.explain(error))
+                .inspect_err(|error| testbed.explain(error))
                 .with_context(|| choice.name())?;
             progress.step("cleaning up");
-            pair.end()?;
+            testbed.end()?;
         }
         Ok(())
     }
@@ -80,7 +80,7 @@ struct Check {
 impl Check {
     fn all(&self, first: &dyn Guest, second: &dyn Guest) -> Result<()> {
         for (from, to) in [(first, second), (second, first)] {
-            let addresses: [IpAddr; 2] = [to.seat().ipv4().into(), to.seat().ipv6().into()];
+            let addresses: [IpAddr; 2] = [to.id().ipv4().into(), to.id().ipv6().into()];
             for address in addresses {
                 self.ping(from, address)?;
                 self.send_file(from, to, address)?;
@@ -91,9 +91,9 @@ impl Check {
 
     /// What guests, VMMs, taps and tapbridge have counted must agree. Whoever sits nearer to the middle was asked first and
     /// last, so that a frame between two looks makes its count the greater one.
-    fn accounts(&self, pair: &Pair, counts: &Run<()>, vhost: bool) -> Result<()> {
-        let client = (&counts.client, pair.first.seat().tap());
-        let server = (&counts.server, pair.second.seat().tap());
+    fn costs(&self, testbed: &Testbed, counts: &Run<()>, vhost: bool) -> Result<()> {
+        let client = (&counts.client, testbed.first.id().tap());
+        let server = (&counts.server, testbed.second.id().tap());
         for ((from, port), (to, other)) in [(&client, &server), (&server, &client)] {
             let (sent, received) = (from.card.tx_frames, to.card.rx_frames);
             self.agree(&format!("{} sent {sent} frames", from.guest), sent > 0)?;
@@ -125,7 +125,7 @@ impl Check {
     fn ping(&self, from: &dyn Guest, to: IpAddr) -> Result<()> {
         let to = to.to_string();
         self.busybox(from, &["ping", "-c", "3", "-i", "0.2", "-W", "2", &to])?;
-        println!("{}: ping from {} to {to}: ok", self.name, from.seat().name());
+        println!("{}: ping from {} to {to}: ok", self.name, from.id().name());
         Ok(())
     }
 
@@ -174,12 +174,12 @@ impl Check {
         ensure!(
             sent == received,
             "the file from {} to {address} arrived with the checksum {received} instead of {sent}",
-            from.seat().name()
+            from.id().name()
         );
         println!(
             "{}: file from {} to {address}, SHA-256 {}…: ok",
             self.name,
-            from.seat().name(),
+            from.id().name(),
             &sent[..16]
         );
         Ok(())

@@ -8,7 +8,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::plan::Seat;
+use crate::plan::GuestId;
 
 /// The calling thread or process, to the system calls here.
 const SELF: Pid = Pid::from_raw(0);
@@ -54,8 +54,8 @@ impl Placement {
     }
 
     /// The one CPU of a guest, if it has one.
-    pub fn cpu(&self, seat: Seat) -> Option<usize> {
-        let turn = usize::from(seat.0 - 1).checked_rem(self.0.len())?;
+    pub fn cpu(&self, id: GuestId) -> Option<usize> {
+        let turn = usize::from(id.0 - 1).checked_rem(self.0.len())?;
         Some(self.0[turn])
     }
 }
@@ -67,12 +67,12 @@ mod tests {
     #[test]
     fn guests_take_the_cpus_in_turn() {
         let placement = Placement::in_turn(vec![2, 5, 7]);
-        let cpus = [1, 2, 3, 4].map(|number| placement.cpu(Seat(number)));
+        let cpus = [1, 2, 3, 4].map(|number| placement.cpu(GuestId(number)));
         assert_eq!(cpus, [Some(2), Some(5), Some(7), Some(2)]);
     }
 
     #[test]
     fn by_default_a_guest_has_no_cpu() {
-        assert_eq!(Placement::default().cpu(Seat(1)), None);
+        assert_eq!(Placement::default().cpu(GuestId(1)), None);
     }
 }

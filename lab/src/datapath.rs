@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use lab::Namespace;
 use serde_json::Value;
 
-use crate::{guest::Hardware, plan::Seat, settings::Setup};
+use crate::{guest::Hardware, plan::GuestId, settings::Setup};
 
 pub use link::ip;
 pub use ovs::version as ovs_version;
@@ -20,7 +20,7 @@ pub use tapbridge::{Change, Hook, Watcher, clear};
 /// A way to connect guests.
 pub trait Datapath {
     /// Makes in the host's namespace what the guests' devices depend on; says what devices these are.
-    fn prepare(&self, _host: &Namespace, _seats: &[Seat], _hardware: Hardware) -> Result<Device> {
+    fn prepare(&self, _host: &Namespace, _seats: &[GuestId], _hardware: Hardware) -> Result<Device> {
         Ok(Device::Tap)
     }
 

@@ -11,7 +11,7 @@ use lab::{Namespace, Offloads, pump};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cpus::Placement, datapath::Device, job::Job, plan::Seat, results::Card, settings::Setup,
+    cpus::Placement, datapath::Device, job::Job, plan::GuestId, results::NicCounters, settings::Setup,
     vm_image::Packages,
 };
 
@@ -28,12 +28,12 @@ pub enum Kind {
 }
 
 /// Makes guests of one kind.
-pub trait Maker {
-    /// Starts the guest of a seat, with its device in the host's namespace, up.
+pub trait GuestBackend {
+    /// Starts a guest, with its device in the host's namespace, up.
     fn boot(
         &self,
         host: &Namespace,
-        seat: Seat,
+        id: GuestId,
         hardware: Hardware,
         device: Device,
     ) -> Result<Box<dyn Guest>>;
@@ -48,7 +48,7 @@ pub trait Maker {
 /// A guest. Dropping it ends it, and its tap with it.
 pub trait Guest {
     /// Its place in the plan.
-    fn seat(&self) -> Seat;
+    fn id(&self) -> GuestId;
 
     /// Waits until programs can be started in it; returns how long it took, in seconds.
     fn wait_until_booted(&mut self) -> Result<f64>;
@@ -57,7 +57,7 @@ pub trait Guest {
     fn vmm(&self) -> u32;
 
     /// What its network card has sent and received so far.
-    fn card(&self) -> Result<Card>;
+    fn nic_counters(&self) -> Result<NicCounters>;
 
     /// A folder of the guest's with a small file, `answer`.
     fn answers(&self) -> String;
@@ -109,7 +109,7 @@ impl Facts {
 }
 
 /// The only card but the loopback, in the form of /proc/net/dev.
-fn card_in(devices: &str) -> Result<Card> {
+fn nic_counters_in(devices: &str) -> Result<NicCounters> {
     let mut cards = devices.lines().filter_map(|line| line.split_once(':'));
     let (_, counters) = cards
         .find(|(name, _)| name.trim() != "lo")
@@ -124,7 +124,7 @@ fn card_in(devices: &str) -> Result<Card> {
             .copied()
             .context("a short line in /proc/net/dev")
     };
-    Ok(Card {
+    Ok(NicCounters {
         rx_bytes: of(0)?,
         rx_frames: of(1)?,
         tx_bytes: of(8)?,
@@ -134,7 +134,7 @@ fn card_in(devices: &str) -> Result<Card> {
 
 /// Finds what making guests takes; an error says what is missing. A guest's VMM and its programs will be on the CPU that
 /// the placement has for it.
-pub fn maker(setup: &Setup, placement: Placement) -> Result<Box<dyn Maker>> {
+pub fn backend(setup: &Setup, placement: Placement) -> Result<Box<dyn GuestBackend>> {
     let packages = setup.vm.as_deref().map(Packages::open).transpose()?;
     Ok(match setup.guest {
         Kind::Netns => Box::new(namespace::NamespaceMaker::new(packages.as_ref(), placement)?),
@@ -155,10 +155,10 @@ mod tests {
         let devices = "Inter-|   Receive                 |  Transmit\n face |bytes    packets errs drop fifo frame \
             compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:    1    2 0 0 0 0 0 0 \
             3 4 0 0 0 0 0 0\n  eth0: 100 10 0 0 0 0 0 0 2000 20 0 0 0 0 0 0\n";
-        let card = card_in(devices).unwrap();
+        let card = nic_counters_in(devices).unwrap();
         assert_eq!((card.rx_bytes, card.rx_frames), (100, 10));
         assert_eq!((card.tx_bytes, card.tx_frames), (2000, 20));
-        assert!(card_in("lo: 1 2").is_err());
+        assert!(nic_counters_in("lo: 1 2").is_err());
     }
 
     #[test]

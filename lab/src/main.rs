@@ -1,9 +1,9 @@
 //! The performance lab: guests, and what connects them, on one machine.
 
-mod account;
 mod bench;
 mod cgroup;
 mod check;
+mod cost;
 mod cpus;
 mod datapath;
 mod folder;
@@ -11,7 +11,6 @@ mod guest;
 mod interrupt;
 mod job;
 mod machine;
-mod pair;
 mod plan;
 mod process;
 mod pump_command;
@@ -23,8 +22,9 @@ mod sample;
 mod scratch;
 mod settings;
 mod spin_command;
+mod stale;
 mod steady;
-mod sweep;
+mod testbed;
 mod vm_image;
 mod vm_run_command;
 mod wait;

@@ -29,9 +29,9 @@ pub fn own_namespace(role: &str) -> String {
 
 /// A guest's place in the plan, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seat(pub u8);
+pub struct GuestId(pub u8);
 
-impl Seat {
+impl GuestId {
     /// The guest's name.
     pub fn name(self) -> String {
         format!("guest{}", self.0)

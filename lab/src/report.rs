@@ -2,11 +2,11 @@
 
 pub mod compare;
 mod counts;
-mod figures;
 #[cfg(test)]
 pub mod fixture;
 mod label;
 mod markdown;
+mod metrics;
 pub mod plot;
 mod reference;
 pub mod table;

@@ -1,6 +1,6 @@
 //! What a run has found out, whole: the document that `run` writes and `report` reads.
 //!
-//! Units are in the names: `_s` seconds, `_us` microseconds, `gbit_per_s` 10⁹ bits a second. Bytes are octets.
+//! Units are in the names: `_s` seconds, `_us` microseconds, `gbit_per_s` 10⁹ bits a second.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -110,7 +110,7 @@ pub struct Role {
     /// CPU time of that process, all threads.
     pub cpu: Cpu,
     /// What the guest's network card has sent and received.
-    pub card: Card,
+    pub card: NicCounters,
 }
 
 /// CPU time of a process.
@@ -124,7 +124,7 @@ pub struct Cpu {
 
 /// Frames and bytes of a network card, as the guest's kernel counts them: what offloads joined is one frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Card {
+pub struct NicCounters {
     pub rx_frames: u64,
     pub rx_bytes: u64,
     pub tx_frames: u64,

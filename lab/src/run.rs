@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 use crate::{
     datapath::Choice,
     folder::Folder,
-    guest::{self, Maker},
+    guest::{self, GuestBackend},
     interrupt, machine, report,
     results::{Results, SCHEMA, Sample},
     sample,
     settings::Settings,
+    stale,
     steady::Steady,
-    sweep,
 };
 
 /// Measures every datapath in every round, in turn.
@@ -23,13 +23,13 @@ pub fn run(settings: &Settings) -> Result<()> {
     let machine = machine::inspect(setup)?;
     // Now, rather than after an hour of measuring.
     let folder = settings.output.as_deref().map(Folder::make).transpose()?;
-    sweep::sweep();
+    stale::clean();
     let mut steady = settings.steady.then(Steady::start).transpose()?;
     let placement = steady.as_ref().map(Steady::placement).unwrap_or_default();
-    let maker = guest::maker(setup, placement)?;
+    let backend = guest::backend(setup, placement)?;
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut samples = Vec::new();
-    let measured = measure(settings, &*maker, steady.as_mut(), &mut samples);
+    let measured = measure(settings, &*backend, steady.as_mut(), &mut samples);
     drop(steady);
     if samples.is_empty() {
         return measured;
@@ -42,7 +42,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         started,
         revision: settings.revision.clone(),
         machine,
-        guests: maker.facts().clone(),
+        guests: backend.facts().clone(),
         conditions: settings.conditions(),
         samples,
     };
@@ -65,7 +65,7 @@ pub fn run(settings: &Settings) -> Result<()> {
 /// Takes round after round; what was taken before an error is there all the same.
 fn measure(
     settings: &Settings,
-    maker: &dyn Maker,
+    backend: &dyn GuestBackend,
     mut steady: Option<&mut Steady>,
     samples: &mut Vec<Sample>,
 ) -> Result<()> {
@@ -76,7 +76,7 @@ fn measure(
             order.reverse();
         }
         for choice in order {
-            let sample = sample::take(settings, maker, choice, round);
+            let sample = sample::take(settings, backend, choice, round);
             let sample = sample.with_context(|| format!("{}, round {round}", choice.name()))?;
             if let Some(steady) = &mut steady {
                 steady.check()?;

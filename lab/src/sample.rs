@@ -5,34 +5,34 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::{
-    account::Account,
+    cost::CostProbe,
     datapath::{Change, Choice},
-    guest::Maker,
-    pair::{self, Pair, Progress},
+    guest::GuestBackend,
     results::{HookChange, Run, Sample},
     settings::Settings,
+    testbed::{self, Progress, Testbed},
     workload::Workload,
 };
 
 /// Measures once. The lab is new for every sample, so that no datapath finds what another one changed.
-pub fn take(settings: &Settings, maker: &dyn Maker, choice: Choice, round: u32) -> Result<Sample> {
+pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, round: u32) -> Result<Sample> {
     let progress = Progress::new(format!("{} {round}", choice.name()));
-    let host = pair::host()?;
-    let pair = Pair::connect(&host, maker, &settings.setup, choice, &progress)?;
+    let host = testbed::host()?;
+    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, &progress)?;
     let workloads = settings.measuring.workload.iter().enumerate();
     let runs = workloads.map(|(number, &workload)| {
         if number > 0 {
-            pair.renew()?;
+            testbed.renew()?;
         }
-        measure(settings, &pair, workload, &progress)
+        measure(settings, &testbed, workload, &progress)
     });
     let runs = runs
         .collect::<Result<Vec<_>>>()
-        .inspect_err(|error| pair.explain(error))?;
-    let runs = with_changes(runs, pair.attachment.changes()?);
+        .inspect_err(|error| testbed.explain(error))?;
+    let runs = with_changes(runs, testbed.attachment.changes()?);
 
     progress.step("cleaning up");
-    let (boot, datapath_facts) = (pair.boot, pair.attachment.facts());
+    let (boot, datapath_facts) = (testbed.boot, testbed.attachment.facts());
     Ok(Sample {
         datapath: choice.name(),
         datapath_facts,
@@ -40,24 +40,24 @@ pub fn take(settings: &Settings, maker: &dyn Maker, choice: Choice, round: u32) 
         boots: boot.times,
         boot_s: boot.seconds,
         runs,
-        pumps: pair.end()?,
+        pumps: testbed.end()?,
     })
 }
 
 /// Returns when it started, too.
 fn measure(
     settings: &Settings,
-    pair: &Pair,
+    testbed: &Testbed,
     workload: Workload,
     progress: &Progress,
 ) -> Result<(Instant, Run)> {
     let (setup, measuring) = (&settings.setup, &settings.measuring);
     progress.step(&format!("{}, {} s", workload.text(), measuring.time_s));
     let counter = setup.tapbridge.as_deref().filter(|_| !measuring.no_syscalls);
-    let account = Account::open(pair, counter)?;
+    let probe = CostProbe::open(testbed, counter)?;
     let start = Instant::now();
-    let outcome = workload.measure(&*pair.first, &*pair.second, measuring)?;
-    let mut run = account.close(outcome)?;
+    let outcome = workload.measure(&*testbed.first, &*testbed.second, measuring)?;
+    let mut run = probe.close(outcome)?;
     if settings.steady {
         // What the guests left of it has been used to keep the CPUs awake.
         run.host = None;

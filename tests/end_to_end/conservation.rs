@@ -41,9 +41,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, octets: usize) {
+    fn add(&mut self, bytes: usize) {
         self.frames += 1;
-        self.bytes += octets as u64;
+        self.bytes += bytes as u64;
     }
 
     fn count(self) -> Count {
@@ -84,8 +84,8 @@ fn random_frame(random: &mut Random, station: u8) -> (VnetHeader, Vec<u8>) {
         8 => flow = flow.to([2, 0, 0, 0, 0, 0x55]),
         _ => {}
     }
-    let octets = random.pick(&[0, 1, 17, 28, 100, 536, 999, 1400, 1460, 3000, 8000]);
-    let mut complete = flow.frame(&payload(octets));
+    let bytes = random.pick(&[0, 1, 17, 28, 100, 536, 999, 1400, 1460, 3000, 8000]);
+    let mut complete = flow.frame(&payload(bytes));
     if let Some(tag) = random.pick(&[
         None,
         None,
@@ -99,8 +99,8 @@ fn random_frame(random: &mut Random, station: u8) -> (VnetHeader, Vec<u8>) {
     let size = random.pick(&[100, 536, 1400]);
     match random.below(10) {
         0..=2 => (VnetHeader::none(), complete),
-        3 if octets > size => segmented(&complete, u16::try_from(size).expect("short")),
-        // Cut short, down to the Ethernet header alone. A tagged frame of less than 20 octets would not reach tcx:
+        3 if bytes > size => segmented(&complete, u16::try_from(size).expect("short")),
+        // Cut short, down to the Ethernet header alone. A tagged frame of less than 20 bytes would not reach tcx:
         // the kernel drops it where it takes the tag out (`skb_vlan_untag`).
         4 => {
             let shortest =

@@ -21,9 +21,9 @@ crate::tests![
     gso_frames_larger_than_the_mtu_are_forwarded,
 ];
 
-/// A frame of several segments, each with `size` octets of payload.
-fn gso(flow: Flow, tag: Option<Tag>, octets: usize, size: u16) -> (VnetHeader, Vec<u8>) {
-    let complete = flow.frame(&payload(octets));
+/// A frame of several segments, each with `size` bytes of payload.
+fn gso(flow: Flow, tag: Option<Tag>, bytes: usize, size: u16) -> (VnetHeader, Vec<u8>) {
+    let complete = flow.frame(&payload(bytes));
     segmented(
         &tag.map_or_else(|| complete.clone(), |tag| tagged(&complete, tag)),
         size,
@@ -103,9 +103,9 @@ fn small_gso_frames_are_told_from_native_ones() {
     introduce(vm1, vm2);
     for flow in FLOWS {
         for tag in TAGS {
-            // Two segments of an MSS of 536, and of one octet.
-            for (octets, size) in [(1072, 536), (700, 536), (2, 1)] {
-                let (header, frame) = gso(flow, tag, octets, size);
+            // Two segments of an MSS of 536, and of one byte.
+            for (bytes, size) in [(1072, 536), (700, 536), (2, 1)] {
+                let (header, frame) = gso(flow, tag, bytes, size);
                 assert!(frame.len() < 1200);
                 send_with(vm1, &header, &frame);
                 assert_receives_gso(vm2, &header, &frame);
@@ -130,10 +130,10 @@ fn a_reader_without_offloads_receives_segments_with_right_checksums() {
         }
         for flow in FLOWS {
             for tag in TAGS {
-                for (octets, size) in [(10_000, 1400), (1072, 536), (701, 536)] {
-                    let (header, frame) = gso(flow, tag, octets, size);
+                for (bytes, size) in [(10_000, 1400), (1072, 536), (701, 536)] {
+                    let (header, frame) = gso(flow, tag, bytes, size);
                     send_with(vm1, &header, &frame);
-                    assert_receives_segments(vm2, flow, tag, octets, size);
+                    assert_receives_segments(vm2, flow, tag, bytes, size);
                 }
             }
         }
@@ -143,11 +143,11 @@ fn a_reader_without_offloads_receives_segments_with_right_checksums() {
 
 /// Receives a frame in as many segments as it takes, each complete.
 #[track_caller]
-fn assert_receives_segments(tap: &Tap, flow: Flow, tag: Option<Tag>, octets: usize, size: u16) {
-    let expected = payload(octets);
+fn assert_receives_segments(tap: &Tap, flow: Flow, tag: Option<Tag>, bytes: usize, size: u16) {
+    let expected = payload(bytes);
     for (index, part) in expected.chunks(usize::from(size)).enumerate() {
         let (header, frame) = receive(tap);
-        let context = format!("segment {index} of {flow:?}, {tag:?}, {octets} octets");
+        let context = format!("segment {index} of {flow:?}, {tag:?}, {bytes} bytes");
         assert_eq!(header, VnetHeader::none(), "{context}");
         let packet = SlicedPacket::from_ethernet(&frame).expect("a frame");
         assert_eq!(

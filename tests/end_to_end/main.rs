@@ -17,6 +17,7 @@ mod gso;
 mod interrupted;
 mod learning;
 mod mtu;
+mod multi_bridge;
 mod native;
 mod oracle;
 mod order;
@@ -25,7 +26,6 @@ mod queueing;
 mod refusals;
 mod ring;
 mod run;
-mod several;
 mod state;
 mod statistics;
 mod support;
@@ -112,7 +112,7 @@ fn main() -> ExitCode {
         trials("refusals", refusals::TESTS, lacking),
         trials("ring", ring::TESTS, lacking),
         trials("run", run::TESTS, lacking),
-        trials("several", several::TESTS, lacking),
+        trials("multi_bridge", multi_bridge::TESTS, lacking),
         trials("state", state::TESTS, lacking),
         trials("statistics", statistics::TESTS, lacking),
         trials("syscalls", syscalls::TESTS, lacking),

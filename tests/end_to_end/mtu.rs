@@ -52,9 +52,9 @@ fn frames_of_every_length_arrive_whole() {
         send_with(vm1, &header, &frame);
         let (received, data) = receive(vm2);
         if received.needs_checksum() {
-            assert_eq!((received, data == frame), (header, true), "{length} octets");
+            assert_eq!((received, data == frame), (header, true), "{length} bytes");
         } else {
-            assert!(data == complete, "{length} octets");
+            assert!(data == complete, "{length} bytes");
         }
     }
     assert_silent(&[vm1, vm2]);

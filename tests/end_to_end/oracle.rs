@@ -12,9 +12,9 @@ mod rig;
 mod rows;
 mod sequences;
 mod shot;
-mod site;
 mod sniffer;
 mod tap_filter;
+mod testbed;
 mod traffic;
 
 use std::env;
@@ -24,10 +24,10 @@ use bridge_common::{Hook, forwarding::Reason};
 use self::{
     record::Record,
     rig::{Manner, Rig, Step},
-    site::Site,
+    testbed::Testbed,
 };
 
-pub use self::site::remove_all;
+pub use self::testbed::remove_all;
 
 pub const TESTS: [&[crate::Test]; 3] = [rows::TESTS, sequences::TESTS, churn::TESTS];
 
@@ -41,9 +41,9 @@ fn seconds(default: u64) -> u64 {
 /// leave frames to the bridge, if one is given.
 #[track_caller]
 fn compare(script: &[Step], reason: Option<Reason>) {
-    let site = Site::take();
+    let testbed = Testbed::take();
     let run = |manner| {
-        let mut rig = Rig::new(&site, manner);
+        let mut rig = Rig::new(&testbed, manner);
         for step in script {
             rig.take_step(step);
         }
@@ -57,7 +57,7 @@ fn compare(script: &[Step], reason: Option<Reason>) {
         }
         assert_meaningful(&record, manner, reason);
     }
-    site.give_back();
+    testbed.give_back();
 }
 
 /// A run in which nothing went past the bridge, or nothing was kept from it, proves nothing.

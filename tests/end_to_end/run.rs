@@ -11,8 +11,8 @@ use aya::maps::{HashMap, Map, MapData};
 use lab::{Tap, VnetHeader};
 use serde_json::{Value, json};
 use tapbridge::common::{
-    adaptive::INTERVAL,
     fastpath::{Port, map},
+    hook_policy::INTERVAL,
     port::flag,
 };
 

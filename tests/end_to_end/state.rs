@@ -18,8 +18,8 @@ use nix::{
 };
 use serde_json::{Value, json};
 use tapbridge::common::{
-    adaptive::INTERVAL,
     fastpath::{Settings, VERSION, map},
+    hook_policy::INTERVAL,
 };
 
 use crate::support::{

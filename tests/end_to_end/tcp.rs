@@ -3,7 +3,7 @@
 use lab::{Offloads, Tap};
 
 use crate::support::{
-    guest::{Family, Guest, Losses, OCTETS, ping_pong, pumped, transfer_both_ways},
+    guest::{BYTES, Family, Guest, Losses, ping_pong, pumped, transfer_both_ways},
     linux_bridge,
     switch::Switch,
 };
@@ -69,7 +69,7 @@ fn compared(offloads: [Offloads; 2], family: Family, hook: &str) -> Switch {
     switch
 }
 
-/// Nearly all octets of both directions went by this hook.
+/// Nearly all bytes of both directions went by this hook.
 #[track_caller]
 fn assert_bulk(switch: &Switch, via: &str) {
     let stats = switch.stats();
@@ -79,7 +79,7 @@ fn assert_bulk(switch: &Switch, via: &str) {
             .path(from, to, if via == "xdp" { "tcx" } else { "xdp" })
             .bytes;
         assert!(
-            bytes > OCTETS as u64 * 3 / 4 && other < bytes / 3,
+            bytes > BYTES as u64 * 3 / 4 && other < bytes / 3,
             "{from} to {to}: {stats:#?}"
         );
     }

@@ -311,7 +311,7 @@ fn ipv4_options_pass_unchanged() {
 
 fn ipv6_extension_headers_pass_unchanged() {
     let options =
-        || Some(Ipv6RawExtHeader::new_raw(IpNumber::TCP, &[1, 4, 0, 0, 0, 0]).expect("eight octets"));
+        || Some(Ipv6RawExtHeader::new_raw(IpNumber::TCP, &[1, 4, 0, 0, 0, 0]).expect("eight bytes"));
     // In a Vec, since each has room for every extension header there is.
     let frames: Vec<_> = vec![
         Ipv6Extensions {

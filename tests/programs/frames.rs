@@ -51,7 +51,7 @@ pub fn usual() -> Frame {
 
 /// A packet with its checksum complete.
 pub fn complete(shape: Shape, payload: usize) -> Frame {
-    packet(shape, payload).octets.into()
+    packet(shape, payload).bytes.into()
 }
 
 /// A packet whose checksum the guest has left to its NIC.
@@ -60,7 +60,7 @@ pub fn partial(shape: Shape, payload: usize) -> Frame {
     Frame {
         bytes: packet.partial(),
         leaves_tcx: packet.partial(),
-        leaves_xdp: packet.octets,
+        leaves_xdp: packet.bytes,
     }
 }
 
@@ -109,7 +109,7 @@ pub fn arp() -> Frame {
 
 /// A frame that ends inside its tag, or soon after.
 pub fn cut(tag: Tag, length: usize) -> Frame {
-    let mut bytes = packet(Shape { tag, ..USUAL }, 0).octets;
+    let mut bytes = packet(Shape { tag, ..USUAL }, 0).bytes;
     bytes.truncate(length);
     bytes.into()
 }
@@ -121,13 +121,13 @@ fn vxlan(ip: Ip, source_port: u16) -> Packet {
         transport: Transport::Udp,
         ..USUAL
     };
-    let content = [&[8, 0, 0, 0, 0, 0, 42, 0], &packet(USUAL, 100).octets[..]].concat();
+    let content = [&[8, 0, 0, 0, 0, 0, 42, 0], &packet(USUAL, 100).bytes[..]].concat();
     shape.build_between(ADDRESSES, [source_port, 4789], &content)
 }
 
 /// A tunnel with nothing left to be done.
 pub fn complete_tunnel(ip: Ip) -> Frame {
-    vxlan(ip, 50_001).octets.into()
+    vxlan(ip, 50_001).bytes.into()
 }
 
 /// A tunnel with a partial checksum inside; the outer one is as if that were complete (`lco_csum`).
@@ -144,14 +144,14 @@ pub fn tunnel_by_chance(ip: Ip) -> Frame {
 
 fn with_partial_inside(mut outer: Packet) -> Frame {
     let inside = packet(USUAL, 100).partial();
-    let start = outer.octets.len() - inside.len();
-    outer.octets[start..].copy_from_slice(&inside);
-    outer.octets.into()
+    let start = outer.bytes.len() - inside.len();
+    outer.bytes[start..].copy_from_slice(&inside);
+    outer.bytes.into()
 }
 
 /// A frame whose checksum field holds this.
 pub fn with_field(shape: Shape, payload: usize, field: u16) -> Frame {
-    let mut bytes = packet(shape, payload).octets;
+    let mut bytes = packet(shape, payload).bytes;
     bytes[shape.field()..][..2].copy_from_slice(&field.to_be_bytes());
     bytes.into()
 }

@@ -1,15 +1,15 @@
 //! Frames whose checksum field shows what it holds: native XDP completes or keeps it.
 
-use bridge_common::checksum::Plan;
+use bridge_common::checksum::ChecksumAction;
 use proptest::prelude::*;
 
 use crate::{
+    checksum_action::{action, action_of},
     packet::{ADDRESSES, Ip, Packet, Shape, Transport, noise, with_checksum},
-    planned::{plan, plan_of},
     watched::Watched,
 };
 
-/// Longer than any frame that runs native XDP (about 3456 octets).
+/// Longer than any frame that runs native XDP (about 3456 bytes).
 const LONGEST_PAYLOAD: usize = 3300;
 
 fn shapes() -> impl Strategy<Value = Shape> {
@@ -26,8 +26,8 @@ fn a_partial_checksum_of_every_length_is_completed_as_etherparse_does() {
         for length in 0..=LONGEST_PAYLOAD {
             let packet = shape.build(ADDRESSES, &noise(length));
             assert_eq!(
-                plan(&packet.partial()),
-                packet.store(),
+                action(&packet.partial()),
+                packet.completed(),
                 "{shape:?}, payload of {length}"
             );
         }
@@ -44,7 +44,7 @@ proptest! {
         let packet = shape.build(addresses, &payload);
         // TCP may say zero where the kernel says 0xffff, the other zero.
         prop_assume!(packet.checksum() != [0, 0]);
-        prop_assert_eq!(plan(&packet.partial()), packet.store());
+        prop_assert_eq!(action(&packet.partial()), packet.completed());
     }
 
     #[test]
@@ -53,7 +53,7 @@ proptest! {
         addresses: [[u8; 16]; 2],
         payload in prop::collection::vec(any::<u8>(), 0..=LONGEST_PAYLOAD),
     ) {
-        prop_assert_eq!(plan(&shape.build(addresses, &payload).octets), Plan::Keep);
+        prop_assert_eq!(action(&shape.build(addresses, &payload).bytes), ChecksumAction::Keep);
     }
 
     #[test]
@@ -65,7 +65,7 @@ proptest! {
         prop_assume!(shape.transport == Transport::Udp);
         let packet = shape.build(ADDRESSES, &payload);
         prop_assume!(field != packet.checksum() && field != packet.pseudo_header());
-        prop_assert_eq!(plan(&with_field(&packet, field)), Plan::LeaveToTcx);
+        prop_assert_eq!(action(&with_field(&packet, field)), ChecksumAction::Pass);
     }
 }
 
@@ -74,15 +74,19 @@ fn a_complete_checksum_of_every_length_stays() {
     for shape in Shape::all() {
         for length in 0..=LONGEST_PAYLOAD {
             let packet = shape.build(ADDRESSES, &noise(length));
-            assert_eq!(plan(&packet.octets), Plan::Keep, "{shape:?}, payload of {length}");
+            assert_eq!(
+                action(&packet.bytes),
+                ChecksumAction::Keep,
+                "{shape:?}, payload of {length}"
+            );
         }
     }
 }
 
 fn with_field(packet: &Packet, field: [u8; 2]) -> Vec<u8> {
-    let mut octets = packet.octets.clone();
-    octets[packet.shape.field()..][..2].copy_from_slice(&field);
-    octets
+    let mut bytes = packet.bytes.clone();
+    bytes[packet.shape.field()..][..2].copy_from_slice(&field);
+    bytes
 }
 
 /// What a guest may leave there that asks for a checksum and prepares nothing, or where UDP has none.
@@ -95,8 +99,8 @@ fn a_datagram_whose_field_nobody_has_prepared_is_left_to_tcx() {
             let packet = shape.build(ADDRESSES, &noise(length));
             for field in UNPREPARED {
                 assert_eq!(
-                    plan(&with_field(&packet, field)),
-                    Plan::LeaveToTcx,
+                    action(&with_field(&packet, field)),
+                    ChecksumAction::Pass,
                     "{shape:?}, payload of {length}"
                 );
             }
@@ -112,8 +116,8 @@ fn a_tcp_segment_whose_field_is_not_the_partial_checksum_stays_as_it_is_written(
             let packet = shape.build(ADDRESSES, &noise(length));
             for field in UNPREPARED {
                 assert_eq!(
-                    plan(&with_field(&packet, field)),
-                    Plan::Keep,
+                    action(&with_field(&packet, field)),
+                    ChecksumAction::Keep,
                     "{shape:?}, {length}"
                 );
             }
@@ -121,7 +125,7 @@ fn a_tcp_segment_whose_field_is_not_the_partial_checksum_stays_as_it_is_written(
     }
 }
 
-/// A packet of this shape whose complete checksum has the given value: the payload's first two octets make it so.
+/// A packet of this shape whose complete checksum has the given value: the payload's first two bytes make it so.
 fn made(shape: Shape, wanted: impl Fn(&Packet) -> [u8; 2]) -> Packet {
     with_checksum(wanted, |word| {
         let mut payload = noise(20);
@@ -139,7 +143,7 @@ fn a_complete_checksum_that_looks_partial_by_chance_stays() {
             packet.pseudo_header(),
             "{shape:?}: the chance is made"
         );
-        assert_eq!(plan(&packet.octets), Plan::Keep, "{shape:?}");
+        assert_eq!(action(&packet.bytes), ChecksumAction::Keep, "{shape:?}");
     }
 }
 
@@ -152,11 +156,11 @@ fn a_checksum_that_comes_out_as_zero_is_stored_as_the_kernel_stores_it() {
             Transport::Udp => [0xff, 0xff],
         };
         assert_eq!(packet.checksum(), computed, "{shape:?}: the sum is made");
-        let expected = Plan::Store {
+        let expected = ChecksumAction::Complete {
             offset: u32::try_from(shape.field()).unwrap(),
             checksum: [0xff, 0xff],
         };
-        assert_eq!(plan(&packet.partial()), expected, "{shape:?}");
+        assert_eq!(action(&packet.partial()), expected, "{shape:?}");
     }
 }
 
@@ -165,13 +169,13 @@ fn padding_behind_the_packet_is_not_summed_nor_even_read() {
     for shape in Shape::all() {
         for padding in [1, 2, 3, 46] {
             let packet = shape.build(ADDRESSES, &noise(5));
-            let mut octets = packet.partial();
-            let end = octets.len();
-            octets.extend(std::iter::repeat_n(0xff, padding));
-            let frame = Watched::new(&octets).readable_to(end);
+            let mut bytes = packet.partial();
+            let end = bytes.len();
+            bytes.extend(std::iter::repeat_n(0xff, padding));
+            let frame = Watched::new(&bytes).readable_to(end);
             assert_eq!(
-                plan_of(&frame, octets.len()),
-                packet.store(),
+                action_of(&frame, bytes.len()),
+                packet.completed(),
                 "{shape:?}, padding of {padding}"
             );
         }
@@ -182,34 +186,34 @@ fn padding_behind_the_packet_is_not_summed_nor_even_read() {
 fn a_packet_that_must_not_be_fragmented_is_no_fragment() {
     for shape in Shape::all().filter(|shape| shape.ip == Ip::V4) {
         let packet = shape.build(ADDRESSES, &noise(5));
-        let mut octets = packet.partial();
-        octets[shape.network() + 6..shape.network() + 8].copy_from_slice(&[0x40, 0]);
-        assert_eq!(plan(&octets), packet.store(), "{shape:?}");
+        let mut bytes = packet.partial();
+        bytes[shape.network() + 6..shape.network() + 8].copy_from_slice(&[0x40, 0]);
+        assert_eq!(action(&bytes), packet.completed(), "{shape:?}");
     }
 }
 
 #[test]
-fn the_longest_segment_that_is_summed_has_4095_octets() {
+fn the_longest_segment_that_is_summed_has_4095_bytes() {
     for shape in Shape::all() {
         let header = match shape.transport {
             Transport::Tcp => 20,
             Transport::Udp => 8,
         };
         let longest = shape.build(ADDRESSES, &noise(4095 - header));
-        assert_eq!(plan(&longest.partial()), longest.store(), "{shape:?}");
+        assert_eq!(action(&longest.partial()), longest.completed(), "{shape:?}");
         let longer = shape.build(ADDRESSES, &noise(4096 - header));
-        assert_eq!(plan(&longer.partial()), Plan::LeaveToTcx, "{shape:?}");
+        assert_eq!(action(&longer.partial()), ChecksumAction::Pass, "{shape:?}");
     }
 }
 
 #[test]
 fn a_frame_of_the_address_resolution_protocol_has_no_checksum_to_complete() {
     for (tag, network) in [(None, 14), (Some([0x81, 0x00]), 18), (Some([0x88, 0xa8]), 18)] {
-        let mut octets = vec![0; network + 28];
-        octets[network - 2..network].copy_from_slice(&[0x08, 0x06]);
+        let mut bytes = vec![0; network + 28];
+        bytes[network - 2..network].copy_from_slice(&[0x08, 0x06]);
         if let Some(tag) = tag {
-            octets[12..14].copy_from_slice(&tag);
+            bytes[12..14].copy_from_slice(&tag);
         }
-        assert_eq!(plan(&octets), Plan::Keep);
+        assert_eq!(action(&bytes), ChecksumAction::Keep);
     }
 }

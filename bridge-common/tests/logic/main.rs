@@ -1,12 +1,12 @@
 //! The programs' logic on the host: the same functions that both programs run in the kernel.
 
-mod adaptive;
 mod checksum;
+mod checksum_action;
 mod ethernet;
 mod forwarding_vlan;
-mod left_to_tcx;
+mod hook_policy;
 mod packet;
-mod planned;
 mod reads;
 mod tunnels;
 mod watched;
+mod xdp_pass;

@@ -74,7 +74,7 @@ impl Shape {
         }
     }
 
-    /// A packet with its checksum complete. `addresses` are source and destination; IPv4 takes the first 4 octets.
+    /// A packet with its checksum complete. `addresses` are source and destination; IPv4 takes the first 4 bytes.
     pub fn build(self, addresses: [[u8; 16]; 2], payload: &[u8]) -> Packet {
         let source = match self.transport {
             Transport::Tcp => 80,
@@ -87,23 +87,23 @@ impl Shape {
     pub fn build_between(self, addresses: [[u8; 16]; 2], ports: [u16; 2], payload: &[u8]) -> Packet {
         let ethernet = PacketBuilder::ethernet2(SOURCE, DESTINATION);
         let [source, destination] = addresses;
-        let [source4, destination4] = addresses.map(|address| address[..4].try_into().expect("4 octets"));
+        let [source4, destination4] = addresses.map(|address| address[..4].try_into().expect("4 bytes"));
         let ip = match (self.tag, self.ip) {
             (Tag::None, Ip::V4) => ethernet.ipv4(source4, destination4, 64),
             (Tag::None, Ip::V6) => ethernet.ipv6(source, destination, 64),
             (_, Ip::V4) => ethernet.single_vlan(vlan()).ipv4(source4, destination4, 64),
             (_, Ip::V6) => ethernet.single_vlan(vlan()).ipv6(source, destination, 64),
         };
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         match self.transport {
-            Transport::Tcp => ip.tcp(ports[0], ports[1], 1, 512).write(&mut octets, payload),
-            Transport::Udp => ip.udp(ports[0], ports[1]).write(&mut octets, payload),
+            Transport::Tcp => ip.tcp(ports[0], ports[1], 1, 512).write(&mut bytes, payload),
+            Transport::Udp => ip.udp(ports[0], ports[1]).write(&mut bytes, payload),
         }
         .expect("a packet that etherparse can build");
         if self.tag == Tag::Service {
-            octets[12..14].copy_from_slice(&0x88a8_u16.to_be_bytes());
+            bytes[12..14].copy_from_slice(&0x88a8_u16.to_be_bytes());
         }
-        Packet { shape: self, octets }
+        Packet { shape: self, bytes }
     }
 }
 
@@ -115,7 +115,7 @@ fn vlan() -> VlanId {
 #[derive(Clone, Debug)]
 pub struct Packet {
     pub shape: Shape,
-    pub octets: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 impl Packet {
@@ -123,10 +123,10 @@ impl Packet {
     pub fn pseudo_header(&self) -> [u8; 2] {
         let network = self.shape.network();
         let addresses = match self.shape.ip {
-            Ip::V4 => &self.octets[network + 12..network + 20],
-            Ip::V6 => &self.octets[network + 8..network + 40],
+            Ip::V4 => &self.bytes[network + 12..network + 20],
+            Ip::V6 => &self.bytes[network + 8..network + 40],
         };
-        let length = u16::try_from(self.octets.len() - self.shape.transport()).expect("a short packet");
+        let length = u16::try_from(self.bytes.len() - self.shape.transport()).expect("a short packet");
         let complement = Sum16BitWords::new()
             .add_slice(addresses)
             .add_2bytes([0, self.shape.protocol()])
@@ -137,23 +137,23 @@ impl Packet {
 
     /// The frame as such a guest sends it.
     pub fn partial(&self) -> Vec<u8> {
-        let mut octets = self.octets.clone();
+        let mut bytes = self.bytes.clone();
         let field = self.shape.field();
-        octets[field..field + 2].copy_from_slice(&self.pseudo_header());
-        octets
+        bytes[field..field + 2].copy_from_slice(&self.pseudo_header());
+        bytes
     }
 
     /// The checksum that the packet carries.
     pub fn checksum(&self) -> [u8; 2] {
         let field = self.shape.field();
-        [self.octets[field], self.octets[field + 1]]
+        [self.bytes[field], self.bytes[field + 1]]
     }
 }
 
-/// A packet whose complete checksum has a given value: `build` takes two octets, anywhere in it, that make it so.
+/// A packet whose complete checksum has a given value: `build` takes two bytes, anywhere in it, that make it so.
 pub fn with_checksum(wanted: impl Fn(&Packet) -> [u8; 2], build: impl Fn([u8; 2]) -> Packet) -> Packet {
     let blank = build([0, 0]);
-    // With the octets blank the checksum is !sum; it must become !(sum + octets).
+    // With the bytes blank the checksum is !sum; it must become !(sum + bytes).
     let (word, carry) =
         (!u16::from_be_bytes(wanted(&blank))).overflowing_add(u16::from_be_bytes(blank.checksum()));
     build((word + u16::from(carry)).to_be_bytes())
@@ -169,14 +169,14 @@ pub const ADDRESSES: [[u8; 16]; 2] = [
     ],
 ];
 
-/// Octets that differ from one length to the next, and are the same in every run.
+/// Bytes that differ from one length to the next, and are the same in every run.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = length as u64 ^ 0x9e37_79b9_7f4a_7c15;
-    let octets = std::iter::repeat_with(|| {
+    let bytes = std::iter::repeat_with(|| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state.to_le_bytes()[3]
     });
-    octets.take(length).collect()
+    bytes.take(length).collect()
 }

@@ -1,7 +1,7 @@
 //! No read outside the frame, whatever the bytes are.
 
 use bridge_common::{
-    checksum::{self, Plan},
+    checksum::{self, ChecksumAction},
     forwarding::netfilter,
     frame::{Ethernet, VlanTag},
 };
@@ -19,7 +19,7 @@ const LONGEST: usize = 3500;
 const LONGEST_HEADER: usize = 40;
 
 /// All that the programs do with a frame's bytes. [`Watched`] panics where they are summed past their end.
-fn read_all(bytes: &[u8], metadata_tag: Option<VlanTag>) -> Option<Plan> {
+fn read_all(bytes: &[u8], metadata_tag: Option<VlanTag>) -> Option<ChecksumAction> {
     let frame = Watched::new(bytes);
     let length = u32::try_from(bytes.len()).unwrap();
     let ethernet = Ethernet::read(&frame, metadata_tag);
@@ -28,8 +28,8 @@ fn read_all(bytes: &[u8], metadata_tag: Option<VlanTag>) -> Option<Plan> {
         ethernet.tag_in_data(&frame);
         netfilter::keeps(&frame, ethernet.ethertype, length);
     }
-    let plan = ethernet.map(|ethernet| checksum::plan(&frame, &ethernet, length));
-    if let Some(Plan::Store { offset, .. }) = plan {
+    let action = ethernet.map(|ethernet| checksum::action(&frame, &ethernet, length));
+    if let Some(ChecksumAction::Complete { offset, .. }) = action {
         assert!(offset as usize + 2 <= bytes.len(), "a checksum outside the frame");
     }
     assert!(
@@ -38,7 +38,7 @@ fn read_all(bytes: &[u8], metadata_tag: Option<VlanTag>) -> Option<Plan> {
         frame.furthest(),
         bytes.len()
     );
-    plan
+    action
 }
 
 fn tags() -> impl Strategy<Value = Option<VlanTag>> {
@@ -86,14 +86,14 @@ proptest! {
 fn a_packet_of_every_length_cut_at_every_byte_of_its_headers_is_never_read_outside() {
     for shape in Shape::all() {
         let packet = shape.build(ADDRESSES, &noise(40));
-        for cut in 0..packet.octets.len() {
-            let plan = read_all(&packet.partial()[..cut], None);
+        for cut in 0..packet.bytes.len() {
+            let action = read_all(&packet.partial()[..cut], None);
             let header = if cut < shape.network() {
                 None
             } else {
-                Some(Plan::LeaveToTcx)
+                Some(ChecksumAction::Pass)
             };
-            assert_eq!(plan, header, "{shape:?} cut at {cut}");
+            assert_eq!(action, header, "{shape:?} cut at {cut}");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Datagrams that carry packets: what is inside must not leave with a partial checksum, and needs no other way than
 //! the datagram where it has none.
 
-use bridge_common::checksum::Plan;
+use bridge_common::checksum::ChecksumAction;
 use proptest::prelude::*;
 
 use crate::{
+    checksum_action::action,
     packet::{ADDRESSES, Packet, Shape, Tag, Transport, noise, with_checksum},
-    planned::plan,
 };
 
 /// L2TP, GTP-U, AMT, Teredo, LISP, GRE, VXLAN, VXLAN-GPE, GUE, Geneve, MPLS, and VXLAN before it had a port assigned.
@@ -48,14 +48,14 @@ impl Tunnel {
         self.inner.build(ADDRESSES, &self.payload)
     }
 
-    /// Where the packet inside begins in its own octets.
+    /// Where the packet inside begins in its own bytes.
     fn skipped(&self) -> usize {
         if self.ethernet { 0 } else { self.inner.network() }
     }
 
     /// Both checksums complete.
     fn complete(&self, outer: Outer) -> Packet {
-        let content = [&noise(self.header)[..], &self.inner().octets[self.skipped()..]].concat();
+        let content = [&noise(self.header)[..], &self.inner().bytes[self.skipped()..]].concat();
         // The port at the other end is chosen by a hash: any is as likely.
         let between = |other: [u8; 2]| {
             let other = u16::from_be_bytes(other);
@@ -78,7 +78,7 @@ impl Tunnel {
         let mut packet = self.complete(outer);
         let start = self.outer.transport() + UDP_HEADER + self.header;
         let field = start + self.inner.field() - self.skipped();
-        packet.octets[field..field + 2].copy_from_slice(&self.inner().pseudo_header());
+        packet.bytes[field..field + 2].copy_from_slice(&self.inner().pseudo_header());
         packet
     }
 
@@ -130,7 +130,7 @@ proptest! {
     fn a_partial_checksum_inside_a_tunnel_never_passes_whatever_the_port(tunnel in tunnels(any::<u16>())) {
         let packet = tunnel.partial_inside(Outer::Any);
         prop_assume!(tunnel.differs_inside() && packet.checksum() != packet.pseudo_header());
-        prop_assert_eq!(plan(&packet.octets), Plan::LeaveToTcx);
+        prop_assert_eq!(action(&packet.bytes), ChecksumAction::Pass);
     }
 
     #[test]
@@ -138,7 +138,7 @@ proptest! {
         let packet = tunnel.partial_inside(Outer::LooksPartial);
         prop_assert_eq!(packet.checksum(), packet.pseudo_header(), "the chance is made");
         prop_assume!(tunnel.differs_inside());
-        prop_assert_eq!(plan(&packet.octets), Plan::LeaveToTcx);
+        prop_assert_eq!(action(&packet.bytes), ChecksumAction::Pass);
     }
 
     #[test]
@@ -147,7 +147,7 @@ proptest! {
     ) {
         let packet = tunnel.complete(Outer::Any);
         prop_assume!(packet.checksum() != packet.pseudo_header());
-        prop_assert_eq!(plan(&packet.octets), Plan::Keep);
+        prop_assert_eq!(action(&packet.bytes), ChecksumAction::Keep);
     }
 
     #[test]
@@ -157,15 +157,15 @@ proptest! {
         let packet = tunnel.complete(Outer::LooksPartial);
         let [source, destination] = ports(&packet);
         prop_assume!(!PORTS.contains(&source) && !PORTS.contains(&destination));
-        prop_assert_eq!(plan(&packet.octets), Plan::Keep);
+        prop_assert_eq!(action(&packet.bytes), ChecksumAction::Keep);
     }
 
     #[test]
     fn a_tunnel_without_an_outer_checksum_is_left_to_tcx(tunnel in tunnels(any::<u16>())) {
         for mut packet in [tunnel.complete(Outer::Any), tunnel.partial_inside(Outer::Any)] {
             let field = packet.shape.field();
-            packet.octets[field..field + 2].fill(0);
-            prop_assert_eq!(plan(&packet.octets), Plan::LeaveToTcx);
+            packet.bytes[field..field + 2].fill(0);
+            prop_assert_eq!(action(&packet.bytes), ChecksumAction::Pass);
         }
     }
 
@@ -174,14 +174,14 @@ proptest! {
     fn a_partial_outer_checksum_is_completed_but_on_a_tunnels_port(tunnel in tunnels(any::<u16>())) {
         let packet = tunnel.complete(Outer::Any);
         prop_assume!(packet.checksum() != packet.pseudo_header());
-        let expected = if PORTS.contains(&tunnel.port) { Plan::LeaveToTcx } else { packet.store() };
-        prop_assert_eq!(plan(&packet.partial()), expected);
+        let expected = if PORTS.contains(&tunnel.port) { ChecksumAction::Pass } else { packet.completed() };
+        prop_assert_eq!(action(&packet.partial()), expected);
     }
 }
 
 fn ports(packet: &Packet) -> [u16; 2] {
     let start = packet.shape.transport();
-    [start, start + 2].map(|at| u16::from_be_bytes([packet.octets[at], packet.octets[at + 1]]))
+    [start, start + 2].map(|at| u16::from_be_bytes([packet.bytes[at], packet.bytes[at + 1]]))
 }
 
 fn usual(port: u16, reverse: bool) -> Tunnel {
@@ -209,7 +209,11 @@ fn every_port_of_a_tunnel_is_known_as_source_and_as_destination() {
     for port in PORTS {
         for reverse in [false, true] {
             let partial = usual(port, reverse).complete(Outer::Any).partial();
-            assert_eq!(plan(&partial), Plan::LeaveToTcx, "port {port}, reverse {reverse}");
+            assert_eq!(
+                action(&partial),
+                ChecksumAction::Pass,
+                "port {port}, reverse {reverse}"
+            );
         }
     }
 }
@@ -218,7 +222,7 @@ fn every_port_of_a_tunnel_is_known_as_source_and_as_destination() {
 #[test]
 fn a_tunnel_on_an_unknown_port_whose_outer_checksum_looks_partial_by_chance_is_taken_for_a_datagram() {
     let packet = usual(UNKNOWN_PORT, false).partial_inside(Outer::LooksPartial);
-    assert!(matches!(plan(&packet.octets), Plan::Store { .. }));
+    assert!(matches!(action(&packet.bytes), ChecksumAction::Complete { .. }));
 }
 
 #[test]
@@ -227,12 +231,12 @@ fn a_datagram_too_short_for_a_packet_inside_is_completed_on_a_tunnels_port() {
         for (length, completed) in [(0, true), (27, true), (28, false)] {
             let packet = shape.build_between(ADDRESSES, [50_001, 4789], &noise(length));
             let expected = if completed {
-                packet.store()
+                packet.completed()
             } else {
-                Plan::LeaveToTcx
+                ChecksumAction::Pass
             };
             assert_eq!(
-                plan(&packet.partial()),
+                action(&packet.partial()),
                 expected,
                 "{shape:?}, payload of {length}"
             );

@@ -15,20 +15,20 @@ impl Sums {
     pub const ALL: [Self; 2] = [Self::Unfolded, Self::Folded];
 }
 
-/// Octets that panic when they are summed past their end, or read where it was forbidden.
+/// Bytes that panic when they are summed past their end, or read where it was forbidden.
 pub struct Watched<'a> {
-    octets: &'a [u8],
+    bytes: &'a [u8],
     sums: Sums,
     readable: usize,
     furthest: Cell<usize>,
 }
 
 impl<'a> Watched<'a> {
-    pub fn new(octets: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self {
-            octets,
+            bytes,
             sums: Sums::Unfolded,
-            readable: octets.len(),
+            readable: bytes.len(),
             furthest: Cell::new(0),
         }
     }
@@ -37,7 +37,7 @@ impl<'a> Watched<'a> {
         Self { sums, ..self }
     }
 
-    /// Panics from now on when an octet at or behind this offset is read.
+    /// Panics from now on when a byte at or behind this offset is read.
     pub fn readable_to(self, readable: usize) -> Self {
         Self { readable, ..self }
     }
@@ -51,13 +51,13 @@ impl<'a> Watched<'a> {
         let start = offset as usize;
         let end = start + length;
         self.furthest.set(self.furthest.get().max(end));
-        let octets = self.octets.get(start..end)?;
+        let bytes = self.bytes.get(start..end)?;
         assert!(
             end <= self.readable,
-            "octets {start} to {end} were read, though only {} are the packet's",
+            "bytes {start} to {end} were read, though only {} are the packet's",
             self.readable
         );
-        Some(octets)
+        Some(bytes)
     }
 }
 
@@ -69,7 +69,7 @@ impl Frame for Watched<'_> {
     fn sum<const N: usize>(&self, offset: u32, seed: u32) -> Option<u32> {
         assert!(
             N > 0 && N.is_multiple_of(4) && N <= 512,
-            "`bpf_csum_diff` refuses {N} octets"
+            "`bpf_csum_diff` refuses {N} bytes"
         );
         Some(self.sum_up(offset, N, N, seed))
     }
@@ -78,7 +78,7 @@ impl Frame for Watched<'_> {
         let length = length as usize;
         assert!(
             length.is_multiple_of(4) && length < N && N <= 512,
-            "`bpf_csum_diff` refuses {length} octets of {N}"
+            "`bpf_csum_diff` refuses {length} bytes of {N}"
         );
         Some(self.sum_up(offset, length, N, seed))
     }
@@ -86,12 +86,12 @@ impl Frame for Watched<'_> {
 
 impl Watched<'_> {
     /// As `csum_partial` does it: 32-bit words in the machine's byte order, the carry added at once. The verifier wants
-    /// all of the octets inside the frame.
+    /// all of the bytes inside the frame.
     fn sum_up(&self, offset: u32, length: usize, all: usize, seed: u32) -> u32 {
-        let octets = self
+        let bytes = self
             .range(offset, all)
-            .unwrap_or_else(|| panic!("{all} octets at {offset} were summed, of {}", self.octets.len()));
-        let (words, _) = octets[..length].as_chunks();
+            .unwrap_or_else(|| panic!("{all} bytes at {offset} were summed, of {}", self.bytes.len()));
+        let (words, _) = bytes[..length].as_chunks();
         let sum = words.iter().fold(seed, |sum, word| {
             let (sum, carry) = sum.overflowing_add(u32::from_ne_bytes(*word));
             sum + u32::from(carry)

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use bridge_common::{
     Hook,
-    checksum::{self, Plan},
+    checksum::{self, ChecksumAction},
     forwarding::{Reason, Received, Verdict, decide},
     frame::{Ethernet, SHORTEST_TAGGED},
 };
@@ -127,10 +127,10 @@ fn redirect(
     if is_from_vhost() {
         return Err(Reason::VhostNet);
     }
-    match checksum::plan(frame, ethernet, received.length) {
-        Plan::Keep => {}
-        Plan::LeaveToTcx => return Err(Reason::Checksum),
-        Plan::Store { offset, checksum } => {
+    match checksum::action(frame, ethernet, received.length) {
+        ChecksumAction::Keep => {}
+        ChecksumAction::Pass => return Err(Reason::Checksum),
+        ChecksumAction::Complete { offset, checksum } => {
             frame.write(offset, checksum).ok_or(Reason::Checksum)?;
             counters::port(ifindex, |counters| counters.checksums_completed += 1);
         }

@@ -16,7 +16,7 @@ use crate::{
     netlink::{Kind, Link},
     own_bridge,
     port::recorded_name,
-    state::Locked,
+    state::StateLock,
 };
 
 /// What is asked for a port; none of it leaves what is, or takes the default of a new port.
@@ -238,7 +238,7 @@ impl FastPath {
 
     /// Undoes what a killed command has left in the calling thread's network namespace, which changes what devices look
     /// like.
-    pub(crate) fn undo_unfinished(state: &Locked) -> Result<()> {
+    pub(crate) fn undo_unfinished(state: &StateLock) -> Result<()> {
         let Some(mut fast) = Self::open(state)? else {
             return Self::clear(state);
         };
@@ -254,7 +254,7 @@ impl FastPath {
 
     /// Undoes what a killed command has left, and clears ports whose device is gone, given the devices that there are.
     /// Those are answered with: a device that has the name of one now may be the one that was made anew.
-    pub fn tidy(&mut self, links: &[Link]) -> Result<Vec<Port>> {
+    pub fn reconcile(&mut self, links: &[Link]) -> Result<Vec<Port>> {
         let mut gone = Vec::new();
         let is_there = |ifindex: u32| links.iter().any(|link| link.ifindex == ifindex);
         for (ifindex, port) in self.ports()? {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use bridge_common::{
-    adaptive::{Choice, Growth, Look},
     counters::PathCounters,
+    hook_policy::{CounterDelta, CounterSnapshot, HookPolicy},
     port::flag,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     link::refuse_other_xdp,
     netlink::Netlink,
     port::{hooks, recorded_name, since_boot},
-    state::{Folder, Locked},
+    state::{Folder, StateLock},
 };
 
 /// The ports of `--hook auto` of the calling thread's network namespace.
@@ -27,20 +27,20 @@ pub(super) struct Ports {
     /// As it was opened, and what tells it from a later one.
     fast: Option<(FastPath, u64)>,
     /// By index of the device.
-    kept: BTreeMap<u32, Kept>,
+    watched: BTreeMap<u32, Watched>,
 }
 
-struct Kept {
-    choice: Choice,
+struct Watched {
+    policy: HookPolicy,
     /// At its counters, the last one.
-    look: Look,
+    snapshot: CounterSnapshot,
 }
 
 /// A change that is called for.
 pub(super) struct Wanted {
     pub(super) ifindex: u32,
     pub(super) xdp: bool,
-    growth: Growth,
+    delta: CounterDelta,
 }
 
 impl Ports {
@@ -51,7 +51,7 @@ impl Ports {
         if self.fast.as_ref().map(|(_, inode)| *inode) == inode {
             return Ok(None);
         }
-        self.kept.clear();
+        self.watched.clear();
         let before = self.fast.take();
         if let (Some(folder), Some(inode)) = (folder, inode) {
             self.fast = FastPath::open(folder)?.map(|fast| (fast, inode));
@@ -67,7 +67,7 @@ impl Ports {
         };
         let mut ports = fast.ports()?;
         ports.retain(|(_, port)| port.has(flag::ACTIVE | flag::AUTO));
-        self.kept
+        self.watched
             .retain(|ifindex, _| ports.iter().any(|(index, _)| index == ifindex));
         if ports.is_empty() {
             return Ok(wanted);
@@ -78,36 +78,36 @@ impl Ports {
         }
         for (ifindex, port) in ports {
             let xdp = port.has(flag::XDP);
-            let look = Look {
+            let snapshot = CounterSnapshot {
                 counters: fast.counters(ifindex)?,
                 forwarded: forwarded.remove(&ifindex).unwrap_or_default(),
             };
-            let new = || Kept {
-                choice: Choice::new(xdp),
-                look,
+            let new = || Watched {
+                policy: HookPolicy::new(xdp),
+                snapshot,
             };
-            let kept = match self.kept.entry(ifindex) {
+            let watched = match self.watched.entry(ifindex) {
                 Entry::Vacant(place) => place.insert(new()),
                 Entry::Occupied(place) => {
-                    let kept = place.into_mut();
+                    let watched = place.into_mut();
                     // A command has changed the hooks.
-                    if kept.choice.xdp() != xdp {
-                        *kept = new();
+                    if watched.policy.xdp() != xdp {
+                        *watched = new();
                     }
-                    kept
+                    watched
                 }
             };
-            let growth = Growth::between(&kept.look, &look, xdp);
-            kept.look = look;
-            if let Some(xdp) = kept.choice.observe(&growth, now) {
-                wanted.push(Wanted { ifindex, xdp, growth });
+            let delta = CounterDelta::between(&watched.snapshot, &snapshot, xdp);
+            watched.snapshot = snapshot;
+            if let Some(xdp) = watched.policy.observe(&delta, now) {
+                wanted.push(Wanted { ifindex, xdp, delta });
             }
         }
         Ok(wanted)
     }
 
-    pub(super) fn choice(&mut self, ifindex: u32) -> Option<&mut Choice> {
-        self.kept.get_mut(&ifindex).map(|kept| &mut kept.choice)
+    pub(super) fn policy(&mut self, ifindex: u32) -> Option<&mut HookPolicy> {
+        self.watched.get_mut(&ifindex).map(|watched| &mut watched.policy)
     }
 }
 
@@ -129,7 +129,7 @@ impl Wanted {
     /// Makes the change, if the port is still what it was.
     pub(super) async fn change(
         &self,
-        locked: &Locked,
+        locked: &StateLock,
         netlink: &Netlink,
         interval: Duration,
     ) -> Result<Option<Change>> {
@@ -158,7 +158,7 @@ impl Wanted {
             master.map_or_else(String::new, |master| master.name),
             hooks(port.flags),
             port.hook_changes,
-            &self.growth,
+            &self.delta,
             self.xdp,
             interval,
         )))

@@ -1,11 +1,11 @@
-//! What ports need that choose their hooks by what they forward: a site for one case alone, in which `tapbridge run`
+//! What ports need that choose their hooks by what they forward: a testbed for one case alone, in which `tapbridge run`
 //! watches them, and that case's frames until they have chosen.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{case::Case, fastpath::PortHooks, measure, site::Site};
+use super::{case::Case, fastpath::PortHooks, measure, testbed::BenchTestbed};
 use crate::{
     datapath::Watcher,
     wait::{self, OnSignal},
@@ -27,14 +27,14 @@ pub struct Auto {
 }
 
 impl Auto {
-    /// Has a new site do what the case is about until its ports have chosen.
-    pub fn settle(site: &Site, case: Case) -> Result<Self> {
-        let watcher = Watcher::start(site.tapbridge()?)?;
-        let mut settling = Settling::new(site.hooks()?);
+    /// Has a new testbed do what the case is about until its ports have chosen.
+    pub fn settle(testbed: &BenchTestbed, case: Case) -> Result<Self> {
+        let watcher = Watcher::start(testbed.tapbridge()?)?;
+        let mut settling = Settling::new(testbed.hooks()?);
         let what = format!("hooks that stay as they are for half a second of {}", case.name);
         wait::until(&what, LIMIT, OnSignal::Stop, || {
-            measure::measure(site, &case, TURN)?;
-            Ok(settling.look(site.hooks()?).then_some(()))
+            measure::measure(testbed, &case, TURN)?;
+            Ok(settling.look(testbed.hooks()?).then_some(()))
         })?;
         eprintln!("{}: {}", case.name, text(&settling.hooks));
         Ok(Self {

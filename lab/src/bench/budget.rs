@@ -131,7 +131,7 @@ mod tests {
     use super::{
         super::{
             results::{self, tests::measured},
-            site::Datapath,
+            testbed::Datapath,
         },
         *,
     };

@@ -4,7 +4,7 @@ mod all;
 
 use std::time::Duration;
 
-use super::frame::Shape;
+use super::frame::FrameKind;
 
 pub use all::{CASES, FAMILIES};
 
@@ -97,7 +97,7 @@ impl Topology {
         }
     }
 
-    /// In octets.
+    /// In bytes.
     pub fn mtu(self) -> u32 {
         if self == Self::Jumbo { 9000 } else { 1500 }
     }
@@ -128,7 +128,7 @@ impl Topology {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// One thread writes a frame to the first port and reads it from the second.
-    WriteRead(Shape),
+    WriteRead(FrameKind),
     /// The same, one frame after the other between so many pairs of stations.
     Spread(usize),
     /// The same from one station to so many others in turn.
@@ -177,7 +177,9 @@ impl Case {
     /// costs nothing, few enough that a turn has many.
     pub fn batch(self) -> usize {
         match self.work {
-            Work::WriteRead(Shape::Complete(1515..) | Shape::Partial(1515..) | Shape::Tso4 | Shape::Tso6)
+            Work::WriteRead(
+                FrameKind::Complete(1515..) | FrameKind::Partial(1515..) | FrameKind::Tso4 | FrameKind::Tso6,
+            )
             | Work::Mix => 40,
             Work::Flood => (400 / self.topology.ports()).max(4),
             _ => 200,

@@ -148,7 +148,7 @@ fn word(fd: &impl AsRawFd) -> u32 {
 
 /// The two halves of a 64-bit word in a sequence of 32-bit ones.
 fn address<T>(slice: &[T]) -> [u32; 2] {
-    let octets = (slice.as_ptr().expose_provenance() as u64).to_ne_bytes();
-    let (first, second) = octets.split_at(4);
-    [first, second].map(|half| u32::from_ne_bytes(half.try_into().expect("four octets")))
+    let bytes = (slice.as_ptr().expose_provenance() as u64).to_ne_bytes();
+    let (first, second) = bytes.split_at(4);
+    [first, second].map(|half| u32::from_ne_bytes(half.try_into().expect("four bytes")))
 }

@@ -6,11 +6,11 @@ use lab::VnetHeader;
 pub type Mac = [u8; 6];
 
 pub const BROADCAST: Mac = [0xff; 6];
-/// The address of a site's bridge.
+/// The address of a testbed's bridge.
 pub const HOST: Mac = [0x06, 0, 0, 0, 0, 0xfe];
 /// Nobody has it.
 pub const UNKNOWN: Mac = [0x06, 0, 0, 0, 0, 0xff];
-/// Without the frame check sequence, which no tap has: "64 octets" on a wire.
+/// Without the frame check sequence, which no tap has: "64 bytes" on a wire.
 pub const SHORTEST: usize = 60;
 
 /// The payload of a datagram as QUIC sends it at least (RFC 9000, 14.1).
@@ -30,7 +30,7 @@ const TCP: u8 = 6;
 const CHECKSUM_OFFSET: u16 = 16;
 /// Segments of a long frame: as many full ones as 64 KiB of IP hold.
 const SEGMENTS: usize = 44;
-/// Of TCP, as Linux sends it in every segment of a connection: two octets of nothing, then a timestamp.
+/// Of TCP, as Linux sends it in every segment of a connection: two bytes of nothing, then a timestamp.
 const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 3];
 
 /// The stations inside a tunnel.
@@ -48,12 +48,12 @@ pub fn station(port: usize, number: usize) -> Mac {
 
 /// The address as `ip` takes it.
 pub fn text(mac: Mac) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// What a case sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum FrameKind {
     /// TCP over IPv4 in a frame of this length, its checksum complete.
     Complete(usize),
     /// The same with the checksum left to the device.
@@ -62,11 +62,11 @@ pub enum Shape {
     Tagged,
     /// What the receiver of long segments sends back: TCP over IPv4 without payload, its checksum left to the device.
     Ack,
-    /// UDP over IPv4 with so many octets of payload, its checksum complete.
+    /// UDP over IPv4 with so many bytes of payload, its checksum complete.
     Datagram(usize),
-    /// A frame of 1514 octets of VXLAN over IPv4: the outer checksum complete, that of TCP inside left to the device.
+    /// A frame of 1514 bytes of VXLAN over IPv4: the outer checksum complete, that of TCP inside left to the device.
     Tunnel,
-    /// A long segment over IPv4 or IPv6, still to be cut into frames of 1514 octets.
+    /// A long segment over IPv4 or IPv6, still to be cut into frames of 1514 bytes.
     Tso4,
     Tso6,
 }
@@ -75,60 +75,64 @@ pub enum Shape {
 #[derive(Debug, Clone)]
 pub struct Frame {
     pub header: [u8; VnetHeader::LEN],
-    pub octets: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 impl Frame {
-    pub fn new(shape: Shape, from: Mac, to: Mac) -> Self {
+    pub fn new(kind: FrameKind, from: Mac, to: Mac) -> Self {
         // The packet whose checksum is left to the device lies behind these.
-        let around = if shape == Shape::Tunnel { VXLAN_HEADERS } else { 0 };
-        let ipv6 = shape == Shape::Tso6;
+        let around = if kind == FrameKind::Tunnel {
+            VXLAN_HEADERS
+        } else {
+            0
+        };
+        let ipv6 = kind == FrameKind::Tso6;
         let headers = if ipv6 { 74 } else { 54 };
         let mss = 1514 - headers;
-        let (payload, options) = match shape {
-            Shape::Complete(length) | Shape::Partial(length) => (length - headers, &[][..]),
-            Shape::Tagged => (SHORTEST - headers, &[][..]),
-            Shape::Ack => (0, &TIMESTAMP[..]),
-            Shape::Datagram(payload) => (payload, &[][..]),
-            Shape::Tunnel => (1514 - VXLAN_HEADERS - headers, &[][..]),
-            Shape::Tso4 | Shape::Tso6 => (SEGMENTS * mss, &[][..]),
+        let (payload, options) = match kind {
+            FrameKind::Complete(length) | FrameKind::Partial(length) => (length - headers, &[][..]),
+            FrameKind::Tagged => (SHORTEST - headers, &[][..]),
+            FrameKind::Ack => (0, &TIMESTAMP[..]),
+            FrameKind::Datagram(payload) => (payload, &[][..]),
+            FrameKind::Tunnel => (1514 - VXLAN_HEADERS - headers, &[][..]),
+            FrameKind::Tso4 | FrameKind::Tso6 => (SEGMENTS * mss, &[][..]),
         };
-        let mut octets = match shape {
-            Shape::Datagram(_) => udp(from, to, 443, &self::payload(payload)),
-            Shape::Tunnel => {
+        let mut bytes = match kind {
+            FrameKind::Datagram(_) => udp(from, to, 443, &self::payload(payload)),
+            FrameKind::Tunnel => {
                 let inside = tcp(INNER_FROM, INNER_TO, ipv6, options, payload);
                 udp(from, to, VXLAN_PORT, &[&VXLAN[..], &inside].concat())
             }
             _ => tcp(from, to, ipv6, options, payload),
         };
-        if shape == Shape::Tagged {
+        if kind == FrameKind::Tagged {
             let [high, low] = VLAN.to_be_bytes();
-            octets.splice(ADDRESSES..ADDRESSES, [0x81, 0, high, low]);
+            bytes.splice(ADDRESSES..ADDRESSES, [0x81, 0, high, low]);
         }
-        let narrow = |octets: usize| u16::try_from(octets).expect("headers and segments are short");
+        let narrow = |bytes: usize| u16::try_from(bytes).expect("headers and segments are short");
         let (start, end, mss) = (narrow(around + headers - 20), narrow(headers), narrow(mss));
-        let header = match shape {
-            Shape::Complete(_) | Shape::Tagged | Shape::Datagram(_) => VnetHeader::none(),
-            Shape::Partial(_) | Shape::Ack | Shape::Tunnel => {
+        let header = match kind {
+            FrameKind::Complete(_) | FrameKind::Tagged | FrameKind::Datagram(_) => VnetHeader::none(),
+            FrameKind::Partial(_) | FrameKind::Ack | FrameKind::Tunnel => {
                 VnetHeader::partial_checksum(start, CHECKSUM_OFFSET)
             }
-            Shape::Tso4 => VnetHeader::gso_tcpv4(start, end, mss),
-            Shape::Tso6 => VnetHeader::gso_tcpv6(start, end, mss),
+            FrameKind::Tso4 => VnetHeader::gso_tcpv4(start, end, mss),
+            FrameKind::Tso6 => VnetHeader::gso_tcpv6(start, end, mss),
         };
         if header.needs_checksum() {
             // The tunnel's own stays as if the device had completed this one: so does Linux reckon it (`lco_csum`).
-            leave_checksum(&mut octets[around..], ipv6);
+            leave_checksum(&mut bytes[around..], ipv6);
         }
         Self {
             header: header.to_bytes(),
-            octets,
+            bytes,
         }
     }
 
     /// Changes whom it is from and to.
     pub fn address(&mut self, from: Mac, to: Mac) {
-        self.octets[..6].copy_from_slice(&to);
-        self.octets[6..12].copy_from_slice(&from);
+        self.bytes[..6].copy_from_slice(&to);
+        self.bytes[6..12].copy_from_slice(&from);
     }
 }
 
@@ -139,27 +143,27 @@ fn tcp(from: Mac, to: Mac, ipv6: bool, options: &[u8], payload: usize) -> Vec<u8
     } else {
         ethernet.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
     };
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     ip.tcp(1111, 2222, 7, 1024)
         .ack(3)
         .options_raw(options)
-        .expect("at most 40 octets")
-        .write_to_vec(&mut octets, &self::payload(payload))
+        .expect("at most 40 bytes")
+        .write_to_vec(&mut bytes, &self::payload(payload))
         .expect("a payload that IP holds");
-    octets
+    bytes
 }
 
 fn udp(from: Mac, to: Mac, port: u16, payload: &[u8]) -> Vec<u8> {
     let ip = PacketBuilder::ethernet2(from, to).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     ip.udp(1111, port)
-        .write_to_vec(&mut octets, payload)
+        .write_to_vec(&mut bytes, payload)
         .expect("a payload that IP holds");
-    octets
+    bytes
 }
 
-fn payload(octets: usize) -> Vec<u8> {
-    (1..=251).cycle().take(octets).collect()
+fn payload(bytes: usize) -> Vec<u8> {
+    (1..=251).cycle().take(bytes).collect()
 }
 
 fn v6(station: u8) -> [u8; 16] {
@@ -167,15 +171,15 @@ fn v6(station: u8) -> [u8; 16] {
 }
 
 /// Puts the pseudo-header's folded sum where the checksum belongs, as a guest does that leaves it to its card.
-fn leave_checksum(octets: &mut [u8], ipv6: bool) {
+fn leave_checksum(bytes: &mut [u8], ipv6: bool) {
     let (start, addresses) = if ipv6 { (54, 22..54) } else { (34, 26..34) };
-    let length = u16::try_from(octets.len() - start).expect("IP's length");
+    let length = u16::try_from(bytes.len() - start).expect("IP's length");
     let sum = Sum16BitWords::new()
         .add_2bytes([0, TCP])
         .add_2bytes(length.to_be_bytes())
-        .add_slice(&octets[addresses]);
+        .add_slice(&bytes[addresses]);
     let at = start + usize::from(CHECKSUM_OFFSET);
-    octets[at..at + 2].copy_from_slice(&(!sum.ones_complement()).to_ne_bytes());
+    bytes[at..at + 2].copy_from_slice(&(!sum.ones_complement()).to_ne_bytes());
 }
 
 #[cfg(test)]
@@ -188,23 +192,29 @@ mod tests {
     #[test]
     fn frames_have_the_length_they_are_called_by() {
         for length in [SHORTEST, 1514, 9014] {
-            assert_eq!(Frame::new(Shape::Complete(length), FROM, TO).octets.len(), length);
-            assert_eq!(Frame::new(Shape::Partial(length), FROM, TO).octets.len(), length);
+            assert_eq!(
+                Frame::new(FrameKind::Complete(length), FROM, TO).bytes.len(),
+                length
+            );
+            assert_eq!(
+                Frame::new(FrameKind::Partial(length), FROM, TO).bytes.len(),
+                length
+            );
         }
-        assert_eq!(Frame::new(Shape::Ack, FROM, TO).octets.len(), 66);
-        assert_eq!(Frame::new(Shape::Tagged, FROM, TO).octets.len(), SHORTEST + 4);
-        let datagram = |payload| Frame::new(Shape::Datagram(payload), FROM, TO).octets.len();
+        assert_eq!(Frame::new(FrameKind::Ack, FROM, TO).bytes.len(), 66);
+        assert_eq!(Frame::new(FrameKind::Tagged, FROM, TO).bytes.len(), SHORTEST + 4);
+        let datagram = |payload| Frame::new(FrameKind::Datagram(payload), FROM, TO).bytes.len();
         assert_eq!([LEAST_QUIC, BULK_QUIC].map(datagram), [1242, 1392]);
-        assert_eq!(Frame::new(Shape::Tunnel, FROM, TO).octets.len(), 1514);
-        assert_eq!(Frame::new(Shape::Tso4, FROM, TO).octets.len(), 54 + 44 * 1460);
-        assert_eq!(Frame::new(Shape::Tso6, FROM, TO).octets.len(), 74 + 44 * 1440);
+        assert_eq!(Frame::new(FrameKind::Tunnel, FROM, TO).bytes.len(), 1514);
+        assert_eq!(Frame::new(FrameKind::Tso4, FROM, TO).bytes.len(), 54 + 44 * 1460);
+        assert_eq!(Frame::new(FrameKind::Tso6, FROM, TO).bytes.len(), 74 + 44 * 1440);
     }
 
     /// Who completes a partial checksum sums the segment, the field included, and stores the complement.
     #[test]
     fn a_partial_checksum_completed_is_the_complete_one() {
-        let complete = Frame::new(Shape::Complete(1514), FROM, TO).octets;
-        let partial = Frame::new(Shape::Partial(1514), FROM, TO).octets;
+        let complete = Frame::new(FrameKind::Complete(1514), FROM, TO).bytes;
+        let partial = Frame::new(FrameKind::Partial(1514), FROM, TO).bytes;
         assert_ne!(complete[50..52], partial[50..52]);
         let completed = Sum16BitWords::new().add_slice(&partial[34..]).ones_complement();
         assert_eq!(complete[50..52], completed.to_ne_bytes());
@@ -212,28 +222,28 @@ mod tests {
 
     #[test]
     fn a_tunnels_outer_checksum_is_right_when_the_inner_one_is_complete() {
-        let outer_sum = |octets: &[u8]| {
-            let length = u16::try_from(octets.len() - 34).unwrap().to_be_bytes();
+        let outer_sum = |bytes: &[u8]| {
+            let length = u16::try_from(bytes.len() - 34).unwrap().to_be_bytes();
             Sum16BitWords::new()
                 .add_2bytes([0, 17])
                 .add_2bytes(length)
-                .add_slice(&octets[26..])
+                .add_slice(&bytes[26..])
                 .ones_complement()
         };
-        let mut octets = Frame::new(Shape::Tunnel, FROM, TO).octets;
-        assert_ne!(outer_sum(&octets), 0);
+        let mut bytes = Frame::new(FrameKind::Tunnel, FROM, TO).bytes;
+        assert_ne!(outer_sum(&bytes), 0);
         let inner = VXLAN_HEADERS + 34;
-        let completed = Sum16BitWords::new().add_slice(&octets[inner..]).ones_complement();
-        octets[inner + 16..inner + 18].copy_from_slice(&completed.to_ne_bytes());
-        assert_eq!(outer_sum(&octets), 0);
+        let completed = Sum16BitWords::new().add_slice(&bytes[inner..]).ones_complement();
+        bytes[inner + 16..inner + 18].copy_from_slice(&completed.to_ne_bytes());
+        assert_eq!(outer_sum(&bytes), 0);
     }
 
     #[test]
     fn a_tagged_frame_is_the_untagged_one_with_a_tag() {
         let [tagged, mut bare] =
-            [Shape::Tagged, Shape::Complete(SHORTEST)].map(|shape| Frame::new(shape, FROM, TO));
-        bare.octets.splice(12..12, [0x81, 0x00, 0, 10]);
-        assert_eq!(tagged.octets, bare.octets);
+            [FrameKind::Tagged, FrameKind::Complete(SHORTEST)].map(|kind| Frame::new(kind, FROM, TO));
+        bare.bytes.splice(12..12, [0x81, 0x00, 0, 10]);
+        assert_eq!(tagged.bytes, bare.bytes);
     }
 
     #[test]
@@ -244,11 +254,11 @@ mod tests {
 
     #[test]
     fn an_address_replaces_the_one_before() {
-        let mut frame = Frame::new(Shape::Complete(SHORTEST), TO, FROM);
+        let mut frame = Frame::new(FrameKind::Complete(SHORTEST), TO, FROM);
         frame.address(FROM, TO);
         assert_eq!(
-            frame.octets,
-            Frame::new(Shape::Complete(SHORTEST), FROM, TO).octets
+            frame.bytes,
+            Frame::new(FrameKind::Complete(SHORTEST), FROM, TO).bytes
         );
     }
 }

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 
 use super::{
     case::{Case, Work},
-    frame::{BROADCAST, Frame, HOST, Mac, SHORTEST, Shape, UNKNOWN, station},
-    site::{BUFFER, Site, receive},
+    frame::{BROADCAST, Frame, FrameKind, HOST, Mac, SHORTEST, UNKNOWN, station},
+    testbed::{BUFFER, BenchTestbed, receive},
     threads, write,
 };
 use crate::{
@@ -25,7 +25,7 @@ const ACKS: usize = 2;
 
 /// What came of a turn.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Turn {
+pub struct Sample {
     /// Of each of the case's figures.
     pub values: Vec<f64>,
     /// Frames that were written.
@@ -34,12 +34,12 @@ pub struct Turn {
     pub lost: u64,
 }
 
-/// Has the site do what the case is about.
-pub fn measure(site: &Site, case: &Case, turn: Duration) -> Result<Turn> {
+/// Has the testbed do what the case is about.
+pub fn measure(testbed: &BenchTestbed, case: &Case, turn: Duration) -> Result<Sample> {
     match case.work {
-        Work::WriteRead(shape) => one_thread(site, case, turn, &mut Stream::one(shape)),
+        Work::WriteRead(kind) => one_thread(testbed, case, turn, &mut Stream::one(kind)),
         Work::Spread(flows) => one_thread(
-            site,
+            testbed,
             case,
             turn,
             &mut Stream::spread(flows, case.topology.addresses()),
@@ -47,19 +47,19 @@ pub fn measure(site: &Site, case: &Case, turn: Duration) -> Result<Turn> {
         Work::Destinations(flows) => {
             let mut stream = Stream::spread(flows, case.topology.addresses());
             stream.one_sender = true;
-            one_thread(site, case, turn, &mut stream)
+            one_thread(testbed, case, turn, &mut stream)
         }
-        Work::Unknown => one_thread(site, case, turn, &mut Stream::to(UNKNOWN, 1)),
-        Work::Host => one_thread(site, case, turn, &mut Stream::to(HOST, 0)),
-        Work::ThereAndBack => one_thread(site, case, turn, &mut Stream::there_and_back()),
-        Work::Mix => one_thread(site, case, turn, &mut Stream::mix()),
-        Work::Flood => one_thread(site, case, turn, &mut Stream::flood(case.topology.ports())),
-        Work::RoundTrip => threads::round_trip(site, turn),
-        Work::OneWay => threads::run(site, threads::ONE_WAY, turn),
-        Work::BothWays => threads::run(site, threads::BOTH_WAYS, turn),
-        Work::FourSenders => threads::run(site, threads::FOUR_SENDERS, turn),
-        Work::Beside { learning } => beside(site, case, turn, learning),
-        Work::Steady { read } => steady(site, case, turn, read),
+        Work::Unknown => one_thread(testbed, case, turn, &mut Stream::to(UNKNOWN, 1)),
+        Work::Host => one_thread(testbed, case, turn, &mut Stream::to(HOST, 0)),
+        Work::ThereAndBack => one_thread(testbed, case, turn, &mut Stream::there_and_back()),
+        Work::Mix => one_thread(testbed, case, turn, &mut Stream::mix()),
+        Work::Flood => one_thread(testbed, case, turn, &mut Stream::flood(case.topology.ports())),
+        Work::RoundTrip => threads::round_trip(testbed, turn),
+        Work::OneWay => threads::run(testbed, threads::ONE_WAY, turn),
+        Work::BothWays => threads::run(testbed, threads::BOTH_WAYS, turn),
+        Work::FourSenders => threads::run(testbed, threads::FOUR_SENDERS, turn),
+        Work::Beside { learning } => beside(testbed, case, turn, learning),
+        Work::Steady { read } => steady(testbed, case, turn, read),
     }
 }
 
@@ -80,9 +80,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn one(shape: Shape) -> Self {
+    fn one(kind: FrameKind) -> Self {
         Self {
-            frame: Frame::new(shape, station(0, 0), station(1, 0)),
+            frame: Frame::new(kind, station(0, 0), station(1, 0)),
             answers: Vec::new(),
             flows: 1,
             addresses: 1,
@@ -96,24 +96,24 @@ impl Stream {
         Self {
             flows,
             addresses,
-            ..Self::one(Shape::Complete(SHORTEST))
+            ..Self::one(FrameKind::Complete(SHORTEST))
         }
     }
 
     /// What TCP sends in bulk, and what comes back for it.
     fn mix() -> Self {
-        let ack = Frame::new(Shape::Ack, station(1, 0), station(0, 0));
+        let ack = Frame::new(FrameKind::Ack, station(1, 0), station(0, 0));
         Self {
             answers: vec![ack; ACKS],
-            ..Self::one(Shape::Tso4)
+            ..Self::one(FrameKind::Tso4)
         }
     }
 
     fn there_and_back() -> Self {
-        let shape = Shape::Complete(SHORTEST);
+        let kind = FrameKind::Complete(SHORTEST);
         Self {
-            answers: vec![Frame::new(shape, station(1, 0), station(0, 0))],
-            ..Self::one(shape)
+            answers: vec![Frame::new(kind, station(1, 0), station(0, 0))],
+            ..Self::one(kind)
         }
     }
 
@@ -123,9 +123,9 @@ impl Stream {
 
     fn to(destination: Mac, readers: usize) -> Self {
         Self {
-            frame: Frame::new(Shape::Complete(SHORTEST), station(0, 0), destination),
+            frame: Frame::new(FrameKind::Complete(SHORTEST), station(0, 0), destination),
             readers,
-            ..Self::one(Shape::Complete(SHORTEST))
+            ..Self::one(FrameKind::Complete(SHORTEST))
         }
     }
 
@@ -148,23 +148,29 @@ impl Stream {
 
 /// The value is the lower quartile of the batches: what disturbs the machine makes some of them longer, and none
 /// shorter.
-fn one_thread(site: &Site, case: &Case, turn: Duration, stream: &mut Stream) -> Result<Turn> {
-    let (mut batches, lost) = write_and_read(site, case.batch(), turn, stream)?;
+fn one_thread(testbed: &BenchTestbed, case: &Case, turn: Duration, stream: &mut Stream) -> Result<Sample> {
+    let (mut batches, lost) = write_and_read(testbed, case.batch(), turn, stream)?;
     let value = nanoseconds(lower_quartile(&mut batches), case.batch());
     let written = batches.len() * case.batch() * stream.frames();
     Ok(turned(value, written, lost))
 }
 
 /// The same while a neighbour sends, each on a CPU of its own where there are two.
-fn beside(site: &Site, case: &Case, turn: Duration, learning: bool) -> Result<Turn> {
+fn beside(testbed: &BenchTestbed, case: &Case, turn: Duration, learning: bool) -> Result<Sample> {
     let cpus = cpus::allowed()?;
     let (own, other) = (cpus[0], cpus[cpus.len() - 1]);
     let stop = &AtomicBool::new(false);
     let turn = thread::scope(|scope| {
-        let sending = scope.spawn(move || stay_on(other).and_then(|()| threads::send(site, learning, stop)));
+        let sending =
+            scope.spawn(move || stay_on(other).and_then(|()| threads::send(testbed, learning, stop)));
         let measuring = scope.spawn(move || {
             stay_on(own)?;
-            one_thread(site, case, turn, &mut Stream::one(Shape::Complete(SHORTEST)))
+            one_thread(
+                testbed,
+                case,
+                turn,
+                &mut Stream::one(FrameKind::Complete(SHORTEST)),
+            )
         });
         let turn = measuring.join().expect("no panic");
         stop.store(true, Ordering::Relaxed);
@@ -172,23 +178,23 @@ fn beside(site: &Site, case: &Case, turn: Duration, learning: bool) -> Result<Tu
         turn
     })?;
     // What was learned is not to be there when others have their turns.
-    site.forget(threads::NEIGHBOUR)?;
+    testbed.forget(threads::NEIGHBOUR)?;
     Ok(turn)
 }
 
 /// The same for long enough that the statistics can be read meanwhile. The value is the mean, since reading disturbs
 /// few batches, if any.
-fn steady(site: &Site, case: &Case, turn: Duration, read: bool) -> Result<Turn> {
-    let mut stream = Stream::one(Shape::Complete(SHORTEST));
+fn steady(testbed: &BenchTestbed, case: &Case, turn: Duration, read: bool) -> Result<Sample> {
+    let mut stream = Stream::one(FrameKind::Complete(SHORTEST));
     thread::scope(|scope| {
         let reading = read.then(|| {
             scope.spawn(|| {
-                let mut stats = site.tapbridge()?;
+                let mut stats = testbed.tapbridge()?;
                 stats.args(["stats", "-j"]);
                 process::call(stats)
             })
         });
-        let measured = write_and_read(site, case.batch(), turn, &mut stream);
+        let measured = write_and_read(testbed, case.batch(), turn, &mut stream);
         if let Some(reading) = reading {
             reading
                 .join()
@@ -202,8 +208,8 @@ fn steady(site: &Site, case: &Case, turn: Duration, read: bool) -> Result<Turn> 
     })
 }
 
-fn turned(value: f64, frames: usize, lost: u64) -> Turn {
-    Turn {
+fn turned(value: f64, frames: usize, lost: u64) -> Sample {
+    Sample {
         values: vec![value],
         frames: frames as u64,
         lost,
@@ -213,18 +219,18 @@ fn turned(value: f64, frames: usize, lost: u64) -> Turn {
 /// Writes a frame and reads it, then its answers, again and again, as the two VMMs would. Returns how long each batch
 /// took, and how many copies were not there to be read.
 fn write_and_read(
-    site: &Site,
+    testbed: &BenchTestbed,
     batch: usize,
     turn: Duration,
     stream: &mut Stream,
 ) -> Result<(Vec<Duration>, u64)> {
-    let from = site.port(0);
-    let readers: Vec<BorrowedFd> = (1..=stream.readers).map(|port| site.port(port)).collect();
+    let from = testbed.port(0);
+    let readers: Vec<BorrowedFd> = (1..=stream.readers).map(|port| testbed.port(port)).collect();
     let mut buffer = vec![0; BUFFER];
     let mut read = |port| {
         let there = receive(port, &mut buffer)?;
         // What another thread of the kernel hands on comes a moment later.
-        if !there && site.is_deferred() && threads::wait(port)? {
+        if !there && testbed.is_deferred() && threads::wait(port)? {
             return receive(port, &mut buffer);
         }
         Ok(there)
@@ -244,7 +250,7 @@ fn write_and_read(
         }
         Ok(lost)
     };
-    // The caches are another site's.
+    // The caches are another testbed's.
     send(batch / 4)?;
     let (mut batches, mut lost) = (Vec::new(), 0);
     let start = Instant::now();
@@ -290,7 +296,7 @@ mod tests {
         let mut pairs = BTreeSet::new();
         for _ in 0..20_000 {
             stream.advance();
-            pairs.insert(stream.frame.octets[..12].to_vec());
+            pairs.insert(stream.frame.bytes[..12].to_vec());
         }
         assert_eq!(pairs.len(), 10_000);
         assert!(pairs.iter().all(|pair| pair[6..] == station(0, 0)));
@@ -303,7 +309,7 @@ mod tests {
             let mut pairs = BTreeSet::new();
             for _ in 0..2 * flows {
                 stream.advance();
-                pairs.insert(stream.frame.octets[..12].to_vec());
+                pairs.insert(stream.frame.bytes[..12].to_vec());
             }
             assert_eq!(pairs.len(), flows);
             for side in [0..6, 6..12] {

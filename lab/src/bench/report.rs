@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::{
     case::{Case, FAMILIES},
     results::{Measured, PEERS, Ratio, Results},
-    site::Datapath,
+    testbed::Datapath,
 };
 use crate::{
     folder::Folder,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::measure::Turn;
+use super::measure::Sample;
 use crate::{machine::Machine, report::compare::Spread};
 
 /// Raised when a field changes its meaning or goes away.
@@ -88,7 +88,12 @@ impl NotMeasured {
 
 impl Measured {
     /// From the turns of all rounds, each of which has this figure; `None` of no turn.
-    pub fn new(case: &str, datapath: &str, (number, figure): (usize, &str), turns: &[Turn]) -> Option<Self> {
+    pub fn new(
+        case: &str,
+        datapath: &str,
+        (number, figure): (usize, &str),
+        turns: &[Sample],
+    ) -> Option<Self> {
         let values: Vec<f64> = turns.iter().map(|turn| turn.values[number]).collect();
         let Spread { min, median, .. } = Spread::of(values.iter().copied())?;
         Some(Self {
@@ -150,7 +155,7 @@ pub mod tests {
     use crate::report::fixture;
 
     pub fn measured(case: &str, datapath: &str, values: &[f64]) -> Measured {
-        let turns = values.iter().map(|&value| Turn {
+        let turns = values.iter().map(|&value| Sample {
             values: vec![value],
             frames: 100,
             lost: 0,

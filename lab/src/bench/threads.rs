@@ -19,9 +19,9 @@ use nix::{
 };
 
 use super::{
-    frame::{Frame, SHORTEST, Shape, station},
-    measure::Turn,
-    site::{BUFFER, Site, receive},
+    frame::{Frame, FrameKind, SHORTEST, station},
+    measure::Sample,
+    testbed::{BUFFER, BenchTestbed, receive},
     write,
 };
 use crate::cpus::{self, stay_on};
@@ -33,7 +33,7 @@ const PATIENCE: u32 = 20;
 /// Frames that QEMU reads before it looks for other work.
 const BURST: usize = 50;
 
-/// Where a frame of the shortest kind has its payload's last octets, which number those of a round trip.
+/// Where a frame of the shortest kind has its payload's last bytes, which number those of a round trip.
 const NUMBER: Range<usize> = SHORTEST - 4..SHORTEST;
 
 /// What one VMM does.
@@ -67,11 +67,11 @@ const fn vmm(port: usize, sends_to: Option<usize>, reads: bool) -> Vmm {
 }
 
 /// Lets the VMMs run for a turn. The value is its time by the frames that were read.
-pub fn run(site: &Site, vmms: &[Vmm], turn: Duration) -> Result<Turn> {
+pub fn run(testbed: &BenchTestbed, vmms: &[Vmm], turn: Duration) -> Result<Sample> {
     let (start, stop) = (Barrier::new(vmms.len() + 1), AtomicBool::new(false));
     let (seconds, counts) = thread::scope(|scope| {
         let (start, stop) = (&start, &stop);
-        let spawn = |vmm| scope.spawn(move || act(site, vmm, start, stop));
+        let spawn = |vmm| scope.spawn(move || act(testbed, vmm, start, stop));
         let threads: Vec<_> = vmms.iter().map(spawn).collect();
         start.wait();
         let begin = Instant::now();
@@ -84,10 +84,10 @@ pub fn run(site: &Site, vmms: &[Vmm], turn: Duration) -> Result<Turn> {
     let [written, read] = counts?
         .into_iter()
         .fold([0, 0], |sum, count| [sum[0] + count[0], sum[1] + count[1]]);
-    let arrived = read + site.drain()?;
+    let arrived = read + testbed.drain()?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let value = seconds * 1e9 / read as f64;
-    Ok(Turn {
+    Ok(Sample {
         values: vec![value],
         frames: written,
         lost: written.saturating_sub(arrived),
@@ -95,9 +95,15 @@ pub fn run(site: &Site, vmms: &[Vmm], turn: Duration) -> Result<Turn> {
 }
 
 /// Does what a VMM does until it is to stop; returns how many frames it has written and read.
-fn act(site: &Site, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) -> Result<[u64; 2]> {
-    let port = site.port(vmm.port);
-    let send = |to| Frame::new(Shape::Complete(SHORTEST), station(vmm.port, 0), station(to, 0));
+fn act(testbed: &BenchTestbed, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) -> Result<[u64; 2]> {
+    let port = testbed.port(vmm.port);
+    let send = |to| {
+        Frame::new(
+            FrameKind::Complete(SHORTEST),
+            station(vmm.port, 0),
+            station(to, 0),
+        )
+    };
     let frame = vmm.sends_to.map(send);
     let mut buffer = vec![0; BUFFER];
     let [mut written, mut read] = [0, 0];
@@ -126,9 +132,13 @@ fn act(site: &Site, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) -> Result<[u6
 pub const NEIGHBOUR: usize = 2;
 
 /// Sends until it is to stop, and reads what has arrived: a neighbour who is one station, or a new one with every frame.
-pub fn send(site: &Site, learning: bool, stop: &AtomicBool) -> Result<()> {
+pub fn send(testbed: &BenchTestbed, learning: bool, stop: &AtomicBool) -> Result<()> {
     let to = NEIGHBOUR + 1;
-    let mut frame = Frame::new(Shape::Complete(SHORTEST), station(NEIGHBOUR, 0), station(to, 0));
+    let mut frame = Frame::new(
+        FrameKind::Complete(SHORTEST),
+        station(NEIGHBOUR, 0),
+        station(to, 0),
+    );
     let mut buffer = vec![0; BUFFER];
     for number in 0_u32.. {
         if stop.load(Ordering::Relaxed) {
@@ -138,8 +148,8 @@ pub fn send(site: &Site, learning: bool, stop: &AtomicBool) -> Result<()> {
             let [a, b, c, d] = number.to_be_bytes();
             frame.address([0x0a, 0, a, b, c, d], station(to, 0));
         }
-        write(site.port(NEIGHBOUR), &frame)?;
-        receive(site.port(to), &mut buffer)?;
+        write(testbed.port(NEIGHBOUR), &frame)?;
+        receive(testbed.port(to), &mut buffer)?;
     }
     Ok(())
 }
@@ -161,13 +171,13 @@ pub const PERCENTILES: [usize; 3] = [500, 990, 999];
 
 /// One frame is on its way, there and back, and both VMMs sleep until it comes. They share a CPU: to wake another one
 /// takes several times as long as all that a datapath does. The values are microseconds.
-pub fn round_trip(site: &Site, turn: Duration) -> Result<Turn> {
+pub fn round_trip(testbed: &BenchTestbed, turn: Duration) -> Result<Sample> {
     let stop = &AtomicBool::new(false);
     let cpu = *cpus::allowed()?.first().context("this process has no CPU")?;
-    site.drain()?;
+    testbed.drain()?;
     thread::scope(|scope| {
-        let other = scope.spawn(move || stay_on(cpu).and_then(|()| echo(site, stop)));
-        let asking = scope.spawn(move || stay_on(cpu).and_then(|()| ask(site, turn)));
+        let other = scope.spawn(move || stay_on(cpu).and_then(|()| echo(testbed, stop)));
+        let asking = scope.spawn(move || stay_on(cpu).and_then(|()| ask(testbed, turn)));
         let result = asking.join().expect("no panic");
         stop.store(true, Ordering::Relaxed);
         other.join().expect("no panic")?;
@@ -175,9 +185,9 @@ pub fn round_trip(site: &Site, turn: Duration) -> Result<Turn> {
     })
 }
 
-fn ask(site: &Site, turn: Duration) -> Result<Turn> {
-    let port = site.port(0);
-    let mut frame = Frame::new(Shape::Complete(SHORTEST), station(0, 0), station(1, 0));
+fn ask(testbed: &BenchTestbed, turn: Duration) -> Result<Sample> {
+    let port = testbed.port(0);
+    let mut frame = Frame::new(FrameKind::Complete(SHORTEST), station(0, 0), station(1, 0));
     let mut buffer = vec![0; BUFFER];
     let (mut times, mut lost) = (Vec::new(), 0);
     let start = Instant::now();
@@ -186,14 +196,14 @@ fn ask(site: &Site, turn: Duration) -> Result<Turn> {
             break;
         }
         // An answer that comes too late, or a frame of the kernel's own, is not this one's.
-        frame.octets[NUMBER].copy_from_slice(&number.to_ne_bytes());
+        frame.bytes[NUMBER].copy_from_slice(&number.to_ne_bytes());
         let asked = Instant::now();
         write(port, &frame)?;
         let mut patience = PATIENCE;
         while patience > 0 {
             if !wait(port)? {
                 patience -= 1;
-            } else if receive(port, &mut buffer)? && *number_in(&buffer) == frame.octets[NUMBER] {
+            } else if receive(port, &mut buffer)? && *number_in(&buffer) == frame.bytes[NUMBER] {
                 break;
             }
         }
@@ -202,20 +212,20 @@ fn ask(site: &Site, turn: Duration) -> Result<Turn> {
     }
     times.sort_unstable();
     let microseconds = |per_mille| percentile(&times, per_mille).as_secs_f64() * 1e6;
-    Ok(Turn {
+    Ok(Sample {
         values: PERCENTILES.map(microseconds).to_vec(),
         frames: times.len() as u64,
         lost,
     })
 }
 
-fn echo(site: &Site, stop: &AtomicBool) -> Result<()> {
-    let port = site.port(1);
-    let mut frame = Frame::new(Shape::Complete(SHORTEST), station(1, 0), station(0, 0));
+fn echo(testbed: &BenchTestbed, stop: &AtomicBool) -> Result<()> {
+    let port = testbed.port(1);
+    let mut frame = Frame::new(FrameKind::Complete(SHORTEST), station(1, 0), station(0, 0));
     let mut buffer = vec![0; BUFFER];
     while !stop.load(Ordering::Relaxed) {
         if wait(port)? && receive(port, &mut buffer)? {
-            frame.octets[NUMBER].copy_from_slice(number_in(&buffer));
+            frame.bytes[NUMBER].copy_from_slice(number_in(&buffer));
             write(port, &frame)?;
         }
     }

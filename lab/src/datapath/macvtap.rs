@@ -7,7 +7,7 @@ use super::{
     Attachment, Datapath, Device,
     link::{Link, ip},
 };
-use crate::{guest::Hardware, plan::Seat};
+use crate::{guest::Hardware, plan::GuestId};
 
 /// Stands for the host's network card. A macvtap has no more offloads than its lower device; a veth has all, so that
 /// no segment is cut up and no checksum completed, as over the usual cards. So has a dummy, which fewer kernels have.
@@ -19,8 +19,8 @@ const LOWER_PEER: &str = "lower-peer";
 pub struct Macvtap;
 
 impl Datapath for Macvtap {
-    fn prepare(&self, host: &Namespace, seats: &[Seat], hardware: Hardware) -> Result<Device> {
-        let ports = seats.iter().map(|seat| (seat.tap(), seat.mac()));
+    fn prepare(&self, host: &Namespace, ids: &[GuestId], hardware: Hardware) -> Result<Device> {
+        let ports = ids.iter().map(|id| (id.tap(), id.mac()));
         make(host, hardware.mtu, ports)?;
         Ok(Device::Macvtap)
     }

@@ -11,15 +11,15 @@ use std::{
 use anyhow::{Context, Result};
 use lab::{Namespace, Offloads, pump};
 
-use super::{Facts, Guest, Hardware, Kind, Maker};
+use super::{Facts, Guest, GuestBackend, Hardware, Kind};
 use crate::{
     cpus::{self, Placement},
     datapath::Device,
     job::{self, Job},
-    plan::{self, IPV4_PREFIX, IPV6_PREFIX, Seat},
+    plan::{self, GuestId, IPV4_PREFIX, IPV6_PREFIX},
     process::{self, Process},
     pump_command,
-    results::Card,
+    results::NicCounters,
     scratch::Scratch,
     vm_image::{self, Packages},
 };
@@ -61,16 +61,16 @@ impl NamespaceMaker {
     }
 }
 
-impl Maker for NamespaceMaker {
+impl GuestBackend for NamespaceMaker {
     fn boot(
         &self,
         host: &Namespace,
-        seat: Seat,
+        id: GuestId,
         hardware: Hardware,
         device: Device,
     ) -> Result<Box<dyn Guest>> {
-        let cpu = self.placement.cpu(seat);
-        Ok(Box::new(NamespaceGuest::boot(host, seat, hardware, device, cpu)?))
+        let cpu = self.placement.cpu(id);
+        Ok(Box::new(NamespaceGuest::boot(host, id, hardware, device, cpu)?))
     }
 
     fn facts(&self) -> &Facts {
@@ -85,7 +85,7 @@ impl Maker for NamespaceMaker {
 struct NamespaceGuest {
     /// Seconds.
     booted_in: f64,
-    seat: Seat,
+    id: GuestId,
     /// Where its programs stay, as its pump does.
     cpu: Option<usize>,
     answers: Scratch,
@@ -97,28 +97,28 @@ struct NamespaceGuest {
 impl NamespaceGuest {
     fn boot(
         host: &Namespace,
-        seat: Seat,
+        id: GuestId,
         hardware: Hardware,
         device: Device,
         cpu: Option<usize>,
     ) -> Result<Self> {
         let start = Instant::now();
-        let namespace = Namespace::create(&plan::own_namespace(&seat.name()))?;
-        let mut pump = start_pump(host, &namespace, seat, hardware, device, cpu)?;
+        let namespace = Namespace::create(&plan::own_namespace(&id.name()))?;
+        let mut pump = start_pump(host, &namespace, id, hardware, device, cpu)?;
         job::has_printed(&mut pump, pump_command::READY, BOOT_LIMIT)?;
-        let answers = Scratch::new(&format!("{}-answers", seat.name()))?;
+        let answers = Scratch::new(&format!("{}-answers", id.name()))?;
         fs::write(answers.path().join("answer"), vm_image::ANSWER).context("writing an answer")?;
         let mut guest = Self {
             booted_in: 0.0,
-            seat,
+            id,
             cpu,
             answers,
             pump,
             namespace,
         };
-        guest.ip(&["link", "set", "dev", CARD, "address", &seat.mac()])?;
-        let ipv4 = format!("{}/{IPV4_PREFIX}", seat.ipv4());
-        let ipv6 = format!("{}/{IPV6_PREFIX}", seat.ipv6());
+        guest.ip(&["link", "set", "dev", CARD, "address", &id.mac()])?;
+        let ipv4 = format!("{}/{IPV4_PREFIX}", id.ipv4());
+        let ipv6 = format!("{}/{IPV6_PREFIX}", id.ipv6());
         guest.ip(&["address", "add", &ipv4, "dev", CARD])?;
         guest.ip(&["address", "add", &ipv6, "dev", CARD, "nodad"])?;
         guest.booted_in = start.elapsed().as_secs_f64();
@@ -135,7 +135,7 @@ impl NamespaceGuest {
 fn start_pump(
     host: &Namespace,
     guest: &Namespace,
-    seat: Seat,
+    id: GuestId,
     hardware: Hardware,
     device: Device,
     cpu: Option<usize>,
@@ -146,7 +146,7 @@ fn start_pump(
     command.args([
         "pump",
         "--host-tap",
-        &seat.tap(),
+        &id.tap(),
         "--host-device",
         match device {
             Device::Tap => "tap",
@@ -169,12 +169,12 @@ fn start_pump(
         },
     ]);
     cpus::confine(&mut command, cpu)?;
-    Process::start(format!("pump of {}", seat.name()), command)
+    Process::start(format!("pump of {}", id.name()), command)
 }
 
 impl Guest for NamespaceGuest {
-    fn seat(&self) -> Seat {
-        self.seat
+    fn id(&self) -> GuestId {
+        self.id
     }
 
     /// It is: nothing of it is left to a later moment.
@@ -186,10 +186,10 @@ impl Guest for NamespaceGuest {
         self.pump.id()
     }
 
-    fn card(&self) -> Result<Card> {
+    fn nic_counters(&self) -> Result<NicCounters> {
         // Of the thread, which is in the namespace; the process need not be.
         let read = || fs::read_to_string("/proc/thread-self/net/dev");
-        super::card_in(&self.namespace.run(read).context("reading /proc/net/dev")?)
+        super::nic_counters_in(&self.namespace.run(read).context("reading /proc/net/dev")?)
     }
 
     fn answers(&self) -> String {
@@ -204,7 +204,7 @@ impl Guest for NamespaceGuest {
         command.args(arguments);
         cpus::confine(&mut command, self.cpu)?;
         Ok(Box::new(Process::start(
-            format!("{program} in {}", self.seat.name()),
+            format!("{program} in {}", self.id.name()),
             command,
         )?))
     }

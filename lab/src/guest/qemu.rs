@@ -18,13 +18,13 @@ use self::{
     channel::Channel,
     machine::{BOOT_LIMIT, Model, Qemu},
 };
-use super::{Facts, Guest, Hardware, Kind, Maker};
+use super::{Facts, Guest, GuestBackend, Hardware, Kind};
 use crate::{
     cpus::Placement,
     datapath::Device,
     job::{self, Job},
-    plan::Seat,
-    results::Card,
+    plan::GuestId,
+    results::NicCounters,
     vm_image::{self, Image, Packages},
     wait::OnSignal,
 };
@@ -59,28 +59,28 @@ impl QemuMaker {
     }
 }
 
-impl Maker for QemuMaker {
+impl GuestBackend for QemuMaker {
     fn boot(
         &self,
         host: &Namespace,
-        seat: Seat,
+        id: GuestId,
         hardware: Hardware,
         device: Device,
     ) -> Result<Box<dyn Guest>> {
         let (tap, open) = host.run(|| match device {
             // QEMU could make the tap, but not before it is to be set up.
             Device::Tap => {
-                let tap = Tap::builder(seat.tap()).mtu(hardware.mtu).persistent().open()?;
+                let tap = Tap::builder(id.tap()).mtu(hardware.mtu).persistent().open()?;
                 tap.up()?;
                 Ok::<_, lab::Error>((Some(tap.close()?), None))
             }
             // QEMU sets what it needs itself, and no offload before the guest's driver takes it.
-            Device::Macvtap => Ok((None, Some(Macvtap::open(seat.tap(), Offloads::None)?))),
+            Device::Macvtap => Ok((None, Some(Macvtap::open(id.tap(), Offloads::None)?))),
         })?;
         let start = Instant::now();
-        let machine = self.model.start(host, seat, hardware, open)?;
+        let machine = self.model.start(host, id, hardware, open)?;
         Ok(Box::new(QemuGuest {
-            seat,
+            id,
             start,
             channel: Rc::new(Channel::new(machine)),
             _tap: tap,
@@ -97,7 +97,7 @@ impl Maker for QemuMaker {
 }
 
 struct QemuGuest {
-    seat: Seat,
+    id: GuestId,
     start: Instant,
     /// Before the tap, so that the machine goes first.
     channel: Rc<Channel>,
@@ -106,14 +106,14 @@ struct QemuGuest {
 }
 
 impl Guest for QemuGuest {
-    fn seat(&self) -> Seat {
-        self.seat
+    fn id(&self) -> GuestId {
+        self.id
     }
 
     fn wait_until_booted(&mut self) -> Result<f64> {
         self.channel
             .wait_until_ready(BOOT_LIMIT)
-            .with_context(|| format!("booting {}", self.seat.name()))?;
+            .with_context(|| format!("booting {}", self.id.name()))?;
         Ok(self.start.elapsed().as_secs_f64())
     }
 
@@ -121,9 +121,9 @@ impl Guest for QemuGuest {
         self.channel.process_id()
     }
 
-    fn card(&self) -> Result<Card> {
+    fn nic_counters(&self) -> Result<NicCounters> {
         let mut devices = self.start(&["cat", "/proc/net/dev"])?;
-        super::card_in(&job::finish(&mut *devices, COMMAND_LIMIT, OnSignal::GoOn)?)
+        super::nic_counters_in(&job::finish(&mut *devices, COMMAND_LIMIT, OnSignal::GoOn)?)
     }
 
     fn answers(&self) -> String {
@@ -132,7 +132,7 @@ impl Guest for QemuGuest {
 
     fn start(&self, words: &[&str]) -> Result<Box<dyn Job>> {
         let program = words.first().context("no program to start")?;
-        let name = format!("{program} in {}", self.seat.name());
+        let name = format!("{program} in {}", self.id.name());
         Ok(Box::new(self.channel.start(name, words)?))
     }
 

@@ -1,6 +1,6 @@
 //! What is computed from several rounds: medians, sums, ratios within a round.
 
-use super::figures::{Figure, OverRounds, main_figure};
+use super::metrics::{Metric, OverRounds, main_metric};
 use crate::{
     results::{Results, Run},
     workload::Workload,
@@ -46,17 +46,17 @@ pub fn runs<'results>(
     runs.filter(move |(_, run)| run.outcome.workload() == workload)
 }
 
-/// A figure over all rounds.
-pub fn spread(results: &Results, workload: Workload, datapath: &str, figure: &Figure) -> Option<Spread> {
-    Spread::of(runs(results, workload, datapath).filter_map(|(_, run)| (figure.of)(run)))
+/// A metric over all rounds.
+pub fn spread(results: &Results, workload: Workload, datapath: &str, metric: &Metric) -> Option<Spread> {
+    Spread::of(runs(results, workload, datapath).filter_map(|(_, run)| (metric.of)(run)))
 }
 
-/// A figure as one number.
-pub fn value(results: &Results, workload: Workload, datapath: &str, figure: &Figure) -> Option<f64> {
-    match figure.over_rounds {
-        OverRounds::Median => Some(spread(results, workload, datapath, figure)?.median),
+/// A metric as one number.
+pub fn value(results: &Results, workload: Workload, datapath: &str, metric: &Metric) -> Option<f64> {
+    match metric.over_rounds {
+        OverRounds::Median => Some(spread(results, workload, datapath, metric)?.median),
         OverRounds::Sum => runs(results, workload, datapath)
-            .filter_map(|(_, run)| (figure.of)(run))
+            .filter_map(|(_, run)| (metric.of)(run))
             .reduce(|sum, value| sum + value),
     }
 }
@@ -91,22 +91,22 @@ impl Ratio {
     }
 }
 
-/// A figure as a multiple of the [`PEER`]'s in the same round, since the machine's speed drifts from one to the next.
-pub fn ratio(results: &Results, workload: Workload, datapath: &str, figure: &Figure) -> Ratio {
+/// A metric as a multiple of the [`PEER`]'s in the same round, since the machine's speed drifts from one to the next.
+pub fn ratio(results: &Results, workload: Workload, datapath: &str, metric: &Metric) -> Ratio {
     Ratio::of(runs(results, workload, datapath).filter_map(|(round, run)| {
         let (_, peer) = runs(results, workload, PEER).find(|&(other, _)| other == round)?;
-        Some((figure.of)(run)? / (figure.of)(peer)?)
+        Some((metric.of)(run)? / (metric.of)(peer)?)
     }))
 }
 
-/// A figure as a multiple of another file's, median by median: the rounds of different files belong together in no way.
+/// A metric as a multiple of another file's, median by median: the rounds of different files belong together in no way.
 pub fn ratio_between(
     results: [&Results; 2],
     workload: Workload,
     datapath: &str,
-    figure: &Figure,
+    metric: &Metric,
 ) -> Option<Ratio> {
-    let [own, other] = results.map(|results| value(results, workload, datapath, figure));
+    let [own, other] = results.map(|results| value(results, workload, datapath, metric));
     let few = results.map(|results| runs(results, workload, datapath).count() < ENOUGH_ROUNDS);
     let ratio = own? / other?;
     Some(if few.contains(&true) {
@@ -122,16 +122,16 @@ pub fn rounds(results: &Results, workload: Workload) -> usize {
     results.datapaths().iter().map(of).max().unwrap_or(0)
 }
 
-/// The run whose figure is the median; of an even number the lower of the two in the middle.
+/// The run whose metric is the median; of an even number the lower of the two in the middle.
 pub fn median_run<'results>(
     results: &'results Results,
     workload: Workload,
     datapath: &str,
 ) -> Option<(u32, &'results Run)> {
-    let figure = main_figure(workload);
+    let metric = main_metric(workload);
     let runs =
-        runs(results, workload, datapath).filter_map(|(round, run)| Some(((figure.of)(run)?, round, run)));
-    let (_, round, run) = median_of(runs.collect(), |(figure, ..)| *figure)?;
+        runs(results, workload, datapath).filter_map(|(round, run)| Some(((metric.of)(run)?, round, run)));
+    let (_, round, run) = median_of(runs.collect(), |(metric, ..)| *metric)?;
     Some((round, run))
 }
 
@@ -173,7 +173,7 @@ pub fn datapaths<'results>(results: impl IntoIterator<Item = &'results Results>)
 
 #[cfg(test)]
 mod tests {
-    use super::{super::figures::OTHER_FIGURES, *};
+    use super::{super::metrics::OTHER_METRICS, *};
     use crate::report::fixture;
 
     fn near(one: f64, other: f64) -> bool {
@@ -201,7 +201,7 @@ mod tests {
             fixture::sample("tapbridge", 4, 100.0, 1.0),
         ]);
         let ratio = |workload| {
-            let ratio = ratio(&results, workload, "tapbridge", &main_figure(workload));
+            let ratio = ratio(&results, workload, "tapbridge", &main_metric(workload));
             ratio.spread().unwrap()
         };
         let throughput = ratio(Workload::Throughput);
@@ -222,15 +222,15 @@ mod tests {
             let own = (1..=rounds).map(|round| fixture::sample("tapbridge", round, 12.0, 40.0));
             fixture::results(peers.chain(own).collect())
         };
-        let figure = main_figure(Workload::Throughput);
-        let of = |results: &Results| ratio(results, Workload::Throughput, "tapbridge", &figure);
+        let metric = main_metric(Workload::Throughput);
+        let of = |results: &Results| ratio(results, Workload::Throughput, "tapbridge", &metric);
         assert_eq!(of(&samples(&[], 3)), Ratio::None);
         assert_eq!(of(&samples(&[1, 2], 2)), Ratio::TooFewRounds);
         assert_eq!(of(&samples(&[1, 3], 3)), Ratio::TooFewRounds);
         let three = samples(&[1, 2, 3], 3);
         assert!(matches!(of(&three), Ratio::Of(_)));
         let between = |other: &Results| {
-            ratio_between([&three, other], Workload::Throughput, "tapbridge", &figure).unwrap()
+            ratio_between([&three, other], Workload::Throughput, "tapbridge", &metric).unwrap()
         };
         assert!(matches!(between(&three), Ratio::Of(_)));
         assert_eq!(between(&samples(&[], 2)), Ratio::TooFewRounds);
@@ -263,9 +263,9 @@ mod tests {
     fn what_went_wrong_is_the_sum_over_rounds() {
         let samples = [1, 2, 3].map(|round| fixture::sample("tapbridge", round, 1.0, 1.0));
         let results = fixture::results(samples.into());
-        let retransmits = OTHER_FIGURES
+        let retransmits = OTHER_METRICS
             .into_iter()
-            .find(|figure| figure.name == "retransmits")
+            .find(|metric| metric.name == "retransmits")
             .unwrap();
         let sum = value(&results, Workload::Throughput, "tapbridge", &retransmits);
         assert_eq!(sum, Some(6.0));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     compare::{Spread, median_of, runs},
-    figures::{number, units},
+    metrics::{number, units},
 };
 use crate::{
     results::{LeftCount, PathCount, Results, Role, Run, Stats},

@@ -4,8 +4,8 @@ use crate::{
     guest::{Accelerator, Facts, Kind},
     machine::Machine,
     results::{
-        Card, Cpu, HookChange, HostCpu, LeftCount, Outcome, PathCount, Results, Role, Run, SCHEMA, Sample,
-        Stats,
+        Cpu, HookChange, HostCpu, LeftCount, NicCounters, Outcome, PathCount, Results, Role, Run, SCHEMA,
+        Sample, Stats,
     },
     settings::{Conditions, Measuring},
     workload::{
@@ -26,9 +26,9 @@ fn run(outcome: Outcome, calls: &[(&str, u64)]) -> Run {
             user_s: 1.0,
             system_s: 2.0,
         },
-        card: Card {
+        card: NicCounters {
             rx_frames: 1_000_000,
-            ..Card::default()
+            ..NicCounters::default()
         },
     };
     Run {

@@ -11,7 +11,7 @@ pub struct Labelled<'results> {
     pub results: &'results Results,
 }
 
-/// Conditions that do not change what a figure means: how often and what was measured.
+/// Conditions that do not change what a metric means: how often and what was measured.
 const HARMLESS: [&str; 3] = ["repeat", "workload", "no_syscalls"];
 
 /// What may tell one from another, the most telling first.
@@ -71,7 +71,7 @@ fn guests(results: &Results) -> String {
     }
 }
 
-/// In what they differ that makes their figures hard to compare, such as "mtu (1500; 9000)".
+/// In what they differ that makes their metrics hard to compare, such as "mtu (1500; 9000)".
 pub fn differences(files: &[Labelled]) -> Vec<String> {
     let results: Vec<_> = files.iter().map(|file| file.results).collect();
     let conditions: Vec<_> = results

@@ -44,7 +44,7 @@ pub fn page(files: &[Labelled], plots: &[Plot]) -> String {
     page
 }
 
-/// What a reader has to know before the figures.
+/// What a reader has to know before the metrics.
 pub fn notes(files: &[Labelled]) -> Vec<String> {
     let mut notes = Vec::new();
     let differences = label::differences(files);
@@ -84,7 +84,7 @@ pub fn notes(files: &[Labelled]) -> Vec<String> {
     notes
 }
 
-/// A warning where figures would be compared that differ from run to run by more than what is compared.
+/// A warning where metrics would be compared that differ from run to run by more than what is compared.
 fn too_few_rounds(files: &[Labelled]) -> Option<String> {
     let rounds = |results: &Results| {
         let workloads = compare::workloads(results).into_iter();
@@ -124,7 +124,7 @@ const TABLES: &str = "Figures are the median over the rounds, with minimum and m
     awake. Frames are those that the two guests' cards received; what offloads joined is one frame. A GB is 10⁹ bytes \
     of payload.";
 
-/// What the main figure is, and whether it should be large.
+/// What the main metric is, and whether it should be large.
 fn explained(workload: Workload) -> &'static str {
     match workload {
         Workload::Throughput => "Payload that the receiver got: more is better.",

@@ -14,8 +14,8 @@ use self::{
 };
 use super::{
     compare::{self, Spread},
-    figures,
     label::Labelled,
+    metrics,
 };
 use crate::{
     results::{Results, Run},
@@ -63,14 +63,14 @@ pub fn png(svg: &str) -> Result<Vec<u8>> {
 
 /// A bar for each datapath: the median, with a line from minimum to maximum.
 fn rates(files: &[Labelled], workload: Workload, title: &str, unit: &str) -> Result<Plot> {
-    let figure = figures::main_figure(workload);
+    let metric = metrics::main_metric(workload);
     let several = files.len() > 1;
     let bar = |datapath: &str, index: usize| {
         let results = files[index].results;
-        let spread = compare::spread(results, workload, datapath, &figure)?;
-        let ratio = compare::ratio(results, workload, datapath, &figure).spread();
+        let spread = compare::spread(results, workload, datapath, &metric)?;
+        let ratio = compare::ratio(results, workload, datapath, &metric).spread();
         let ratio = ratio.filter(|_| datapath != compare::PEER);
-        let value = thousands(spread.median, figure.decimals);
+        let value = thousands(spread.median, metric.decimals);
         Some(Bar {
             label: String::new(),
             text: match ratio {
@@ -99,7 +99,7 @@ fn rates(files: &[Labelled], workload: Workload, title: &str, unit: &str) -> Res
     let mut notes = notes(files, workload);
     let drawn = "Bars: the median over the rounds; lines: from the least to the greatest of the rounds.";
     notes.extend(over_rounds(files, workload, drawn));
-    if files.iter().any(|file| compared(file.results, workload, &figure)) {
+    if files.iter().any(|file| compared(file.results, workload, &metric)) {
         notes.push(format!(
             "{} Behind it: the least and the greatest of these ratios.",
             paired(compare::PEER)
@@ -166,18 +166,18 @@ fn percentiles(results: &Results, workload: Workload, datapath: &str) -> Vec<(f6
         .collect();
     let observations = runs
         .iter()
-        .filter_map(|run| Some(figures::latency(run)?.observations))
+        .filter_map(|run| Some(metrics::latency(run)?.observations))
         .min();
-    let Some(observations) = observations.map(figures::number) else {
+    let Some(observations) = observations.map(metrics::number) else {
         return Vec::new();
     };
     let beyond = |percentile: f64| observations * (1.0 - percentile / 100.0);
-    let told = figures::percentiles(runs[0])
+    let told = metrics::percentiles(runs[0])
         .iter()
         .map(|&(percentile, _)| percentile);
     told.filter(|&percentile| percentile >= 50.0 && beyond(percentile) > 0.999)
         .filter_map(|percentile| {
-            let times = runs.iter().filter_map(|run| figures::percentile(run, percentile));
+            let times = runs.iter().filter_map(|run| metrics::percentile(run, percentile));
             Some((percentile, Spread::of(times)?)).filter(|(_, time)| time.min > 0.0)
         })
         .collect()
@@ -208,13 +208,13 @@ pub fn paired(peer: &str) -> String {
 }
 
 /// Whether a datapath has a ratio to the [peer](compare::PEER).
-fn compared(results: &Results, workload: Workload, figure: &figures::Figure) -> bool {
+fn compared(results: &Results, workload: Workload, metric: &metrics::Metric) -> bool {
     let others = results
         .datapaths()
         .into_iter()
         .filter(|&name| name != compare::PEER);
     others
-        .map(|name| compare::ratio(results, workload, name, figure))
+        .map(|name| compare::ratio(results, workload, name, metric))
         .any(|ratio| ratio.spread().is_some())
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bridge_common::syscalls::tracepoint;
 
-use super::figures::number;
+use super::metrics::number;
 use crate::{
     results::{Outcome, Role, Run},
     workload::{connections::Connections, latency::Latency, throughput::Throughput},

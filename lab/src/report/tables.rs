@@ -3,27 +3,27 @@
 use super::{
     compare::{self, PEER},
     counts,
-    figures::{self, Figure, OTHER_FIGURES},
     label::Labelled,
+    metrics::{self, Metric, OTHER_METRICS},
     table::{NOTHING, Table, cell, ratio_cell, spread_cell},
 };
 use crate::{results::Results, workload::Workload};
 
 /// What was measured, and how it compares.
 pub fn comparison(files: &[Labelled], workload: Workload) -> Table {
-    let main = figures::main_figure(workload);
-    let others: Vec<_> = OTHER_FIGURES
+    let main = metrics::main_metric(workload);
+    let others: Vec<_> = OTHER_METRICS
         .into_iter()
-        .filter(|figure| figure.name != main.name)
+        .filter(|metric| metric.name != main.name)
         .collect();
     let ratios = [main.name.clone().into_owned(), format!("to {PEER}")];
     let between = between_files(files);
-    let names = others.iter().map(|figure| figure.name.clone().into_owned());
+    let names = others.iter().map(|metric| metric.name.clone().into_owned());
     let mut table = table(files, ratios.into_iter().chain(between).chain(names));
     for (datapath, file) in rows(files, workload) {
         let results = file.results;
         let mut cells = names_of(files, datapath, file);
-        let spread = |figure: &Figure| compare::spread(results, workload, datapath, figure);
+        let spread = |metric: &Metric| compare::spread(results, workload, datapath, metric);
         cells.push(spread_cell(spread(&main), main.decimals));
         cells.push(ratio_cell(compare::ratio(results, workload, datapath, &main)));
         if files.len() > 1 {
@@ -31,10 +31,10 @@ pub fn comparison(files: &[Labelled], workload: Workload) -> Table {
             let ratio = compare::ratio_between(files, workload, datapath, &main);
             cells.push(ratio_cell(ratio.unwrap_or(compare::Ratio::None)));
         }
-        for figure in &others {
+        for metric in &others {
             cells.push(cell(
-                compare::value(results, workload, datapath, figure),
-                figure.decimals,
+                compare::value(results, workload, datapath, metric),
+                metric.decimals,
             ));
         }
         table.row(cells);
@@ -44,20 +44,20 @@ pub fn comparison(files: &[Labelled], workload: Workload) -> Table {
 
 /// What it cost: medians over rounds.
 pub fn costs(files: &[Labelled], workload: Workload) -> Table {
-    let figures = figures::costs(workload);
+    let metrics = metrics::costs(workload);
     let mut table = table(
         files,
-        figures.iter().map(|figure| figure.name.clone().into_owned()),
+        metrics.iter().map(|metric| metric.name.clone().into_owned()),
     );
     for (datapath, file) in rows(files, workload) {
-        let value = |figure: &Figure| {
-            let value = compare::value(file.results, workload, datapath, figure);
-            cell(value, figure.decimals)
+        let value = |metric: &Metric| {
+            let value = compare::value(file.results, workload, datapath, metric);
+            cell(value, metric.decimals)
         };
         table.row(
             names_of(files, datapath, file)
                 .into_iter()
-                .chain(figures.iter().map(value)),
+                .chain(metrics.iter().map(value)),
         );
     }
     table.without_empty_columns()

@@ -33,7 +33,7 @@ pub struct Connections {
 
 /// Measures, with the server in the second guest.
 pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Connections> {
-    let address = server.seat().ipv4().to_string();
+    let address = server.id().ipv4().to_string();
     let folder = server.answers();
     let mut listener = server.start(&["weborf", "-b", &folder, "-p", PORT])?;
     let url = format!("http://{address}:{PORT}/answer");

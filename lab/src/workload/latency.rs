@@ -36,7 +36,7 @@ pub struct Latency {
 
 /// Measures, with the server in the second guest; none if no message was valid.
 pub fn measure(client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Option<Latency>> {
-    let address = server.seat().ipv4().to_string();
+    let address = server.id().ipv4().to_string();
     let (time, message) = (settings.time_s.to_string(), settings.message_bytes.to_string());
     let size = ["-i", &address, "-p", PORT, "-m", &message];
     let mut listener = server.start(&[&["sockperf", "server"], &size[..4]].concat())?;

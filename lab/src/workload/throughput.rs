@@ -95,7 +95,7 @@ pub struct Load {
 
 impl Load {
     fn start(client: &dyn Guest, server: &dyn Guest, words: &[&str], seconds: u32) -> Result<Self> {
-        let address = server.seat().ipv4().to_string();
+        let address = server.id().ipv4().to_string();
         let mut listener = server.start(&["iperf3", "-s", "-1", "--forceflush"])?;
         job::has_printed(&mut *listener, "Server listening", START_LIMIT)?;
         let mut command = vec!["iperf3", "-c", &address, "-J"];

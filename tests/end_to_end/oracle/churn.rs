@@ -18,7 +18,7 @@ use lab::Tap;
 use super::{
     rig::{Manner, Rig},
     seconds,
-    site::Site,
+    testbed::Testbed,
     traffic::{self, Kind},
 };
 use crate::support::{
@@ -43,8 +43,8 @@ struct Counts {
 }
 
 fn no_frame_goes_astray_while_entries_and_ports_come_and_go() {
-    let site = Site::take();
-    let rig = Rig::new(&site, Manner::Xdp);
+    let testbed = Testbed::take();
+    let rig = Rig::new(&testbed, Manner::Xdp);
     let end = Instant::now() + Duration::from_secs(seconds(SECONDS));
     let (over, counts) = (AtomicBool::new(false), Counts::default());
     let batches = [Batch::new("replace"), Batch::new("del")];
@@ -68,7 +68,7 @@ fn no_frame_goes_astray_while_entries_and_ports_come_and_go() {
         });
         let stop = EndOnDrop(&over);
         while Instant::now() < end {
-            visit(&rig, &site, &counts);
+            visit(&rig, &testbed, &counts);
             for change in ["nomaster", "master br0", "down", "up"] {
                 ip(&format!("link set vm4 {change}"));
             }
@@ -85,7 +85,7 @@ fn no_frame_goes_astray_while_entries_and_ports_come_and_go() {
     );
     assert!(tables > 0 && right > 0, "{tables}, {right}");
     assert!(past.iter().all(|frames| *frames > 0), "{:?}: {past:?}", Hook::ALL);
-    site.give_back();
+    testbed.give_back();
 }
 
 /// Sends to one station, and sometimes to the one that comes and goes.
@@ -120,7 +120,7 @@ fn hear(tap: &Tap, station: u8, patience: Duration, counts: &Counts) {
 }
 
 /// A guest comes, talks, and goes.
-fn visit(rig: &Rig<'_>, site: &Site, counts: &Counts) {
+fn visit(rig: &Rig<'_>, testbed: &Testbed, counts: &Counts) {
     let name = format!("vm{VISITOR}");
     let tap = Tap::builder(&name).open().expect("open a tap");
     ip(&format!("link set {name} master br0 up"));
@@ -132,7 +132,7 @@ fn visit(rig: &Rig<'_>, site: &Site, counts: &Counts) {
     }
     let ifindex = tap.ifindex();
     drop(tap);
-    site.fast.borrow_mut().detach(ifindex).expect("detach");
+    testbed.fast.borrow_mut().detach(ifindex).expect("detach");
 }
 
 /// A file of commands for `bridge -batch`.

@@ -18,9 +18,9 @@ use super::{
     newer,
     record::{Arrival, Record, Snapshot},
     shot::{self, Shot, Side},
-    site::Site,
     sniffer::{Sniffer, index},
     tap_filter,
+    testbed::Testbed,
     traffic::{self, ALWAYS, BRIDGE, IN_TURN, Kind, SPECIAL},
 };
 use crate::support::{
@@ -118,8 +118,8 @@ pub enum Step {
 }
 
 /// A namespace with a bridge, and what it has been seen to do. What is made there goes when this is dropped.
-pub struct Rig<'site> {
-    site: &'site Site,
+pub struct Rig<'testbed> {
+    testbed: &'testbed Testbed,
     taps: BTreeMap<u8, Vec<Tap>>,
     idle: BTreeMap<u8, IdleTap>,
     sniffers: Vec<Sniffer>,
@@ -132,10 +132,10 @@ pub struct Rig<'site> {
     _entered: Entered,
 }
 
-impl<'site> Rig<'site> {
-    pub fn new(site: &'site Site, manner: Manner) -> Self {
+impl<'testbed> Rig<'testbed> {
+    pub fn new(testbed: &'testbed Testbed, manner: Manner) -> Self {
         let mut rig = Self {
-            site,
+            testbed,
             taps: BTreeMap::new(),
             idle: BTreeMap::new(),
             sniffers: Vec::new(),
@@ -145,7 +145,7 @@ impl<'site> Rig<'site> {
             slow: false,
             counted: true,
             record: Record::default(),
-            _entered: site.namespace.enter().expect("enter the namespace"),
+            _entered: testbed.namespace.enter().expect("enter the namespace"),
         };
         call_netfilter(false);
         // With snooping it sends reports of its own; a delay goes by even without a spanning tree (`br_make_forwarding`).
@@ -235,7 +235,7 @@ impl<'site> Rig<'site> {
             Step::Authenticate(port, by_address) => newer::authenticate(port, *by_address),
             Step::Watch { tap, station } => newer::watch(&format!("vm{tap}"), mac(*station)),
             Step::Attach(device) => {
-                if !self.site.fast.borrow().ports().expect("ports").is_empty() {
+                if !self.testbed.fast.borrow().ports().expect("ports").is_empty() {
                     self.attach(device, HookMode::Tcx);
                 }
             }
@@ -273,7 +273,7 @@ impl<'site> Rig<'site> {
     /// How many frames went past the bridge from one tap to another, by hook.
     pub fn forwarded(&self, from: u8, to: u8) -> [u64; Hook::ALL.len()] {
         let [from, to] = [from, to].map(|number| self.tap(number).ifindex());
-        let paths = self.site.fast.borrow().paths().expect("paths");
+        let paths = self.testbed.fast.borrow().paths().expect("paths");
         let path = paths.iter().find(|(path, _)| (path.from, path.to) == (from, to));
         path.map_or_else(Default::default, |(_, counters)| {
             Hook::ALL.map(|hook| counters.via[hook as usize].frames)
@@ -282,7 +282,7 @@ impl<'site> Rig<'site> {
 
     /// What it has been seen to do.
     pub fn finish(mut self) -> Record {
-        let fast = self.site.fast.borrow();
+        let fast = self.testbed.fast.borrow();
         for (_, counters) in fast.paths().expect("paths") {
             for hook in Hook::ALL {
                 self.record.forwarded[hook as usize] += counters.via[hook as usize].frames;
@@ -333,7 +333,7 @@ impl<'site> Rig<'site> {
             .block_on(async { Netlink::connect()?.links().await })
             .expect("the devices");
         let link = links.iter().find(|link| link.name == device).expect("the device");
-        self.site
+        self.testbed
             .fast
             .borrow_mut()
             .attach(link, mode)
@@ -477,7 +477,7 @@ impl Rig<'_> {
         let Value::Array(devices) = json("ip -s -j link show") else {
             panic!("no list of devices");
         };
-        let paths = self.site.fast.borrow().paths().expect("paths");
+        let paths = self.testbed.fast.borrow().paths().expect("paths");
         let counters = devices.into_iter().map(|mut device| {
             let name = device["ifname"].as_str().expect("a name").to_owned();
             let to_it = paths.iter().filter(|(path, _)| device["ifindex"] == path.to);
@@ -496,7 +496,7 @@ impl Rig<'_> {
 
 impl Drop for Rig<'_> {
     fn drop(&mut self) {
-        let mut fast = self.site.fast.borrow_mut();
+        let mut fast = self.testbed.fast.borrow_mut();
         for (ifindex, _) in fast.ports().into_iter().flatten() {
             let _ = fast.detach(ifindex);
         }

@@ -10,7 +10,7 @@ use super::{
         TAPS,
     },
     seconds,
-    site::Site,
+    testbed::Testbed,
 };
 use crate::support::random::Random;
 
@@ -34,26 +34,26 @@ const FLAGS: [&str; 11] = [
 ];
 
 fn random_sequences() {
-    let site = Site::take();
+    let testbed = Testbed::take();
     let end = Instant::now() + Duration::from_secs(seconds(0));
     let mut forwarded = 0;
     for seed in (0..).take_while(|seed| *seed < SCRIPTS || Instant::now() < end) {
         let mut random = Random::new(seed);
         let manner = random.pick(&[Manner::Tcx, Manner::Xdp, Manner::Some]);
         let script: Vec<Step> = (0..STEPS).map(|_| step(&mut random)).collect();
-        forwarded += differ(&site, &script, manner).unwrap_or_else(|difference| {
-            let (script, difference) = shortest(&site, script, manner, difference);
+        forwarded += differ(&testbed, &script, manner).unwrap_or_else(|difference| {
+            let (script, difference) = shortest(&testbed, script, manner, difference);
             panic!("script {seed}, {manner:?}: {script:#?}\n{difference}")
         });
     }
     assert!(forwarded > 0);
-    site.give_back();
+    testbed.give_back();
 }
 
 /// How many frames went past the bridge, or how it differs from the bridge alone.
-fn differ(site: &Site, script: &[Step], manner: Manner) -> Result<u64, String> {
+fn differ(testbed: &Testbed, script: &[Step], manner: Manner) -> Result<u64, String> {
     let run = |manner| {
-        let mut rig = Rig::new(site, manner);
+        let mut rig = Rig::new(testbed, manner);
         for step in script {
             rig.take_step(step);
         }
@@ -68,7 +68,7 @@ fn differ(site: &Site, script: &[Step], manner: Manner) -> Result<u64, String> {
 
 /// Leaves out one step after the other that the difference does not need.
 fn shortest(
-    site: &Site,
+    testbed: &Testbed,
     mut script: Vec<Step>,
     manner: Manner,
     mut difference: String,
@@ -78,7 +78,7 @@ fn shortest(
         place -= 1;
         let mut shorter = script.clone();
         shorter.remove(place);
-        if let Err(still) = differ(site, &shorter, manner) {
+        if let Err(still) = differ(testbed, &shorter, manner) {
             (script, difference) = (shorter, still);
         }
     }

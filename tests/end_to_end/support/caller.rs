@@ -21,7 +21,7 @@ use super::program::{LIMIT, happens, wait};
 
 const PLAN: &str = "TAPBRIDGE_TEST_CALLER";
 
-/// Points of a plan at which threads wait to be released, by the octets that they ask for then: so they can be told
+/// Points of a plan at which threads wait to be released, by the bytes that they ask for then: so they can be told
 /// apart in /proc/PID/syscall.
 const BEFORE: usize = 1;
 const AFTER: usize = 2;
@@ -214,9 +214,9 @@ fn pin(cpu: usize) {
 }
 
 fn wait_for_release(point: usize) {
-    let mut octets = [0_u8; AFTER];
-    // SAFETY: the kernel writes at most as many octets as there is room for.
-    unsafe { libc::syscall(libc::SYS_read, 0, octets.as_mut_ptr(), point) };
+    let mut bytes = [0_u8; AFTER];
+    // SAFETY: the kernel writes at most as many bytes as there is room for.
+    unsafe { libc::syscall(libc::SYS_read, 0, bytes.as_mut_ptr(), point) };
 }
 
 /// Makes the calls of a plan, and no others.

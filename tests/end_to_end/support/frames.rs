@@ -11,7 +11,7 @@ pub type Mac = [u8; 6];
 pub const BROADCAST: Mac = [0xff; 6];
 /// The group of IPv4 multicast 224.0.0.251.
 pub const MULTICAST: Mac = [0x01, 0x00, 0x5e, 0x00, 0x00, 0xfb];
-/// Octets of the headers before the payload of [`Flow::tcp`].
+/// Bytes of the headers before the payload of [`Flow::tcp`].
 pub const TCP_HEADERS: usize = 54;
 
 /// A station's address.
@@ -26,7 +26,7 @@ pub const fn link_local(last: u8) -> Mac {
 
 /// An address as the command line has it.
 pub fn text(mac: Mac) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,10 +108,10 @@ impl Flow {
         frame
     }
 
-    /// The frame of this many octets. Panics if its headers alone are longer.
-    pub fn of_length(self, octets: usize) -> Vec<u8> {
+    /// The frame of this many bytes. Panics if its headers alone are longer.
+    pub fn of_length(self, bytes: usize) -> Vec<u8> {
         let headers = self.frame(&[]).len();
-        self.frame(&payload(octets - headers))
+        self.frame(&payload(bytes - headers))
     }
 }
 
@@ -158,9 +158,9 @@ fn arp(operation: ArpOperation, destination: Mac, from: u8, to: u8) -> Vec<u8> {
     frame
 }
 
-/// Octets that differ from their neighbours and are not zero.
-pub fn payload(octets: usize) -> Vec<u8> {
-    (1..=251).cycle().take(octets).collect()
+/// Bytes that differ from their neighbours and are not zero.
+pub fn payload(bytes: usize) -> Vec<u8> {
+    (1..=251).cycle().take(bytes).collect()
 }
 
 /// A VLAN tag.
@@ -212,7 +212,7 @@ pub fn tagged(frame: &[u8], tag: Tag) -> Vec<u8> {
 }
 
 /// The frame as a guest sends it that leaves the checksum to its network card: the field holds the folded sum of the
-/// pseudo-header, and the header says where it is. For frames without trailing octets.
+/// pseudo-header, and the header says where it is. For frames without trailing bytes.
 pub fn partial(frame: &[u8]) -> (VnetHeader, Vec<u8>) {
     let packet = SlicedPacket::from_ethernet(frame).expect("a frame");
     let (protocol, segment, offset) = match packet.transport.as_ref().expect("a transport header") {
@@ -242,7 +242,7 @@ pub fn partial(frame: &[u8]) -> (VnetHeader, Vec<u8>) {
     )
 }
 
-/// The same of a frame that the card is to cut into segments, each with `size` octets of payload.
+/// The same of a frame that the card is to cut into segments, each with `size` bytes of payload.
 pub fn segmented(frame: &[u8], size: u16) -> (VnetHeader, Vec<u8>) {
     let packet = SlicedPacket::from_ethernet(frame).expect("a frame");
     let (header, partial) = partial(frame);
@@ -259,6 +259,6 @@ pub fn segmented(frame: &[u8], size: u16) -> (VnetHeader, Vec<u8>) {
     (header, partial)
 }
 
-fn narrow(octets: usize) -> u16 {
-    u16::try_from(octets).expect("headers are short")
+fn narrow(bytes: usize) -> u16 {
+    u16::try_from(bytes).expect("headers are short")
 }

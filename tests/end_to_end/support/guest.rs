@@ -141,10 +141,10 @@ impl Drop for Stop<'_> {
 }
 
 const BLOCK: usize = 1 << 16;
-/// Octets that go each way.
-pub const OCTETS: usize = 320 * BLOCK;
+/// Bytes that go each way.
+pub const BYTES: usize = 320 * BLOCK;
 
-/// Sends [`OCTETS`] each way at once over a connection, and checks each of them.
+/// Sends [`BYTES`] each way at once over a connection, and checks each of them.
 #[track_caller]
 pub fn transfer_both_ways((here, there): (TcpStream, TcpStream)) {
     thread::scope(|scope| {
@@ -153,14 +153,14 @@ pub fn transfer_both_ways((here, there): (TcpStream, TcpStream)) {
         let readers =
             [(&here, 2), (&there, 1)].map(|(stream, origin)| scope.spawn(move || check_all(stream, origin)));
         for thread in writers.into_iter().chain(readers) {
-            thread.join().expect("every octet arrives as it was sent");
+            thread.join().expect("every byte arrives as it was sent");
         }
     });
 }
 
-/// Blocks that differ from one another: pieces of the same random octets, each from another place.
+/// Blocks that differ from one another: pieces of the same random bytes, each from another place.
 struct Blocks {
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     places: Random,
 }
 
@@ -169,19 +169,19 @@ impl Blocks {
         let mut random = Random::new(0);
         let words = std::iter::repeat_with(|| random.next().to_le_bytes());
         Self {
-            octets: words.take(2 * BLOCK / 8).flatten().collect(),
+            bytes: words.take(2 * BLOCK / 8).flatten().collect(),
             places: Random::new(origin),
         }
     }
 
     fn next(&mut self) -> &[u8] {
-        &self.octets[self.places.below(BLOCK)..][..BLOCK]
+        &self.bytes[self.places.below(BLOCK)..][..BLOCK]
     }
 }
 
 fn write_all(mut stream: &TcpStream, origin: u64) {
     let mut blocks = Blocks::new(origin);
-    for _ in 0..OCTETS / BLOCK {
+    for _ in 0..BYTES / BLOCK {
         stream.write_all(blocks.next()).expect("send");
     }
     stream.shutdown(Shutdown::Write).expect("shut down");
@@ -190,7 +190,7 @@ fn write_all(mut stream: &TcpStream, origin: u64) {
 fn check_all(mut stream: &TcpStream, origin: u64) {
     let mut blocks = Blocks::new(origin);
     let mut received = vec![0; BLOCK];
-    for index in 0..OCTETS / BLOCK {
+    for index in 0..BYTES / BLOCK {
         stream
             .read_exact(&mut received)
             .unwrap_or_else(|error| panic!("block {index}: {error}"));
@@ -199,11 +199,11 @@ fn check_all(mut stream: &TcpStream, origin: u64) {
     assert_eq!(
         stream.read(&mut received).expect("receive"),
         0,
-        "nothing after the last octet"
+        "nothing after the last byte"
     );
 }
 
-/// Questions and answers of 64 octets each.
+/// Questions and answers of 64 bytes each.
 pub fn ping_pong((here, there): &(TcpStream, TcpStream), rounds: usize) {
     let mut buffer = [0; 64];
     for round in 0..rounds {

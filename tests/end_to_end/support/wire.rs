@@ -22,7 +22,7 @@ pub fn send_with(tap: &Tap, header: &VnetHeader, frame: &[u8]) {
     let sent = tap.send(header, frame);
     sent.unwrap_or_else(|error| {
         panic!(
-            "{}: send {} octets with {header:?}: {error}",
+            "{}: send {} bytes with {header:?}: {error}",
             tap.name(),
             frame.len()
         )
@@ -50,7 +50,7 @@ pub fn assert_receives_with(tap: &Tap, header: &VnetHeader, frame: &[u8]) {
     assert_eq!(
         received_header,
         *header,
-        "{}: header of {} octets",
+        "{}: header of {} bytes",
         tap.name(),
         frame.len()
     );
@@ -76,7 +76,7 @@ pub fn assert_receives_gso(tap: &Tap, header: &VnetHeader, frame: &[u8]) {
     assert_eq!(
         received,
         *header,
-        "{}: header of {} octets",
+        "{}: header of {} bytes",
         tap.name(),
         frame.len()
     );
@@ -91,7 +91,7 @@ pub fn assert_same(place: &str, received: &[u8], expected: &[u8]) {
         .position(|(received, expected)| received != expected);
     assert!(
         received == expected,
-        "{place}: received {} octets instead of {}; the first different one is {different:?}; beginning of both:\n\
+        "{place}: received {} bytes instead of {}; the first different one is {different:?}; beginning of both:\n\
          {:02x?}\n{:02x?}",
         received.len(),
         expected.len(),
@@ -107,7 +107,7 @@ pub fn assert_silent(taps: &[&Tap]) {
     for tap in taps {
         if let Some((header, frame)) = tap.receive(Duration::ZERO).expect("receive") {
             panic!(
-                "{}: received {} octets, {header:?}, {:02x?}",
+                "{}: received {} bytes, {header:?}, {:02x?}",
                 tap.name(),
                 frame.len(),
                 &frame[..14]

@@ -1,7 +1,7 @@
 //! The cases there are.
 
 use super::{Case, EVERYBODY, Family, Topology, Work};
-use crate::bench::frame::{BULK_QUIC, LEAST_QUIC, SHORTEST, Shape};
+use crate::bench::frame::{BULK_QUIC, FrameKind, LEAST_QUIC, SHORTEST};
 
 /// Each with the name and the title of its plot.
 pub const FAMILIES: &[(&str, &str, Family)] = &[
@@ -51,8 +51,8 @@ pub const FAMILIES: &[(&str, &str, Family)] = &[
     ),
 ];
 
-const SHORT: Work = Work::WriteRead(Shape::Complete(SHORTEST));
-const TAGGED: Work = Work::WriteRead(Shape::Tagged);
+const SHORT: Work = Work::WriteRead(FrameKind::Complete(SHORTEST));
+const TAGGED: Work = Work::WriteRead(FrameKind::Tagged);
 
 pub const CASES: &[Case] = &[
     case("64", "64 B", Family::Frames, Topology::Pair, SHORT),
@@ -61,63 +61,63 @@ pub const CASES: &[Case] = &[
         "256 B",
         Family::Frames,
         Topology::Pair,
-        Work::WriteRead(Shape::Complete(252)),
+        Work::WriteRead(FrameKind::Complete(252)),
     ),
     case(
         "1514-complete",
         "1514 B, complete checksum",
         Family::Frames,
         Topology::Pair,
-        Work::WriteRead(Shape::Complete(1514)),
+        Work::WriteRead(FrameKind::Complete(1514)),
     ),
     case(
         "1514-partial",
         "1514 B, partial checksum",
         Family::Frames,
         Topology::Pair,
-        Work::WriteRead(Shape::Partial(1514)),
+        Work::WriteRead(FrameKind::Partial(1514)),
     ),
     case(
         "udp-1242",
         "1242 B UDP, complete checksum",
         Family::Frames,
         Topology::Pair,
-        Work::WriteRead(Shape::Datagram(LEAST_QUIC)),
+        Work::WriteRead(FrameKind::Datagram(LEAST_QUIC)),
     ),
     case(
         "udp-1392",
         "1392 B UDP, complete checksum",
         Family::Frames,
         Topology::Pair,
-        Work::WriteRead(Shape::Datagram(BULK_QUIC)),
+        Work::WriteRead(FrameKind::Datagram(BULK_QUIC)),
     ),
     case(
         "vxlan-1514",
         "1514 B VXLAN, partial checksum inside",
         Family::Frames,
         Topology::Pair,
-        Work::WriteRead(Shape::Tunnel),
+        Work::WriteRead(FrameKind::Tunnel),
     ),
     case(
         "9014-partial",
         "9014 B, partial checksum, MTU 9000",
         Family::Bulk,
         Topology::Jumbo,
-        Work::WriteRead(Shape::Partial(9014)),
+        Work::WriteRead(FrameKind::Partial(9014)),
     ),
     case(
         "tso4",
         "64 KB TSO, IPv4",
         Family::Bulk,
         Topology::Pair,
-        Work::WriteRead(Shape::Tso4),
+        Work::WriteRead(FrameKind::Tso4),
     ),
     case(
         "tso6",
         "64 KB TSO, IPv6",
         Family::Bulk,
         Topology::Pair,
-        Work::WriteRead(Shape::Tso6),
+        Work::WriteRead(FrameKind::Tso6),
     ),
     case(
         "mix",

@@ -17,7 +17,7 @@ use super::channel::Channel;
 use crate::{
     cpus::{self, Placement},
     guest::Hardware,
-    plan::{IPV4_PREFIX, IPV6_PREFIX, Seat},
+    plan::{GuestId, IPV4_PREFIX, IPV6_PREFIX},
     process::{self, Process},
     vm_image::{Image, Packages},
 };
@@ -125,7 +125,7 @@ fn major(version: &str) -> Option<u32> {
     version.split('.').next()?.parse().ok()
 }
 
-/// All that guests need beside a seat: QEMU, what it boots, and how.
+/// All that guests need beside an id: QEMU, what it boots, and how.
 #[derive(Debug)]
 pub struct Model {
     pub qemu: Qemu,
@@ -175,24 +175,24 @@ impl Model {
         Process::start_with_input(name, command)
     }
 
-    /// Starts the machine of a seat, whose tap is there, unless it is to use an open macvtap.
+    /// Starts a guest's machine, whose tap is there, unless it is to use an open macvtap.
     pub fn start(
         &self,
         host: &Namespace,
-        seat: Seat,
+        id: GuestId,
         hardware: Hardware,
         macvtap: Option<Macvtap>,
     ) -> Result<Process> {
         let mut command = self.qemu.command(Some(host))?;
-        cpus::confine(&mut command, self.placement.cpu(seat))?;
-        self.describe(&mut command, &addresses(seat, hardware));
+        cpus::confine(&mut command, self.placement.cpu(id))?;
+        self.describe(&mut command, &addresses(id, hardware));
         let inherited = macvtap.map(|macvtap| process::inherit(&mut command, macvtap));
         command
             .arg("-netdev")
-            .arg(network(seat, inherited, self.vhost))
+            .arg(network(id, inherited, self.vhost))
             .arg("-device")
-            .arg(card(seat, hardware));
-        Process::start_with_input(format!("QEMU of {}", seat.name()), command)
+            .arg(card(id, hardware));
+        Process::start_with_input(format!("QEMU of {}", id.name()), command)
     }
 
     /// All but the network card.
@@ -235,27 +235,27 @@ impl Model {
 }
 
 /// What the guest's first program sets up.
-fn addresses(seat: Seat, hardware: Hardware) -> String {
+fn addresses(id: GuestId, hardware: Hardware) -> String {
     format!(
         " tb.ip4={}/{IPV4_PREFIX} tb.ip6={}/{IPV6_PREFIX} tb.mtu={}",
-        seat.ipv4(),
-        seat.ipv6(),
+        id.ipv4(),
+        id.ipv6(),
         hardware.mtu
     )
 }
 
-fn network(seat: Seat, inherited: Option<RawFd>, vhost: bool) -> String {
+fn network(id: GuestId, inherited: Option<RawFd>, vhost: bool) -> String {
     let device = match inherited {
         Some(number) => format!("fd={number}"),
-        None => format!("ifname={},script=no,downscript=no", seat.tap()),
+        None => format!("ifname={},script=no,downscript=no", id.tap()),
     };
     let vhost = if vhost { "on" } else { "off" };
     format!("tap,id=net,{device},vhost={vhost}")
 }
 
-fn card(seat: Seat, hardware: Hardware) -> String {
+fn card(id: GuestId, hardware: Hardware) -> String {
     // Booting from the network is not wanted: no ROM.
-    let mut card = format!("virtio-net-pci,netdev=net,mac={},romfile=", seat.mac());
+    let mut card = format!("virtio-net-pci,netdev=net,mac={},romfile=", id.mac());
     if hardware.offloads == Offloads::None {
         card.push_str(",csum=off,guest_csum=off,gso=off");
     }
@@ -285,9 +285,9 @@ mod tests {
     #[test]
     fn the_card_without_offloads_promises_none() {
         let hardware = |offloads| Hardware { mtu: 1500, offloads };
-        let with = card(Seat(2), hardware(Offloads::All));
+        let with = card(GuestId(2), hardware(Offloads::All));
         assert_eq!(with, "virtio-net-pci,netdev=net,mac=02:00:00:00:00:02,romfile=");
-        let without = card(Seat(2), hardware(Offloads::None));
+        let without = card(GuestId(2), hardware(Offloads::None));
         assert_eq!(without, format!("{with},csum=off,guest_csum=off,gso=off"));
     }
 
@@ -298,15 +298,15 @@ mod tests {
             offloads: Offloads::All,
         };
         assert_eq!(
-            addresses(Seat(1), hardware),
+            addresses(GuestId(1), hardware),
             " tb.ip4=10.0.0.1/24 tb.ip6=fd00::1/64 tb.mtu=9000"
         );
     }
 
     #[test]
     fn qemu_makes_no_tap_where_it_inherits_a_device() {
-        let own = network(Seat(1), None, true);
+        let own = network(GuestId(1), None, true);
         assert_eq!(own, "tap,id=net,ifname=vm1,script=no,downscript=no,vhost=on");
-        assert_eq!(network(Seat(1), Some(7), false), "tap,id=net,fd=7,vhost=off");
+        assert_eq!(network(GuestId(1), Some(7), false), "tap,id=net,fd=7,vhost=off");
     }
 }

@@ -168,7 +168,7 @@ impl Bar {
             }
         }
         let (text, start) = (canvas::beside(&canvas::small(), HPos::Left), x(self.end()) + 10);
-        // No line of the grid is to go through the figure.
+        // No line of the grid is to go through the metric.
         let behind = [
             (start - 3, middle - 9),
             (start + canvas::width(&self.text, &text), middle + 9),

@@ -9,7 +9,7 @@ use super::{
     datapaths, label, notes, thousands,
 };
 use crate::{
-    report::{compare, counts, figures, label::Labelled},
+    report::{compare, counts, label::Labelled, metrics},
     workload::Workload,
 };
 
@@ -86,7 +86,7 @@ pub fn plot(files: &[Labelled]) -> Result<Option<Plot>> {
             title: title.clone(),
             notes,
         },
-        unit: format!("calls per {}: fewer are better", figures::unit(workload)),
+        unit: format!("calls per {}: fewer are better", metrics::unit(workload)),
         groups,
         legend,
     };

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bridge_common::{
     Hook,
-    adaptive::{Choice, Growth, INTERVAL, Look},
     counters::Traffic,
     forwarding::Reason,
+    hook_policy::{CounterDelta, CounterSnapshot, HookPolicy, INTERVAL},
 };
 use proptest::prelude::*;
 
@@ -41,8 +41,8 @@ const fn load(short: u64, left: u64, bulk: u64) -> Load {
 
 /// A port, and `run` looking at it.
 struct Port {
-    choice: Choice,
-    look: Look,
+    policy: HookPolicy,
+    look: CounterSnapshot,
     now: Duration,
     /// When its hooks changed.
     changes: Vec<Duration>,
@@ -51,8 +51,8 @@ struct Port {
 impl Port {
     fn new(xdp: bool) -> Self {
         Self {
-            choice: Choice::new(xdp),
-            look: Look::default(),
+            policy: HookPolicy::new(xdp),
+            look: CounterSnapshot::default(),
             now: Duration::ZERO,
             changes: Vec::new(),
         }
@@ -60,9 +60,9 @@ impl Port {
 
     /// An interval passes; answers with what is to be done.
     fn pass(&mut self, load: Load) -> Option<bool> {
-        let xdp = self.choice.xdp();
+        let xdp = self.policy.xdp();
         let before = self.look;
-        let Look { counters, forwarded } = &mut self.look;
+        let CounterSnapshot { counters, forwarded } = &mut self.look;
         counters.bulk.frames += load.bulk;
         counters.bulk.bytes += load.bulk * 65_000;
         let [native, passed] = if xdp {
@@ -77,14 +77,14 @@ impl Port {
         forwarded.via[Hook::Xdp as usize].frames += native;
         forwarded.via[Hook::Tcx as usize].frames += passed;
         self.now += INTERVAL;
-        let growth = Growth::between(&before, &self.look, xdp);
-        self.choice.observe(&growth, self.now)
+        let delta = CounterDelta::between(&before, &self.look, xdp);
+        self.policy.observe(&delta, self.now)
     }
 
     /// An interval passes, and what is to be done is done.
     fn follow(&mut self, load: Load) {
         if let Some(xdp) = self.pass(load) {
-            self.choice.changed(xdp, self.now);
+            self.policy.changed(xdp, self.now);
             self.changes.push(self.now);
         }
     }
@@ -119,7 +119,7 @@ fn xdp_comes_to_a_port_that_sends_short_frames_after_two_intervals() {
 fn xdp_goes_at_once_off_a_port_that_vhost_net_serves_and_is_tried_ever_so_rarely() {
     let mut port = Port::new(true);
     port.follow(VHOST_NET);
-    assert!(!port.choice.xdp());
+    assert!(!port.policy.xdp());
     port.follow_for(VHOST_NET, 600 * SECOND);
     let (off, on): (Vec<_>, Vec<_>) = port.changes.chunks(2).map(|pair| (pair[0], pair.get(1))).unzip();
     assert!((8..=10).contains(&off.len()), "{:?}", port.changes);
@@ -167,9 +167,9 @@ fn the_hook_follows_traffic_that_changes_now_and_then() {
     let mut port = Port::new(true);
     for _ in 0..10 {
         port.follow_for(BULK, 5 * SECOND);
-        assert!(!port.choice.xdp());
+        assert!(!port.policy.xdp());
         port.follow_for(SHORT, 5 * SECOND);
-        assert!(port.choice.xdp());
+        assert!(port.policy.xdp());
     }
     assert_eq!(port.changes.len(), 20);
     for (number, change) in (0..).zip(&port.changes) {
@@ -200,7 +200,7 @@ fn the_hook_changes_at_most_once_a_second() {
 fn xdp_is_tried_ever_more_rarely_where_it_leaves_all_to_tcx() {
     let mut port = Port::new(true);
     port.follow_for(TUNNELS, 1200 * SECOND);
-    assert!(!port.choice.xdp());
+    assert!(!port.policy.xdp());
     // Seven times in the first minutes, with twice the pause each time, then once a minute.
     assert!((30..60).contains(&port.changes.len()), "{:?}", port.changes);
     let pauses = port
@@ -215,13 +215,13 @@ fn xdp_is_tried_ever_more_rarely_where_it_leaves_all_to_tcx() {
     );
     // What it is tried for is seen when it comes, and then it stays as long as that.
     port.follow_for(SHORT, 65 * SECOND);
-    assert!(port.choice.xdp());
+    assert!(port.policy.xdp());
     let changes = port.changes.len();
     port.follow_for(SHORT, 60 * SECOND);
     port.follow_for(BULK, SECOND);
     port.follow_for(SHORT, 2 * SECOND);
     assert!(
-        port.choice.xdp() && port.changes.len() == changes + 2,
+        port.policy.xdp() && port.changes.len() == changes + 2,
         "{:?}",
         port.changes
     );
@@ -235,32 +235,35 @@ fn a_change_that_fails_is_tried_again_later() {
     for _ in 0..600 {
         if port.pass(SHORT).is_some() {
             attempts.push(port.now);
-            port.choice.failed(port.now);
+            port.policy.failed(port.now);
         }
     }
     assert!((6..10).contains(&attempts.len()), "{attempts:?}");
-    assert!(!port.choice.xdp());
+    assert!(!port.policy.xdp());
 }
 
 #[test]
 fn counters_that_begin_anew_do_no_harm() {
-    let mut before = Look::default();
+    let mut before = CounterSnapshot::default();
     before.forwarded.via.fill(Traffic { frames: 9, bytes: 9 });
     before.counters.left_traffic.frames = 9;
     before.counters.left.as_flattened_mut().fill(9);
     for xdp in [true, false] {
-        let growth = Growth::between(&before, &Look::default(), xdp);
-        assert_eq!(growth, Growth::default());
+        let delta = CounterDelta::between(&before, &CounterSnapshot::default(), xdp);
+        assert_eq!(delta, CounterDelta::default());
     }
 }
 
 #[test]
 fn what_is_left_to_the_bridge_counts_where_xdp_has_met_it() {
-    let mut now = Look::default();
+    let mut now = CounterSnapshot::default();
     now.counters.left_traffic.frames = 5;
     now.forwarded.via.fill(Traffic { frames: 1, bytes: 60 });
     for (xdp, frames) in [(true, 7), (false, 2)] {
-        assert_eq!(Growth::between(&Look::default(), &now, xdp).frames, frames);
+        assert_eq!(
+            CounterDelta::between(&CounterSnapshot::default(), &now, xdp).frames,
+            frames
+        );
     }
 }
 

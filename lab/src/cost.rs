@@ -12,32 +12,32 @@ use serde_json::Value;
 use self::syscalls::Counter;
 use crate::{
     guest::Guest,
-    pair::Pair,
-    results::{Card, Cpu, HostCpu, Role, Run, Stats},
+    results::{Cpu, HostCpu, NicCounters, Role, Run, Stats},
+    testbed::Testbed,
 };
 
 /// What was counted before a measurement.
-pub struct Account<'pair, 'host> {
-    pair: &'pair Pair<'host>,
+pub struct CostProbe<'testbed, 'host> {
+    testbed: &'testbed Testbed<'host>,
     counter: Option<Counter>,
     stats: Option<Value>,
-    cards: [Card; 2],
+    cards: [NicCounters; 2],
     vmms: [Cpu; 2],
     host: HostCpu,
     start: Instant,
 }
 
-impl<'pair, 'host> Account<'pair, 'host> {
+impl<'testbed, 'host> CostProbe<'testbed, 'host> {
     /// Begins, with system calls counted by tapbridge if there is one.
-    pub fn open(pair: &'pair Pair<'host>, tapbridge: Option<&Path>) -> Result<Self> {
-        let guests = [&*pair.first, &*pair.second];
+    pub fn open(testbed: &'testbed Testbed<'host>, tapbridge: Option<&Path>) -> Result<Self> {
+        let guests = [&*testbed.first, &*testbed.second];
         let [first, second] = guests.map(Guest::vmm);
         let counter = tapbridge.map(|program| Counter::start(program, &[first, second]));
         Ok(Self {
-            pair,
+            testbed,
             counter: counter.transpose()?,
-            stats: pair.attachment.stats()?,
-            cards: [guests[0].card()?, guests[1].card()?],
+            stats: testbed.attachment.stats()?,
+            cards: [guests[0].nic_counters()?, guests[1].nic_counters()?],
             vmms: [cpu::of_process(first)?, cpu::of_process(second)?],
             host: cpu::of_host()?,
             start: Instant::now(),
@@ -47,17 +47,17 @@ impl<'pair, 'host> Account<'pair, 'host> {
     /// Ends, in the opposite order; the outcome is that of the measurement in between.
     pub fn close<O>(self, outcome: O) -> Result<Run<O>> {
         let seconds = self.start.elapsed().as_secs_f64();
-        let guests = [&*self.pair.first, &*self.pair.second];
+        let guests = [&*self.testbed.first, &*self.testbed.second];
         let host = cpu::of_host()?.since(self.host);
         let [first, second] = guests.map(Guest::vmm);
         let vmms = [cpu::of_process(first)?, cpu::of_process(second)?];
-        let cards = [guests[0].card()?, guests[1].card()?];
-        let after = self.pair.attachment.stats()?;
+        let cards = [guests[0].nic_counters()?, guests[1].nic_counters()?];
+        let after = self.testbed.attachment.stats()?;
         let mut counts = self.counter.map(Counter::stop).transpose()?;
         let mut role = |number: usize| {
             let guest = guests[number];
             Ok::<_, anyhow::Error>(Role {
-                guest: guest.seat().name(),
+                guest: guest.id().name(),
                 vmm: guest.vmm(),
                 comm: cpu::comm(guest.vmm())?,
                 syscalls: counts.as_mut().and_then(|counts| counts.remove(&guest.vmm())),
@@ -82,7 +82,7 @@ impl<'pair, 'host> Account<'pair, 'host> {
     }
 }
 
-impl Card {
+impl NicCounters {
     fn since(self, before: Self) -> Self {
         Self {
             rx_frames: self.rx_frames - before.rx_frames,

@@ -36,26 +36,26 @@ const MARGIN: u64 = 4;
 /// So many intervals in a row must be.
 const STREAK: u32 = 2;
 /// How long the hook stays after a change.
-const PATIENCE: Duration = Duration::from_secs(1);
+const HOLD_DOWN: Duration = Duration::from_secs(1);
 /// XDP that has not even saved what it cost to bring it should not have come: what tcx counts does not tell how many
 /// short frames XDP would leave to it. It stays off twice as long each time that this happens, but not longer than this.
-const MOST_PATIENCE: Duration = Duration::from_secs(64);
+const LONGEST_HOLD_DOWN: Duration = Duration::from_secs(64);
 
 /// A port's counters at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct CounterSnapshot {
     /// Its own.
     pub counters: PortCounters,
     /// Frames from it that went past the bridge, to whichever port.
     pub forwarded: PathCounters,
 }
 
-impl Look {
+impl CounterSnapshot {
     fn passed_up(&self) -> u64 {
         self.counters.left[Hook::Xdp as usize].iter().sum()
     }
 
-    fn batched(&self) -> u64 {
+    fn vhost_net_frames(&self) -> u64 {
         self.counters.left[Hook::Xdp as usize][Reason::VhostNet as usize]
     }
 }
@@ -69,7 +69,7 @@ fn since(now: Traffic, before: Traffic) -> Traffic {
 
 /// What a port has received in an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Growth {
+pub struct CounterDelta {
     /// All frames.
     pub frames: u64,
     /// Those that XDP left to tcx.
@@ -89,19 +89,19 @@ pub struct Balance {
     pub spent: u64,
 }
 
-impl Growth {
-    /// From one look at the counters to the next, which all grow, unless the port was attached anew in between. A frame
+impl CounterDelta {
+    /// From one reading of the counters to the next, which all grow, unless the port was attached anew in between. A frame
     /// between the hooks is in one counter and not in the other yet.
     ///
     /// What tcx leaves to the bridge counts where XDP has met it before. Without XDP it tells nothing for it: XDP would
     /// leave it too.
-    pub fn between(before: &Look, now: &Look, xdp: bool) -> Self {
+    pub fn between(before: &CounterSnapshot, now: &CounterSnapshot, xdp: bool) -> Self {
         let left = since(now.counters.left_traffic, before.counters.left_traffic);
         Self {
             frames: since(now.forwarded.total(), before.forwarded.total()).frames
                 + if xdp { left.frames } else { 0 },
             passed_up: now.passed_up().saturating_sub(before.passed_up()),
-            vhost_net: now.batched().saturating_sub(before.batched()),
+            vhost_net: now.vhost_net_frames().saturating_sub(before.vhost_net_frames()),
             bulk: since(now.counters.bulk, before.counters.bulk),
         }
     }
@@ -122,33 +122,33 @@ impl Growth {
     }
 }
 
-/// The choice for one port, from one interval to the next. Times are of any clock that does not go back.
+/// The policy for one port, from one interval to the next. Times are of any clock that does not go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct HookPolicy {
     xdp: bool,
     /// Intervals in a row that were against the hook.
     streak: u32,
     /// What the hook has cost more than the other would have, in ns of CPU time.
-    regret: u64,
+    excess_cost: u64,
     /// What XDP has saved since it came, in ns of CPU time.
-    earned: u64,
+    saved_cost: u64,
     changed_at: Option<Duration>,
     /// How long XDP stays off.
-    patience: Duration,
+    hold_down: Duration,
     /// vhost-net serves the port.
     vhost_net: bool,
 }
 
-impl Choice {
+impl HookPolicy {
     /// Of a port that has XDP, or has not.
     pub const fn new(xdp: bool) -> Self {
         Self {
             xdp,
             streak: 0,
-            regret: 0,
-            earned: 0,
+            excess_cost: 0,
+            saved_cost: 0,
             changed_at: None,
-            patience: PATIENCE,
+            hold_down: HOLD_DOWN,
             vhost_net: false,
         }
     }
@@ -159,41 +159,41 @@ impl Choice {
     }
 
     /// Learns what an interval brought; answers with whether XDP is to be on, if that is to change now. The answer
-    /// stays until it has [`Choice::changed`] or [`Choice::failed`].
-    pub fn observe(&mut self, growth: &Growth, now: Duration) -> Option<bool> {
-        let Balance { saved, spent } = growth.balance(self.xdp);
+    /// stays until it has [`HookPolicy::changed`] or [`HookPolicy::failed`].
+    pub fn observe(&mut self, delta: &CounterDelta, now: Duration) -> Option<bool> {
+        let Balance { saved, spent } = delta.balance(self.xdp);
         let (against, in_favour) = if self.xdp { (spent, saved) } else { (saved, spent) };
         if self.xdp {
-            self.earned = self.earned.saturating_add(saved);
+            self.saved_cost = self.saved_cost.saturating_add(saved);
         }
         if against > in_favour + in_favour / MARGIN {
             self.streak += 1;
-            self.regret += against - in_favour;
-        } else if growth.frames > 0 {
+            self.excess_cost += against - in_favour;
+        } else if delta.frames > 0 {
             self.streak = 0;
-            self.regret = self.regret.saturating_sub(in_favour.saturating_sub(against));
+            self.excess_cost = self.excess_cost.saturating_sub(in_favour.saturating_sub(against));
         }
-        let patience = if self.xdp { PATIENCE } else { self.patience };
+        let hold_down = if self.xdp { HOLD_DOWN } else { self.hold_down };
         let rested = self
             .changed_at
-            .is_none_or(|changed_at| now.saturating_sub(changed_at) >= patience);
+            .is_none_or(|changed_at| now.saturating_sub(changed_at) >= hold_down);
         // XDP carries none of what vhost-net sends, and only while it is there it sees who sends.
-        self.vhost_net = self.xdp && growth.vhost_net > 0;
+        self.vhost_net = self.xdp && delta.vhost_net > 0;
         if self.vhost_net {
             return rested.then_some(false);
         }
-        (self.streak >= STREAK && self.regret >= CHANGE_NS && rested).then_some(!self.xdp)
+        (self.streak >= STREAK && self.excess_cost >= CHANGE_NS && rested).then_some(!self.xdp)
     }
 
     /// XDP is on now, or off.
     pub fn changed(&mut self, xdp: bool, now: Duration) {
         if self.xdp && !xdp {
             // The first was not chosen.
-            let kept = self.changed_at.is_none() || self.earned >= CHANGE_NS;
-            self.patience = match self.vhost_net {
-                true => MOST_PATIENCE,
-                false if kept => PATIENCE,
-                false => self.longer(),
+            let paid_off = self.changed_at.is_none() || self.saved_cost >= CHANGE_NS;
+            self.hold_down = match self.vhost_net {
+                true => LONGEST_HOLD_DOWN,
+                false if paid_off => HOLD_DOWN,
+                false => self.longer_hold_down(),
             };
         }
         self.xdp = xdp;
@@ -202,18 +202,18 @@ impl Choice {
 
     /// The change could not be made; it is tried again later, and then later still.
     pub fn failed(&mut self, now: Duration) {
-        self.patience = self.longer();
+        self.hold_down = self.longer_hold_down();
         self.begin(now);
     }
 
     fn begin(&mut self, now: Duration) {
         self.streak = 0;
-        self.regret = 0;
-        self.earned = 0;
+        self.excess_cost = 0;
+        self.saved_cost = 0;
         self.changed_at = Some(now);
     }
 
-    fn longer(&self) -> Duration {
-        MOST_PATIENCE.min(self.patience * 2)
+    fn longer_hold_down(&self) -> Duration {
+        LONGEST_HOLD_DOWN.min(self.hold_down * 2)
     }
 }

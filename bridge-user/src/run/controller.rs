@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Who looks after the ports.
-pub(super) struct Keeper<'state> {
+pub(super) struct HookController<'state> {
     state: &'state State,
     netlink: Netlink,
     ports: Ports,
@@ -24,7 +24,7 @@ pub(super) struct Keeper<'state> {
     told: (u64, BTreeSet<String>),
 }
 
-impl<'state> Keeper<'state> {
+impl<'state> HookController<'state> {
     pub(super) fn new(state: &'state State, netlink: Netlink) -> Self {
         Self {
             state,
@@ -37,17 +37,17 @@ impl<'state> Keeper<'state> {
     }
 
     /// Looks at all ports once, and changes what is to be changed.
-    pub(super) async fn look(&mut self) -> Vec<Notice> {
+    pub(super) async fn tick(&mut self) -> Vec<Notice> {
         let now = self.start.elapsed();
         let interval = now.saturating_sub(std::mem::replace(&mut self.last, now));
         let mut notices = Vec::new();
-        if let Err(error) = self.look_at_ports(now, interval, &mut notices).await {
+        if let Err(error) = self.adapt_ports(now, interval, &mut notices).await {
             notices.extend(self.failed(error, now));
         }
         notices
     }
 
-    async fn look_at_ports(
+    async fn adapt_ports(
         &mut self,
         now: Duration,
         interval: Duration,
@@ -56,23 +56,23 @@ impl<'state> Keeper<'state> {
         let folder = self.state.read()?;
         notices.extend(self.ports.find(folder.as_ref())?.map(Notice::Vanished));
         for wanted in self.ports.observe(now)? {
-            // A command is at work: the next look tells.
+            // A command is at work: the next tick tells.
             let Some(locked) = self.state.lock_if_free()? else {
                 return Ok(());
             };
             let changed = wanted.change(&locked, &self.netlink, interval).await;
-            let Some(choice) = self.ports.choice(wanted.ifindex) else {
+            let Some(policy) = self.ports.policy(wanted.ifindex) else {
                 continue;
             };
             match changed {
                 Ok(Some(change)) => {
-                    choice.changed(wanted.xdp, now);
+                    policy.changed(wanted.xdp, now);
                     notices.push(Notice::Changed(change));
                 }
-                // The port has gone or been changed by a command: the next look tells.
+                // The port has gone or been changed by a command: the next tick tells.
                 Ok(None) => {}
                 Err(error) => {
-                    choice.failed(now);
+                    policy.failed(now);
                     notices.extend(self.failed(error, now));
                 }
             }
@@ -80,7 +80,7 @@ impl<'state> Keeper<'state> {
         Ok(())
     }
 
-    /// The same failure can come with every look; once a minute is enough.
+    /// The same failure can come with every tick; once a minute is enough.
     fn failed(&mut self, error: Error, now: Duration) -> Option<Notice> {
         let minute = now.as_secs() / 60;
         if self.told.0 != minute {

@@ -10,15 +10,15 @@ use lab::{Namespace, netns, pump};
 
 use crate::{
     datapath::{Attachment, Choice},
-    guest::{self, Guest, Maker},
+    guest::{self, Guest, GuestBackend},
     interrupt::Interrupted,
-    plan::{self, Seat},
+    plan::{self, GuestId},
     settings::Setup,
     wait::{self, OnSignal},
 };
 
 const REACH_LIMIT: Duration = Duration::from_mins(1);
-const SEATS: [Seat; 2] = [Seat(1), Seat(2)];
+const GUESTS: [GuestId; 2] = [GuestId(1), GuestId(2)];
 
 /// A namespace for the host's part of a lab: the taps and what connects them.
 pub fn host() -> Result<Namespace> {
@@ -29,7 +29,7 @@ pub fn host() -> Result<Namespace> {
 }
 
 /// Two guests and their datapath. Dropping it takes all apart.
-pub struct Pair<'host> {
+pub struct Testbed<'host> {
     /// Before the guests, whose taps it holds.
     pub attachment: Box<dyn Attachment + 'host>,
     pub first: Box<dyn Guest>,
@@ -46,24 +46,24 @@ pub struct Boot {
     pub seconds: [f64; 2],
 }
 
-impl<'host> Pair<'host> {
+impl<'host> Testbed<'host> {
     /// Boots two guests, connects them, and waits until packets get from one to the other.
     pub fn connect(
         host: &'host Namespace,
-        maker: &dyn Maker,
+        backend: &dyn GuestBackend,
         setup: &Setup,
         choice: Choice,
         progress: &Progress,
     ) -> Result<Self> {
         for times in 1.. {
-            let mut pair = Self::boot(host, maker, setup, choice, progress)?;
-            pair.boot.times = times;
-            let Err(error) = pair.wait_for_traffic() else {
-                return Ok(pair);
+            let mut testbed = Self::boot(host, backend, setup, choice, progress)?;
+            testbed.boot.times = times;
+            let Err(error) = testbed.wait_for_traffic() else {
+                return Ok(testbed);
             };
-            pair.explain(&error);
+            testbed.explain(&error);
             // Once in a hundred times a virtual machine boots with a network card that is dead.
-            if error.is::<Interrupted>() || maker.facts().kind == guest::Kind::Netns || times == 2 {
+            if error.is::<Interrupted>() || backend.facts().kind == guest::Kind::Netns || times == 2 {
                 return Err(error);
             }
             progress.step(&format!("{error:#}: booting both once more"));
@@ -73,16 +73,16 @@ impl<'host> Pair<'host> {
 
     fn boot(
         host: &'host Namespace,
-        maker: &dyn Maker,
+        backend: &dyn GuestBackend,
         setup: &Setup,
         choice: Choice,
         progress: &Progress,
     ) -> Result<Self> {
         let datapath = choice.datapath(setup)?;
-        progress.step(&format!("booting two guests: {}", maker.facts().text()));
+        progress.step(&format!("booting two guests: {}", backend.facts().text()));
         let hardware = setup.hardware();
-        let device = datapath.prepare(host, &SEATS, hardware)?;
-        let [first, second] = SEATS.map(|seat| maker.boot(host, seat, hardware, device));
+        let device = datapath.prepare(host, &GUESTS, hardware)?;
+        let [first, second] = GUESTS.map(|id| backend.boot(host, id, hardware, device));
         let (mut first, mut second) = (first?, second?);
         let seconds = [first.wait_until_booted()?, second.wait_until_booted()?];
         progress.step(&format!(
@@ -92,7 +92,7 @@ impl<'host> Pair<'host> {
             first.vmm(),
             second.vmm()
         ));
-        let attachment = datapath.attach(host, &SEATS.map(Seat::tap))?;
+        let attachment = datapath.attach(host, &GUESTS.map(GuestId::tap))?;
         if let Some(facts) = attachment.facts() {
             progress.step(&format!("connected by {facts}"));
         }
@@ -105,9 +105,9 @@ impl<'host> Pair<'host> {
     }
 
     fn wait_for_traffic(&self) -> Result<()> {
-        let seat = self.second.seat();
-        wait_for_peer(&*self.first, seat.ipv4().into())?;
-        wait_for_peer(&*self.first, seat.ipv6().into())
+        let id = self.second.id();
+        wait_for_peer(&*self.first, id.ipv4().into())?;
+        wait_for_peer(&*self.first, id.ipv6().into())
     }
 
     /// Has a measurement find the ports as new ones, not on the hooks that the last one has left them on.
@@ -138,7 +138,7 @@ impl<'host> Pair<'host> {
 }
 
 fn wait_for_peer(guest: &dyn Guest, peer: IpAddr) -> Result<()> {
-    let what = format!("{} to reach {peer} by TCP and UDP", guest.seat().name());
+    let what = format!("{} to reach {peer} by TCP and UDP", guest.id().name());
     wait::until(&what, REACH_LIMIT, OnSignal::Stop, || {
         Ok(guest.reaches(peer)?.then_some(()))
     })

@@ -13,15 +13,15 @@ use tapbridge::{fastpath::FastPath, state::State};
 use crate::support::{bpffs, switch::unique};
 
 /// Those that nobody uses now.
-static IDLE: Mutex<Vec<Site>> = Mutex::new(Vec::new());
+static IDLE: Mutex<Vec<Testbed>> = Mutex::new(Vec::new());
 
-pub struct Site {
+pub struct Testbed {
     pub namespace: Namespace,
     pub fast: RefCell<FastPath>,
     state: PathBuf,
 }
 
-impl Site {
+impl Testbed {
     /// One that nobody else uses.
     pub fn take() -> Self {
         let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -49,7 +49,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for Testbed {
     fn drop(&mut self) {
         let _ = self.fast.borrow().remove();
         let _ = fs::remove_dir_all(&self.state);

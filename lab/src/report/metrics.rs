@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A number that a run has to tell.
-pub struct Figure {
+pub struct Metric {
     /// With its unit.
     pub name: Cow<'static, str>,
     /// Behind the point, in text.
@@ -27,7 +27,7 @@ pub enum OverRounds {
 }
 
 /// What a workload is about.
-pub fn main_figure(workload: Workload) -> Figure {
+pub fn main_metric(workload: Workload) -> Metric {
     let (name, decimals, of): (_, _, fn(&Run) -> _) = match workload {
         Workload::Throughput => ("Gbit/s", 2, |run| Some(throughput(run)?.gbit_per_s)),
         Workload::Latency | Workload::LoadedLatency => ("p50 µs", 1, |run| percentile(run, 50.0)),
@@ -40,7 +40,7 @@ pub fn main_figure(workload: Workload) -> Figure {
 }
 
 /// What else may be told of a workload. A run leaves out what is not its own.
-pub const OTHER_FIGURES: [Figure; 14] = [
+pub const OTHER_METRICS: [Metric; 14] = [
     median("load Gbit/s", 2, |run| match &run.outcome {
         Outcome::LoadedLatency { load, .. } => Some(load.gbit_per_s),
         _ => None,
@@ -69,9 +69,9 @@ pub const OTHER_FIGURES: [Figure; 14] = [
 ];
 
 /// What a run cost, by what it did.
-pub fn costs(workload: Workload) -> [Figure; 8] {
+pub fn costs(workload: Workload) -> [Metric; 8] {
     let (unit, time) = (unit(workload), time(workload).0);
-    let named = |name: String, decimals, of: fn(&Run) -> Option<f64>| Figure {
+    let named = |name: String, decimals, of: fn(&Run) -> Option<f64>| Metric {
         name: Cow::Owned(name),
         ..median("", decimals, of)
     };
@@ -172,8 +172,8 @@ pub fn percentile(run: &Run, wanted: f64) -> Option<f64> {
     Some(*time)
 }
 
-const fn median(name: &'static str, decimals: usize, of: fn(&Run) -> Option<f64>) -> Figure {
-    Figure {
+const fn median(name: &'static str, decimals: usize, of: fn(&Run) -> Option<f64>) -> Metric {
+    Metric {
         name: Cow::Borrowed(name),
         decimals,
         over_rounds: OverRounds::Median,
@@ -181,8 +181,8 @@ const fn median(name: &'static str, decimals: usize, of: fn(&Run) -> Option<f64>
     }
 }
 
-const fn sum(name: &'static str, of: fn(&Run) -> Option<f64>) -> Figure {
-    Figure {
+const fn sum(name: &'static str, of: fn(&Run) -> Option<f64>) -> Metric {
+    Metric {
         name: Cow::Borrowed(name),
         decimals: 0,
         over_rounds: OverRounds::Sum,
@@ -202,9 +202,9 @@ mod tests {
     use crate::report::fixture;
 
     fn told(run: &Run) -> Vec<(String, String)> {
-        let figures = costs(run.outcome.workload()).into_iter();
-        figures
-            .filter_map(|figure| Some((figure.name.to_string(), format!("{:.3}", (figure.of)(run)?))))
+        let metrics = costs(run.outcome.workload()).into_iter();
+        metrics
+            .filter_map(|metric| Some((metric.name.to_string(), format!("{:.3}", (metric.of)(run)?))))
             .collect()
     }
 

@@ -18,7 +18,7 @@ use super::{
     case::{Case, Topology, Work},
     fastpath::{Fastpath, PortHooks},
     floor::Floor,
-    frame::{BROADCAST, Frame, HOST, LEAST_QUIC, SHORTEST, Shape, VLAN, station, text},
+    frame::{BROADCAST, Frame, FrameKind, HOST, LEAST_QUIC, SHORTEST, VLAN, station, text},
     overlay,
     uplink::{self, Uplink},
     write,
@@ -96,7 +96,7 @@ impl Datapath {
         }
     }
 
-    /// Whether what it did before changes what it does, so that every case needs a site of its own.
+    /// Whether what it did before changes what it does, so that every case needs a testbed of its own.
     pub fn remembers(self) -> bool {
         self == Self::Tapbridge(Hook::Auto)
     }
@@ -110,14 +110,14 @@ impl Datapath {
                 work,
                 Work::Mix
                     | Work::WriteRead(
-                        Shape::Complete(SHORTEST)
-                            | Shape::Partial(1514)
-                            | Shape::Datagram(LEAST_QUIC)
-                            | Shape::Tunnel
-                            | Shape::Tso4
+                        FrameKind::Complete(SHORTEST)
+                            | FrameKind::Partial(1514)
+                            | FrameKind::Datagram(LEAST_QUIC)
+                            | FrameKind::Tunnel
+                            | FrameKind::Tso4
                     )
             ),
-            Work::WriteRead(Shape::Tso4 | Shape::Tso6) => self != Self::Floor(Place::Xdp),
+            Work::WriteRead(FrameKind::Tso4 | FrameKind::Tso6) => self != Self::Floor(Place::Xdp),
             // Those know no stations, and have no host behind them.
             Work::Host | Work::Unknown => self != Self::Macvtap,
             // A floor is the least that one kind of frame can cost.
@@ -158,7 +158,7 @@ type Port = Box<dyn AsFd + Send + Sync>;
 
 /// Ports that a datapath connects, their stations known to it. The ports go when this is dropped, and the namespace
 /// with all that is in it when the last of them has gone.
-pub struct Site {
+pub struct BenchTestbed {
     pub datapath: Datapath,
     topology: Topology,
     /// Before the ports that it is of.
@@ -173,7 +173,7 @@ pub struct Site {
     program: PathBuf,
 }
 
-impl Site {
+impl BenchTestbed {
     /// `program` is this project's binary.
     pub fn new(datapath: Datapath, topology: Topology, program: &Path) -> Result<Self> {
         let host = new_host()?;
@@ -220,7 +220,7 @@ impl Site {
             let taps = taps.into_iter().map(|tap| Box::new(tap) as Port);
             uplink.into_iter().chain(taps).collect()
         };
-        let site = Self {
+        let testbed = Self {
             datapath,
             topology,
             auto: None,
@@ -231,16 +231,17 @@ impl Site {
             _other_host: other_host,
             program: program.into(),
         };
-        site.introduce()
+        testbed
+            .introduce()
             .context("letting the stations make themselves known")?;
-        Ok(site)
+        Ok(testbed)
     }
 
     /// The same for one case alone.
     pub fn for_case(datapath: Datapath, case: Case, program: &Path) -> Result<Self> {
-        let mut site = Self::new(datapath, case.topology, program)?;
-        site.auto = Some(Auto::settle(&site, case)?);
-        Ok(site)
+        let mut testbed = Self::new(datapath, case.topology, program)?;
+        testbed.auto = Some(Auto::settle(&testbed, case)?);
+        Ok(testbed)
     }
 
     /// Whether the case is to be measured here.
@@ -320,15 +321,15 @@ impl Site {
             return Ok(());
         }
         let tags = self.topology.tags();
-        let mut frame = Frame::new(Shape::Complete(SHORTEST), BROADCAST, BROADCAST);
+        let mut frame = Frame::new(FrameKind::Complete(SHORTEST), BROADCAST, BROADCAST);
         for port in 0..self.ports.len() {
             if let Some(tags) = tags {
-                let shape = if tags[port] {
-                    Shape::Tagged
+                let kind = if tags[port] {
+                    FrameKind::Tagged
                 } else {
-                    Shape::Complete(SHORTEST)
+                    FrameKind::Complete(SHORTEST)
                 };
-                frame = Frame::new(shape, BROADCAST, BROADCAST);
+                frame = Frame::new(kind, BROADCAST, BROADCAST);
             }
             frame.address(station(port, 0), BROADCAST);
             write(self.port(port), &frame)?;

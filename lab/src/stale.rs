@@ -8,7 +8,7 @@ use lab::{Namespace, netns};
 use crate::{cgroup, datapath, plan, scratch};
 
 /// Removes the remains of labs whose process no longer lives.
-pub fn sweep() {
+pub fn clean() {
     let names = fs::read_dir(netns::NAMED).into_iter().flatten().flatten();
     for name in names.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
         let Some((_, role)) = plan::owner(&name).filter(|(pid, _)| !alive(*pid)) else {
