@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use crate::state::{Unreadable, file_name};
-
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -228,20 +226,6 @@ pub enum Error {
         /// What the kernel said.
         cause: String,
     },
-}
-
-impl Error {
-    /// The entry in a list of what can't be read, if this is why a network namespace's pins can't be.
-    pub fn unreadable(&self) -> Option<Unreadable> {
-        let (Self::OtherVersion { path, .. } | Self::Damaged { path, .. } | Self::Foreign { path }) = self
-        else {
-            return None;
-        };
-        Some(Unreadable {
-            name: file_name(path),
-            error: self.to_string(),
-        })
-    }
 }
 
 /// Adds what was done to what to an error from below.

@@ -1,33 +1,20 @@
 //! The user side of `tapbridge`: it loads the programs, keeps the maps, and reads what they counted.
 //!
-//! Nothing here has to keep running: what is attached is pinned in a folder of bpffs ([`state`], [`fastpath`]). [`attach`]
-//! and [`detach`] move the programs to ports of Linux bridges and off them, [`show`], [`stats`] and [`fdb`] read what there
-//! is. [`run`] may run beside it, to fit hooks to traffic. [`syscalls`] has nothing to do with bridges: it counts what a VMM
-//! asks of the kernel, and leaves nothing behind.
+//! Nothing here has to keep running: what is attached is pinned in a folder of bpffs ([`state`], [`fastpath`]).
+//! [`operations`] move the programs to ports of Linux bridges and off them, a [`snapshot`] is what there is at one moment,
+//! and [`control`] may run beside it, to fit hooks to traffic. All of them ask the [`kernel`]. [`syscalls`] has nothing to do
+//! with bridges: it counts what a VMM asks of the kernel, and leaves nothing behind.
 
-pub mod attach;
-pub mod btf;
-pub mod detach;
+pub mod control;
 pub mod error;
 pub mod fastpath;
-pub mod fdb;
-mod ioctl;
 pub mod kernel;
-mod link;
-pub mod namespace;
-pub mod netlink;
+pub mod operations;
 pub mod own_bridge;
 pub mod port;
-pub mod problem;
-pub mod run;
-pub mod show;
+pub mod snapshot;
 pub mod state;
-pub mod stats;
-mod sys;
 pub mod syscalls;
-mod sysctl;
-pub mod sysfs;
-mod verifier;
 
 pub use bridge_common as common;
 pub use error::{Error, Result};

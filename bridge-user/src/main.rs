@@ -1,11 +1,12 @@
 //! The command line of `tapbridge`.
 
 mod cli;
-mod output;
 
 use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
+
+use self::cli::print;
 
 /// What clap answers wrong usage with.
 const WRONG_USAGE: u8 = 2;
@@ -14,7 +15,7 @@ const WRONG_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let command_line = match cli::CommandLine::try_parse() {
         Ok(command_line) => command_line,
-        Err(error) => return usage(&error, output::is_json_wanted()),
+        Err(error) => return usage(&error, print::is_json_wanted()),
     };
     let json = command_line.json;
     env_logger::Builder::new()
@@ -31,12 +32,12 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(error) = error.downcast_ref::<clap::Error>() {
                 return usage(error, json);
             }
-            output::error(&format!("{error:#}"), json);
+            print::error(&format!("{error:#}"), json);
             ExitCode::FAILURE
         }
     }
@@ -50,8 +51,8 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if json {
-        let complaint = output::first_paragraph(&error.to_string());
-        output::error(&format!("{complaint}; try '--help'"), json);
+        let complaint = print::first_paragraph(&error.to_string());
+        print::error(&format!("{complaint}; try '--help'"), json);
     } else {
         let _ = error.print();
     }

@@ -7,9 +7,11 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use crate::{
     error::{Context as _, Error, Result},
-    ioctl,
-    netlink::{Link, Netlink},
-    sysctl,
+    kernel::{
+        ioctl,
+        netlink::{Link, Netlink},
+        sysctl,
+    },
 };
 
 /// What tells it from others: the alias, which `ip link` shows. The kernel takes no alias before a device is there, so

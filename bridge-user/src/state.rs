@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Context as _, Error, Result},
-    link, namespace,
+    kernel::{link, namespace},
 };
 
 /// Where bpffs is mounted on every Linux distribution.
@@ -261,6 +261,21 @@ pub struct Unreadable {
     pub name: String,
     /// Why, and what to do.
     pub error: String,
+}
+
+impl Unreadable {
+    /// Of a network namespace's pins, if this is why they can't be read.
+    pub fn of(error: &Error) -> Option<Self> {
+        let (Error::OtherVersion { path, .. } | Error::Damaged { path, .. } | Error::Foreign { path }) =
+            error
+        else {
+            return None;
+        };
+        Some(Self {
+            name: file_name(path),
+            error: error.to_string(),
+        })
+    }
 }
 
 /// Something that has been removed since nobody could use it any more.

@@ -4,11 +4,13 @@
 
 mod call;
 pub mod counter;
+mod offsets;
 mod process;
+mod selection;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, future,
+    future,
     time::{Duration, Instant},
 };
 
@@ -16,7 +18,10 @@ use bridge_common::syscalls::{Key, NAME};
 use serde::Serialize;
 use tokio::{task::JoinSet, time::sleep};
 
-pub use self::call::Call;
+pub use self::{
+    call::Call,
+    selection::{Selection, is_any_running},
+};
 use self::{
     counter::{Counter, Processes},
     process::Process,
@@ -25,16 +30,6 @@ use crate::error::{Context as _, Result};
 
 /// Version of the JSON.
 pub const SCHEMA: u32 = 1;
-
-/// Whose calls are counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
-    /// Processes, by id.
-    Processes(Vec<u32>),
-    /// Processes of these names, whenever they start. The kernel keeps 15 bytes of a name; of longer ones only those
-    /// count.
-    Names(Vec<String>),
-}
 
 /// What was counted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -135,23 +130,6 @@ fn by_process(named: Vec<(u32, String)>, counts: Vec<(Key, u64)>) -> Vec<Process
     processes.into_iter().map(counts).collect()
 }
 
-/// Whether a process of one of these names runs now.
-pub fn is_any_running(names: &[String]) -> bool {
-    let names: Vec<_> = names.iter().map(|name| kept(name)).collect();
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| {
-            fs::read(entry.path().join("comm")).is_ok_and(|name| {
-                let name = name.strip_suffix(b"\n").unwrap_or(&name);
-                names
-                    .iter()
-                    .any(|wanted| wanted.starts_with(name) && wanted[name.len()] == 0)
-            })
-        })
-}
-
 async fn elapsed(time: Option<Duration>) {
     match time {
         Some(time) => sleep(time).await,
@@ -178,15 +156,6 @@ async fn all_ended(chosen: Vec<Process>, processes: &mut Processes) -> Result<()
     Ok(())
 }
 
-/// As much of a name as the kernel keeps.
-fn kept(name: &str) -> [u8; NAME] {
-    let mut kept = [0; NAME];
-    for (kept, byte) in kept[..NAME - 1].iter_mut().zip(name.bytes()) {
-        *kept = byte;
-    }
-    kept
-}
-
 fn text(name: &[u8; NAME]) -> String {
     let end = name.iter().position(|&byte| byte == 0).unwrap_or(NAME);
     String::from_utf8_lossy(&name[..end]).into_owned()
@@ -194,13 +163,10 @@ fn text(name: &[u8; NAME]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{selection::kept, *};
 
     #[test]
-    fn names_are_compared_as_the_kernel_keeps_them() {
-        assert_eq!(&kept("qemu-system-x86_64"), b"qemu-system-x86\0");
-        assert_eq!(kept("qemu-system-x86_64"), kept("qemu-system-x86"));
-        assert_ne!(kept("qemu"), kept("qemu-system-x86"));
+    fn a_name_ends_at_its_zero() {
         assert_eq!(text(&kept("fifteen-letters")), "fifteen-letters");
         assert_eq!(text(&kept("")), "");
     }

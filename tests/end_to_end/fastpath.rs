@@ -17,7 +17,7 @@ use nix::sys::{
 use serde_json::json;
 use tapbridge::{
     fastpath::{FastPath, Wish},
-    netlink::{Link, Netlink},
+    kernel::netlink::{Link, Netlink},
     state::State,
 };
 

@@ -8,7 +8,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use tapbridge::sysfs::Sysfs;
+use tapbridge::kernel::sysfs::Sysfs;
 
 use crate::support::{
     frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},

@@ -12,7 +12,7 @@ use aya::programs::TcAttachType;
 use lab::Tap;
 use tapbridge::{
     common::{Hook, fastpath::PortCounters, forwarding::Reason, mac::Mac, port::flag},
-    sysfs::Sysfs,
+    kernel::sysfs::Sysfs,
 };
 
 use crate::{

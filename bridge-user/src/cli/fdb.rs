@@ -2,13 +2,16 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use tapbridge::{Error, fastpath::FastPath, netlink::Netlink, state::State};
+use tapbridge::{
+    snapshot::fdb::{self, Entry},
+    state::State,
+};
 
 use super::{
     Which,
     gone::{self, Address},
+    print::{self, table::Table},
 };
-use crate::output;
 
 #[derive(Subcommand)]
 pub enum Fdb {
@@ -51,19 +54,25 @@ pub async fn run(state: &State, command: Fdb, json: bool) -> Result<()> {
         Fdb::Del { address } => return Err(gone::del(&address)),
         Fdb::Flush { dev, bridge } => return Err(gone::flush(dev.as_deref(), bridge.as_deref())),
     };
-    let mut entries = Vec::new();
-    if let Some(folder) = state.read()?
-        && let Some(fast) = FastPath::open(&folder)?
-    {
-        let netlink = Netlink::connect()?;
-        entries = fast.fdb(&netlink.links().await?, netlink.bridge_entries().await?)?;
+    print(&fdb::read(state, only.as_deref()).await?, json)
+}
+
+fn print(entries: &[Entry], as_json: bool) -> Result<()> {
+    if as_json {
+        return print::json(&entries);
     }
-    if let Some(name) = only {
-        entries.retain(|entry| entry.master == name);
-        // A bridge has entries of its own address at least.
-        if entries.is_empty() {
-            return Err(Error::NoBridge { name }.into());
-        }
+    let mut table = Table::new(5, &["MAC", "VLAN", "PORT", "BRIDGE", "FAST", "LAST SEEN"]);
+    for entry in entries {
+        table.row([
+            entry.mac.clone(),
+            entry.vlan.map_or_else(|| "-".to_owned(), |vlan| vlan.to_string()),
+            entry.ifname.clone(),
+            entry.master.clone(),
+            if entry.fast { "yes" } else { "-" }.to_owned(),
+            entry
+                .updated
+                .map_or_else(|| entry.state.to_owned(), |seconds| format!("{seconds} s ago")),
+        ]);
     }
-    output::fdb(&entries, json)
+    table.print()
 }

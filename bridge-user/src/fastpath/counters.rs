@@ -13,10 +13,10 @@ use bridge_common::{
     fastpath::{MAX_PATHS, Path, PortCounters, map, near_port},
 };
 
-use super::{gone, pinned, pinned_data, take};
+use super::pins::{gone, pinned, pinned_data, take};
 use crate::{
     error::{Context as _, Result},
-    sys::sums,
+    kernel::bpf::sums,
 };
 
 /// The maps.

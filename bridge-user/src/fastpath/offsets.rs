@@ -6,8 +6,8 @@ use bridge_common::{fastpath::Offsets, layout::ABSENT};
 use nix::time::{ClockId, clock_getres};
 
 use crate::{
-    btf::{Btf, BtfError},
     error::{Context as _, Error, Result},
+    kernel::btf::{Btf, BtfError},
 };
 
 const BTF: &str = "/sys/kernel/btf";
@@ -16,7 +16,7 @@ const POINTER: u64 = 8;
 const SYMBOLS: &str = "/proc/kallsyms";
 
 /// All but [`Offsets::brnf_slot`], which has to be tried out.
-pub fn offsets() -> Result<Offsets> {
+pub(super) fn from_kernel() -> Result<Offsets> {
     offsets_in(Path::new(BTF))
 }
 
@@ -294,7 +294,7 @@ mod tests {
     fn a_kernel_that_does_not_describe_its_bridge_is_refused() {
         let folder = Folder(std::env::temp_dir().join(format!("tapbridge-btf-{}", process::id())));
         fs::create_dir(&folder.0).unwrap();
-        fs::write(folder.0.join("vmlinux"), crate::btf::tests::sample()).unwrap();
+        fs::write(folder.0.join("vmlinux"), crate::kernel::btf::tests::sample()).unwrap();
         let error = offsets_in(&folder.0).unwrap_err().to_string();
         assert!(
             error.starts_with("/sys/kernel/btf/bridge: there is none") && error.contains("'modprobe bridge'"),

@@ -9,11 +9,16 @@ use bridge_common::{
     port::{HookMode, INTERFACE_NAME, flag},
 };
 
-use super::FastPath;
+use super::{
+    other_programs::{refuse_other_xdp, refuse_strangers},
+    pinned::FastPath,
+};
 use crate::{
     error::{Context as _, Result},
-    link::{self, LinkState, refuse_other_xdp, refuse_strangers},
-    netlink::{Kind, Link},
+    kernel::{
+        link::{self, LinkState},
+        netlink::{Kind, Link},
+    },
     own_bridge,
     port::recorded_name,
     state::StateLock,

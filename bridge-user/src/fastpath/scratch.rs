@@ -20,7 +20,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     error::{Context as _, Error, Result},
-    ioctl, link,
+    kernel::{ioctl, link},
 };
 
 const BRIDGE: &str = "br0";

@@ -7,11 +7,14 @@ use aya::{
 };
 use bridge_common::syscalls::{COUNTS, Key, NAME, NAMES, PROCESSES, PROGRAM, SETTINGS, Settings, UNCOUNTED};
 
-use super::{Selection, kept};
+use super::{
+    offsets::task_offsets,
+    selection::{Selection, kept},
+};
 use crate::{
     SYSCALLS_OBJECT,
     error::{Context as _, Error, Result, causes},
-    kernel, namespace, verifier,
+    kernel::{namespace, verifier},
 };
 
 /// Ids that are counted.
@@ -27,7 +30,7 @@ pub struct Counter {
 impl Counter {
     /// Loads the program, which counts nothing until it is attached.
     pub fn load(selection: &Selection) -> Result<Self> {
-        let task = kernel::task_offsets()?;
+        let task = task_offsets()?;
         let (by_name, chosen) = match selection {
             Selection::Processes(ids) => (false, ids.len()),
             Selection::Names(names) => (true, names.len()),

@@ -12,7 +12,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     error::{Context as _, Error, Result},
-    namespace,
+    kernel::namespace,
 };
 
 /// A process, held by a descriptor, so that another one that gets its id later is not mistaken for it.

@@ -9,7 +9,7 @@ use bridge_common::{
 use lab::Namespace;
 use tapbridge::{
     fastpath::FastPath,
-    netlink::Netlink,
+    kernel::netlink::Netlink,
     state::{DEFAULT_STATE, State},
 };
 

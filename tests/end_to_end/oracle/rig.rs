@@ -12,7 +12,7 @@ use std::{
 use bridge_common::{Hook, port::HookMode};
 use lab::{Entered, Namespace, Tap, VnetHeader, tap::IdleTap};
 use serde_json::Value;
-use tapbridge::{netlink::Netlink, sysfs::Sysfs};
+use tapbridge::kernel::{netlink::Netlink, sysfs::Sysfs};
 
 use super::{
     newer,

@@ -11,12 +11,11 @@ use bridge_common::{
     port::flag,
 };
 
-use super::{Change, Vanished};
+use super::notice::{Change, Vanished};
 use crate::{
     error::Result,
-    fastpath::FastPath,
-    link::refuse_other_xdp,
-    netlink::Netlink,
+    fastpath::{FastPath, refuse_other_xdp},
+    kernel::netlink::Netlink,
     port::{hooks, recorded_name, since_boot},
     state::{Folder, StateLock},
 };

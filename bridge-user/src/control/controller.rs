@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Notice, ports::Ports};
+use super::{notice::Notice, ports::Ports};
 use crate::{
     error::{Error, Result},
-    netlink::Netlink,
+    kernel::netlink::Netlink,
     state::State,
 };
 

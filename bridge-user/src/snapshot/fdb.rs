@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
+use super::keep_only;
 use crate::{
     error::Result,
     fastpath::FastPath,
-    netlink::{BridgeEntry, Link},
+    kernel::netlink::{BridgeEntry, Link, Netlink},
+    state::State,
 };
 
 /// An entry, with the keys of `bridge -j fdb show`.
@@ -29,6 +31,20 @@ pub struct Entry {
     pub updated: Option<u64>,
     /// Whether frames for the address can go past the bridge, from the ports that are attached.
     pub fast: bool,
+}
+
+/// Reads those of all bridges of the calling thread's network namespace that have attached ports, or of one.
+pub async fn read(state: &State, only: Option<&str>) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    if let Some(folder) = state.read()?
+        && let Some(fast) = FastPath::open(&folder)?
+    {
+        let netlink = Netlink::connect()?;
+        entries = fast.fdb(&netlink.links().await?, netlink.bridge_entries().await?)?;
+    }
+    // A bridge has entries of its own address at least.
+    keep_only(&mut entries, only, |entry| Some(&entry.master))?;
+    Ok(entries)
 }
 
 impl FastPath {

@@ -10,14 +10,13 @@ use bridge_common::{
 };
 use serde::Serialize;
 
+use super::keep_only;
 use crate::{
     SCHEMA,
-    attach::bridge_of,
     error::Result,
     fastpath::FastPath,
-    netlink::{Link, Netlink},
+    kernel::netlink::{Link, Netlink, bridge_of},
     port::recorded_name,
-    show::keep_only,
     state::{Folder, State, Unreadable},
 };
 
@@ -33,7 +32,7 @@ pub struct Statistics {
 }
 
 /// Reads the counters of the ports of all bridges of the calling thread's network namespace, or of one.
-pub async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics> {
+pub async fn read(state: &State, only: Option<&str>) -> Result<Statistics> {
     let mut statistics = Statistics {
         schema: SCHEMA,
         bridges: Vec::new(),
@@ -41,14 +40,14 @@ pub async fn statistics(state: &State, only: Option<&str>) -> Result<Statistics>
     };
     if let Some(folder) = state.read()? {
         let links = Netlink::connect()?.links().await?;
-        (statistics.bridges, statistics.unreadable) = read(&folder, &links)?;
+        (statistics.bridges, statistics.unreadable) = read_ports(&folder, &links)?;
     }
     keep_only(&mut statistics.bridges, only, |bridge| bridge.bridge.as_deref())?;
     Ok(statistics)
 }
 
 /// None where a command has just removed the last port.
-fn read(folder: &Folder, links: &[Link]) -> Result<(Vec<BridgeStatistics>, Vec<Unreadable>)> {
+fn read_ports(folder: &Folder, links: &[Link]) -> Result<(Vec<BridgeStatistics>, Vec<Unreadable>)> {
     let (fast, unreadable) = FastPath::open_or_list(folder)?;
     let read = fast.map_or_else(|| Ok(Vec::new()), |fast| fast.statistics(links));
     match read {

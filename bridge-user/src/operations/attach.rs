@@ -10,10 +10,10 @@ use serde::Serialize;
 use crate::{
     error::{Error, Result},
     fastpath::{FastPath, Wish},
-    netlink::{Kind, Link, Netlink},
+    kernel::netlink::{Kind, Link, Netlink, bridge_of},
+    operations::claim::Devices,
     own_bridge,
     port::{hooks, recorded_name},
-    problem::Devices,
     state::StateLock,
 };
 
@@ -166,12 +166,6 @@ impl From<&Options> for Wish {
             bridge: None,
         }
     }
-}
-
-/// The Linux bridge that a device is a port of, if it is one's.
-pub fn bridge_of<'links>(links: &'links [Link], device: &Link) -> Option<&'links Link> {
-    let master = device.master?;
-    links.iter().find(|link| link.ifindex == master && link.bridge)
 }
 
 /// The devices of these names, each once: naming a device twice asks for nothing more than naming it once.

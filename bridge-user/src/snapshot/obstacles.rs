@@ -7,8 +7,18 @@ use bridge_common::{
     port::HookMode,
 };
 
-use super::Obstacle;
-use crate::{netlink::Link, sysfs::Sysfs};
+use serde::Serialize;
+
+use crate::kernel::{netlink::Link, sysfs::Sysfs};
+
+/// Why frames go another way than they could.
+#[derive(Clone, Debug, Serialize)]
+pub struct Obstacle {
+    /// The name of a [`Reason`](bridge_common::forwarding::Reason).
+    pub reason: &'static str,
+    /// In words, with the way out.
+    pub text: String,
+}
 
 /// What XDP finds out frame by frame, as it is now.
 pub(super) fn xdp_obstacles(

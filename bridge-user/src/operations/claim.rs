@@ -1,23 +1,11 @@
-//! What has happened to a port behind our back, and what keeps a device from becoming one, with the way out.
+//! What keeps a device from becoming a port, with the way out.
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-
 use crate::{
     error::Result,
-    netlink::{Link, Netlink},
+    kernel::netlink::{Link, Netlink},
 };
-
-/// Something that keeps a port from its work, or others from theirs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// "detached": a program is attached no more. "replaced": the device is gone, and another has its name. "moved": it is
-    /// in another network namespace. `"no_bridge"`: it is no port of a bridge.
-    pub problem: &'static str,
-    /// In words, with the way out.
-    pub text: String,
-}
 
 /// Who else waits for a device's frames: there would be none for both.
 pub(crate) struct Claim {

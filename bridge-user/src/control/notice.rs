@@ -1,34 +1,11 @@
-//! `run`: looks after the ports of `--hook auto` for as long as it runs.
-//!
-//! It holds no state of its own that would be missed: when it ends, in whatever way, every port keeps the hooks that it
-//! has, and forwarding goes on.
+//! What `run` tells of.
 
-mod controller;
-mod ports;
+use std::time::Duration;
 
-use std::{
-    io,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixDatagram},
-    },
-    time::Duration,
-};
-
-use bridge_common::{
-    forwarding::Reason,
-    hook_policy::{CounterDelta, INTERVAL},
-};
+use bridge_common::{forwarding::Reason, hook_policy::CounterDelta};
 use serde::Serialize;
-use tokio::time::MissedTickBehavior;
 
-use self::controller::HookController;
-use crate::{
-    error::{Context as _, Error, Result},
-    fastpath::FastPath,
-    netlink::Netlink,
-    state::State,
-};
+use crate::error::Error;
 
 /// Something that `run` has to tell.
 #[derive(Debug)]
@@ -85,7 +62,7 @@ pub struct Change {
 
 impl Change {
     /// Of a port that has this delta, and has XDP from now on or has it no more.
-    fn new(
+    pub(super) fn new(
         ifname: String,
         master: String,
         hooks: Vec<&'static str>,
@@ -120,57 +97,5 @@ impl Change {
             xdp_saves_ns: balance.saved,
             xdp_costs_ns: balance.spent,
         }
-    }
-}
-
-/// Looks after all ports of the calling thread's network namespace, those that come later included, until `end` is
-/// done or `report` fails.
-pub async fn run<E: From<Error>>(
-    state: &State,
-    end: impl Future<Output = ()>,
-    mut report: impl FnMut(Notice) -> Result<(), E>,
-) -> Result<(), E> {
-    let _only = only_one(state)?;
-    let netlink = Netlink::connect()?;
-    // What a killed one has left. Without any port there is nothing; what can't be opened it will tell of.
-    if let Some(locked) = state.lock_existing()?
-        && let Ok(Some(mut fast)) = FastPath::open(&locked)
-    {
-        fast.reconcile(&netlink.links().await?)?;
-    }
-    let mut end = std::pin::pin!(end);
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut controller = HookController::new(state, netlink);
-    report(Notice::Ready)?;
-    loop {
-        tokio::select! {
-            () = &mut end => return Ok(()),
-            _ = ticks.tick() => {}
-        }
-        for notice in controller.tick().await {
-            report(notice)?;
-        }
-    }
-}
-
-/// Whether somebody looks after the ports of the calling thread's network namespace.
-pub fn is_running(state: &State) -> bool {
-    let connected = UnixDatagram::unbound().and_then(|socket| socket.connect_addr(&name(state)?));
-    connected.is_ok()
-}
-
-/// A name in the network namespace, which goes with the process that has it.
-fn name(state: &State) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("tapbridge-run:{}", state.root().display()))
-}
-
-/// There is one in a network namespace: two would take each other's changes for an administrator's.
-fn only_one(state: &State) -> Result<UnixDatagram> {
-    match name(state).and_then(|name| UnixDatagram::bind_addr(&name)) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Error::Running {
-            path: state.root().to_owned(),
-        }),
-        bound => bound.at(state.root().display(), "make sure that no other 'run' is at work"),
     }
 }

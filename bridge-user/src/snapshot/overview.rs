@@ -1,7 +1,5 @@
 //! `show`: bridges and their ports as they are now, and what keeps frames from going past them.
 
-mod obstacles;
-
 use std::{collections::BTreeMap, time::Duration};
 
 use bridge_common::{
@@ -12,20 +10,24 @@ use bridge_common::{
 };
 use serde::Serialize;
 
-use self::obstacles::{obstacle, xdp_obstacles};
+use super::{
+    keep_only,
+    obstacles::{Obstacle, obstacle, xdp_obstacles},
+    problem::Problem,
+};
 use crate::{
     SCHEMA,
-    attach::bridge_of,
-    error::{Context as _, Error, Result},
+    control::is_running,
+    error::{Context as _, Result},
     fastpath::FastPath,
-    link::LinkState,
-    netlink::{BridgeEntry, Kind, Link, Netlink},
+    kernel::{
+        link::LinkState,
+        netlink::{BridgeEntry, Kind, Link, Netlink, bridge_of},
+        sysfs::Sysfs,
+    },
     own_bridge,
     port::{hooks, recorded_name, since_boot},
-    problem::Problem,
-    run::is_running,
     state::{State, Unreadable},
-    sysfs::Sysfs,
 };
 
 /// All bridges.
@@ -33,7 +35,7 @@ use crate::{
 pub struct Overview {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Whether [`run`](crate::run) looks after the hooks of ports in this network namespace.
+    /// Whether [`run`](crate::control::run) looks after the hooks of ports in this network namespace.
     pub running: bool,
     /// Linux bridges of this network namespace with ports that are attached, sorted by name.
     pub bridges: Vec<BridgeOverview>,
@@ -41,17 +43,8 @@ pub struct Overview {
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Why frames go another way than they could.
-#[derive(Clone, Debug, Serialize)]
-pub struct Obstacle {
-    /// The name of a [`Reason`](bridge_common::forwarding::Reason).
-    pub reason: &'static str,
-    /// In words, with the way out.
-    pub text: String,
-}
-
 /// Looks at all bridges, or one.
-pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
+pub async fn read(state: &State, only: Option<&str>) -> Result<Overview> {
     let mut overview = Overview {
         schema: SCHEMA,
         running: is_running(state),
@@ -71,22 +64,6 @@ pub async fn show(state: &State, only: Option<&str>) -> Result<Overview> {
     }
     keep_only(&mut overview.bridges, only, |bridge| bridge.bridge.as_deref())?;
     Ok(overview)
-}
-
-/// Keeps what is of the bridge that is asked for, if one is.
-pub(crate) fn keep_only<T>(
-    bridges: &mut Vec<T>,
-    only: Option<&str>,
-    name: impl Fn(&T) -> Option<&str>,
-) -> Result<()> {
-    let Some(only) = only else { return Ok(()) };
-    bridges.retain(|bridge| name(bridge) == Some(only));
-    if bridges.is_empty() {
-        return Err(Error::NoBridge {
-            name: only.to_owned(),
-        });
-    }
-    Ok(())
 }
 
 /// A Linux bridge with ports that are attached.

@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use crate::{
-    attach::bridge_of,
     error::{Error, Result},
     fastpath::FastPath,
-    netlink::{Link, Netlink},
+    kernel::netlink::{Link, Netlink, bridge_of},
     own_bridge,
     port::recorded_name,
     state::{Cleared, StateLock, Unreadable},

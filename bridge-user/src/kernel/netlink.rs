@@ -296,6 +296,12 @@ impl From<LinkMessage> for Link {
     }
 }
 
+/// The Linux bridge that a device is a port of, if it is one's.
+pub fn bridge_of<'links>(links: &'links [Link], device: &Link) -> Option<&'links Link> {
+    let master = device.master?;
+    links.iter().find(|link| link.ifindex == master && link.bridge)
+}
+
 impl Link {
     /// Whether this is one of the device's names: they are one name space (`netdev_name_node_lookup`).
     pub fn is_called(&self, name: &str) -> bool {

@@ -1,26 +1,76 @@
-//! What `stats` prints.
+//! `stats`: how many frames went which way.
 
 use std::{
     io::{self, Write as _},
-    time::Duration,
+    pin::pin,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use tapbridge::stats::{BridgeStatistics, Count, PathStatistics, PortStatistics, Statistics};
+use clap::Args;
+use tapbridge::{
+    snapshot::statistics::{self, BridgeStatistics, Count, PathStatistics, PortStatistics, Statistics},
+    state::State,
+};
+use tokio::time::MissedTickBehavior;
 
-use super::{Table, error, json};
+use super::{
+    Which,
+    print::{self, table::Table},
+    seconds,
+    signals::asked_to_end,
+};
 
 /// Stands for all devices that are no more.
 const GONE: &str = "(gone)";
 
+#[derive(Args)]
+pub struct Stats {
+    #[command(flatten)]
+    which: Which,
+
+    /// Print again every so many seconds, with rates, until Ctrl-C: 0.1 to 86400
+    #[arg(long, value_name = "SECONDS", value_parser = |text: &str| seconds(text, 0.1, 86_400.0))]
+    watch: Option<Duration>,
+}
+
+/// Reads and prints, once or again and again.
+pub async fn run(state: &State, arguments: Stats, json: bool) -> Result<()> {
+    let Stats { which, watch } = arguments;
+    let only = which.bridge.as_deref();
+    match watch {
+        None => print(&statistics::read(state, only).await?, None, json),
+        Some(period) => print_again(state, only, period, json).await,
+    }
+}
+
+async fn print_again(state: &State, only: Option<&str>, period: Duration, json: bool) -> Result<()> {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before: Option<(Statistics, Instant)> = None;
+    let mut end = pin!(asked_to_end());
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = &mut end => return Ok(()),
+        }
+        let (now, at) = (statistics::read(state, only).await?, Instant::now());
+        let earlier = before
+            .as_ref()
+            .map(|(before, then)| (before, at.duration_since(*then)));
+        print(&now, earlier, json)?;
+        before = Some((now, at));
+    }
+}
+
 /// Prints statistics; with those of some time ago, rates too.
-pub fn statistics(now: &Statistics, before: Option<(&Statistics, Duration)>, as_json: bool) -> Result<()> {
+fn print(now: &Statistics, before: Option<(&Statistics, Duration)>, as_json: bool) -> Result<()> {
     if as_json {
-        return json(now);
+        return print::json(now);
     }
     if before.is_none() {
         for entry in &now.unreadable {
-            error(&entry.error, false);
+            print::error(&entry.error, false);
         }
     }
     if now.bridges.is_empty() {
@@ -140,9 +190,5 @@ fn reasons(ports: &[PortStatistics]) -> Result<()> {
             ]);
         }
     }
-    if table.rows.len() == 1 {
-        Ok(())
-    } else {
-        table.print()
-    }
+    if table.is_empty() { Ok(()) } else { table.print() }
 }

@@ -1,0 +1,59 @@
+//! What commands print with: JSON for programs, tables and words for people.
+
+pub mod progress;
+pub mod table;
+
+use std::io::{self, Write as _};
+
+use anyhow::Result;
+use serde::Serialize;
+use tapbridge::{SCHEMA, state::Cleared};
+
+/// Whether an error only says that nobody reads any more.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_error = error.downcast_ref::<io::Error>();
+    io_error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// One JSON document, on one line so that repeated ones can be read line by line.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value)?;
+    Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+/// Whether words that can't be understood ask for JSON nevertheless.
+pub fn is_json_wanted() -> bool {
+    std::env::args_os().any(|word| word == "-j" || word == "--json")
+}
+
+/// Says why a command failed, on standard error: what goes to standard output stays what the command has to tell.
+pub fn error(message: &str, as_json: bool) {
+    if as_json {
+        let error = serde_json::json!({ "schema": SCHEMA, "error": { "message": message } });
+        eprintln!("{error}");
+    } else {
+        eprintln!("tapbridge: {message}");
+    }
+}
+
+/// What clap complains of, in one line and without its advice.
+pub fn first_paragraph(complaint: &str) -> String {
+    let complaint = complaint.strip_prefix("error: ").unwrap_or(complaint);
+    let lines = complaint.lines().take_while(|line| !line.is_empty());
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// Such as "1 frame" and "2 frames".
+pub fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
+    match count.into() {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    }
+}
+
+/// Said at once: it has been done, whatever becomes of the command that it was done for.
+pub fn cleared(cleared: &[Cleared], as_json: bool) {
+    for Cleared { name, reason } in cleared.iter().filter(|_| !as_json) {
+        eprintln!("{name}: cleared away: {reason}");
+    }
+}

@@ -1,0 +1,207 @@
+//! The programs in the kernel before anything is pinned, and whether they decide as its bridge does.
+
+use std::path::Path;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData},
+    programs::{Program, SchedClassifier},
+};
+use bridge_common::{
+    fastpath::{OFFSETS, Offsets, Peek, Settings, VERSION, map, program},
+    layout::{self, NATIVE_OVERHEAD},
+};
+use nix::unistd::{SysconfVar, sysconf};
+
+use super::{
+    counters::{Counters, Paths},
+    instructions,
+    offsets::from_kernel,
+    pins::{pinned, take},
+    scratch::{self, Scratch},
+};
+use crate::{
+    FASTPATH_OBJECT,
+    error::{Context as _, Result},
+    kernel::{namespace::Network, verifier},
+};
+
+/// The maps that are pinned beside the settings, which are filled last.
+const MAPS: [&[&str]; 3] = [&[map::PORTS], &Counters::MAPS, &Paths::MAPS];
+
+/// What the programs answer with.
+const TC_ACT_REDIRECT: u32 = 7;
+const TCX_NEXT: u32 = u32::MAX;
+
+/// How often a known station is tried out: on a busy machine more than a second may have passed since the bridge saw it.
+const ATTEMPTS: u32 = 20;
+
+/// The longest frame that native XDP takes on a tap, in bytes.
+fn longest_native() -> u32 {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    let page = page.and_then(|page| u32::try_from(page).ok()).unwrap_or(4096);
+    page.saturating_sub(NATIVE_OVERHEAD)
+}
+
+/// How many instructions the kernel's verifier goes through for the programs at XDP and at tcx, of the million that it
+/// takes at most; 0 where it does not say (before 5.16). They are loaded and tried out for it, and nothing of them stays.
+pub fn verified_instructions() -> Result<[u32; 2]> {
+    let loaded = Loaded::try_out()?;
+    let count = |name: &'static str| {
+        let info = loaded.program(name).info().at(name, "read what is known of it")?;
+        Ok(info.verified_instruction_count().unwrap_or(0))
+    };
+    Ok([count(program::XDP)?, count(program::TCX)?])
+}
+
+/// What the programs have to know of the running kernel: what it says of itself, and what has been tried out.
+pub fn offsets() -> Result<Offsets> {
+    let mut offsets = from_kernel()?;
+    if offsets.br_nf_pre_routing != 0 {
+        let mut probe = Loaded::new(&offsets)?;
+        probe.load(program::PEEK)?;
+        match scratch::in_scratch(|scratch| probe.find_netfilter_slot(scratch, &offsets))? {
+            Some(slot) => offsets.brnf_slot = slot,
+            // Then nothing goes past the bridge where it is registered.
+            None => offsets.br_nf_pre_routing = 0,
+        }
+    }
+    Ok(offsets)
+}
+
+/// Loads the programs, attached to nothing and pinned nowhere, for whoever runs them by hand. Of the maps that the object
+/// has, the programs know no ports.
+pub fn load(offsets: &Offsets) -> Result<Ebpf> {
+    Ok(Loaded::whole(offsets)?.object)
+}
+
+/// The object, loaded and pinned by nothing yet.
+pub(super) struct Loaded {
+    object: Ebpf,
+    settings: Array<MapData, Settings>,
+    peek: Array<MapData, Peek>,
+}
+
+impl Loaded {
+    /// Loads the programs, and checks in a namespace of its own that they decide as the bridge does.
+    pub(super) fn try_out() -> Result<Self> {
+        let loaded = Self::whole(&offsets()?)?;
+        scratch::in_scratch(|scratch| loaded.compare(scratch))?;
+        Ok(loaded)
+    }
+
+    /// With its programs, of which that at tcx is the settings'.
+    fn whole(offsets: &Offsets) -> Result<Self> {
+        let mut loaded = Self::new(offsets)?;
+        loaded.load(program::TCX)?;
+        loaded.load(program::XDP)?;
+        loaded.load(program::ASK)?;
+        loaded.write_settings(0)?;
+        Ok(loaded)
+    }
+
+    /// Its maps alone.
+    fn new(offsets: &Offsets) -> Result<Self> {
+        let mut object = EbpfLoader::new()
+            .override_global(OFFSETS, offsets, true)
+            .override_global(layout::LONGEST_NATIVE, &longest_native(), true)
+            .load(&instructions::placed(FASTPATH_OBJECT, offsets)?)
+            .at("fast path", "create its maps")?;
+        Ok(Self {
+            settings: take(&mut object, map::SETTINGS)?,
+            peek: take(&mut object, map::PEEK)?,
+            object,
+        })
+    }
+
+    fn program(&self, name: &str) -> &Program {
+        let program = self.object.program(name);
+        program.expect("the object has all programs that it is built with")
+    }
+
+    fn load(&mut self, name: &'static str) -> Result<()> {
+        let program = self.object.program_mut(name);
+        let program = program.expect("the object has all programs that it is built with");
+        verifier::load(name, || match program {
+            Program::Xdp(xdp) => xdp.load(),
+            Program::SchedClassifier(tcx) => tcx.load(),
+            _ => Ok(()),
+        })
+    }
+
+    fn classifier(&self, name: &str) -> Result<&SchedClassifier> {
+        self.program(name).try_into().at(name, "open")
+    }
+
+    fn write_settings(&mut self, version: u32) -> Result<()> {
+        let tcx = self.classifier(program::TCX)?;
+        let network = Network::current()?;
+        let settings = Settings {
+            version,
+            tcx_program: tcx.info().at(program::TCX, "read its id")?.id(),
+            cookie: u64::from(network.cookie),
+            network_namespace: network.inode,
+        };
+        self.settings.set(0, settings, 0).at(map::SETTINGS, "write")
+    }
+
+    fn find_netfilter_slot(&mut self, scratch: &Scratch, offsets: &Offsets) -> Result<Option<u64>> {
+        scratch::find_netfilter_slot(|| {
+            let question = Peek {
+                offset: offsets.brnf_call_iptables,
+                ..Peek::NOTHING
+            };
+            self.peek.set(0, question, 0).at(map::PEEK, "write")?;
+            scratch.run(self.classifier(program::PEEK)?, 2)?;
+            self.peek.get(&0, 0).at(map::PEEK, "read")
+        })
+    }
+
+    /// The programs see the bridge as it is.
+    fn compare(&self, scratch: &Scratch) -> Result<()> {
+        let tcx = self.classifier(program::TCX)?;
+        scratch::quiet_netfilter()?;
+        scratch.introduce().at("a bridge to try out", "send a frame")?;
+        // Without our program at tcx everything stays with the bridge. Why, is remembered for a moment: of this station.
+        scratch::expect("a port without tcx", scratch.run(tcx, 3)?, TCX_NEXT)?;
+        let _attached = scratch.attach(tcx)?;
+        let mut verdict = TCX_NEXT;
+        for _ in 0..ATTEMPTS {
+            scratch.introduce().at("a bridge to try out", "send a frame")?;
+            verdict = scratch.run(tcx, 2)?;
+            if verdict == TC_ACT_REDIRECT {
+                break;
+            }
+        }
+        scratch::expect("a known station", verdict, TC_ACT_REDIRECT)?;
+        scratch::expect("an unknown station", scratch.run(tcx, 4)?, TCX_NEXT)?;
+        scratch::expect("a station at the same port", scratch.run(tcx, 1)?, TCX_NEXT)
+    }
+
+    pub(super) fn pin(mut self, folder: &Path) -> Result<()> {
+        let settings = self.settings.get(&0, 0).at(map::SETTINGS, "read")?;
+        self.settings
+            .pin(folder.join(map::SETTINGS))
+            .at(map::SETTINGS, "pin")?;
+        for name in MAPS.into_iter().flatten().copied() {
+            let map = self.object.map(name);
+            map.expect("the object has all maps that it is built with")
+                .pin(folder.join(name))
+                .at(name, "pin")?;
+        }
+        for name in [program::TCX, program::XDP, program::ASK] {
+            let program = self.object.program_mut(name);
+            program
+                .expect("the object has all programs that it is built with")
+                .pin(folder.join(name))
+                .at(name, "pin")?;
+        }
+        // Last: a folder without it is half made.
+        let settings = Settings {
+            version: VERSION,
+            ..settings
+        };
+        let mut pinned: Array<_, Settings> = pinned(folder, map::SETTINGS)?;
+        pinned.set(0, settings, 0).at(map::SETTINGS, "write")
+    }
+}
