@@ -65,13 +65,15 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another command holds the lock.
-    #[error("{path}: {holder} has held the lock for {seconds} s; try again when it has ended")]
+    #[error(
+        "{path}: {holder} has the lock and has done nothing for {seconds} s; try again when it has ended"
+    )]
     Locked {
         /// What is locked.
         path: PathBuf,
         /// By whom.
         holder: String,
-        /// How long it has been seen to have the lock.
+        /// For how long it has been seen to have it and to use no CPU.
         seconds: u64,
     },
     /// The name can't be a bridge's.

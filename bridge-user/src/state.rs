@@ -36,7 +36,7 @@ pub const DEFAULT_STATE: &str = "/sys/fs/bpf/tapbridge";
 /// What the name of a network namespace's folder begins with.
 pub(crate) const FASTPATH_PREFIX: char = '@';
 
-/// How long a command waits for another to end. Attaching a port takes some 10 ms.
+/// How long a command waits for another that does nothing. Attaching a port takes some 10 ms of a CPU.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it waits so long when others go before it.
 const LOCK_TURNS: u32 = 10;
@@ -144,15 +144,15 @@ impl State {
                 Err(TryLockError::Error(error)) => return Err(error).at(self.root.display(), "lock"),
             }
             let now = Instant::now();
-            // Where many commands are at work, each has its time.
-            let other = lock_holder(&folder);
+            // Where many commands are at work, each has its time; and on a slow machine all the time that it needs.
+            let other = lock_holder(&folder).map(|process| (process, cpu_time(process)));
             if other.is_some() && other != holder {
                 (since, holder) = (now, other);
             }
             if now - since >= patience || now - begin >= LOCK_TURNS * patience {
                 return Err(Error::Locked {
                     path: self.root.clone(),
-                    holder: holder.map_or_else(|| "another process".into(), process),
+                    holder: holder.map_or_else(|| "another process".into(), |(number, _)| process(number)),
                     seconds: (now - since).as_secs(),
                 });
             }
@@ -370,6 +370,15 @@ fn lock_holder(file: &File) -> Option<u32> {
     })
 }
 
+/// CPU time that a process has used, in clock ticks (`utime` and `stime` of `proc_pid_stat(5)`); none if that is not told.
+fn cpu_time(process: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name may have any characters, a parenthesis too.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_ascii_whitespace().skip(11);
+    Some(times.next()?.parse::<u64>().ok()? + times.next()?.parse::<u64>().ok()?)
+}
+
 /// A process by its name and number.
 fn process(number: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
@@ -408,6 +417,22 @@ mod tests {
     }
 
     #[test]
+    fn a_command_at_work_is_waited_for_longer_than_one_that_does_nothing() {
+        let folder = std::env::temp_dir().join(format!("tapbridge-busy-lock-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let lock = File::open(&folder).unwrap();
+        lock.lock().unwrap();
+        let busy = std::thread::spawn(move || {
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_secs(3) {}
+            drop(lock);
+        });
+        let locked = State::new(&folder).try_lock(Duration::from_secs(1));
+        assert!(locked.as_ref().is_ok_and(Option::is_some), "{:?}", locked.err());
+        busy.join().unwrap();
+    }
+
+    #[test]
     fn commands_that_go_before_are_waited_for_each_in_turn() {
         let folder = std::env::temp_dir().join(format!("tapbridge-lock-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
@@ -434,7 +459,10 @@ mod tests {
             .err()
             .unwrap()
             .to_string();
-        let told = format!("'flock' (process {}) has held the lock for 1 s", other.id());
+        let told = format!(
+            "'flock' (process {}) has the lock and has done nothing for 1 s",
+            other.id()
+        );
         assert!(error.contains(&told), "{error}");
         let _ = other.wait();
         fs::remove_dir(&folder).unwrap();
