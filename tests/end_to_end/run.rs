@@ -128,6 +128,10 @@ fn xdp_goes_off_a_bulk_sender_and_comes_back() {
     assert_eq!((&change["ifname"], &change["hooks"]), (&json!("vm1"), &both()));
     assert!(has_program("vm1"));
     assert_eq!(hooks(&switch, "vm1"), (both(), json!(2)));
+    // It may have come after the last frame.
+    let (header, frame) = short(1, 2);
+    send_with(vm1, &header, &frame);
+    receive(vm2);
     // What was counted by one hook and by the other is all there is.
     let stats = switch.stats();
     let (xdp, tcx) = stats.frames("vm1", "vm2");
