@@ -1,6 +1,10 @@
 //! The programs in the kernel before anything is pinned, and whether they decide as its bridge does.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -33,8 +37,10 @@ const MAPS: [&[&str]; 3] = [&[map::PORTS], &Counters::MAPS, &Paths::MAPS];
 const TC_ACT_REDIRECT: u32 = 7;
 const TCX_NEXT: u32 = u32::MAX;
 
-/// How often a known station is tried out: on a busy machine more than a second may have passed since the bridge saw it.
-const ATTEMPTS: u32 = 20;
+/// How long a known station is tried out: on a busy machine more than a second may have passed since the bridge saw it, and
+/// that it was left once is remembered until the clock ticks.
+const LIMIT: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The longest frame that native XDP takes on a tap, in bytes.
 fn longest_native() -> u32 {
@@ -165,14 +171,15 @@ impl Loaded {
         // Without our program at tcx everything stays with the bridge. Why, is remembered for a moment: of this station.
         scratch::expect("a port without tcx", scratch.run(tcx, 3)?, TCX_NEXT)?;
         let _attached = scratch.attach(tcx)?;
-        let mut verdict = TCX_NEXT;
-        for _ in 0..ATTEMPTS {
+        let deadline = Instant::now() + LIMIT;
+        let verdict = loop {
             scratch.introduce().at("a bridge to try out", "send a frame")?;
-            verdict = scratch.run(tcx, 2)?;
-            if verdict == TC_ACT_REDIRECT {
-                break;
+            let verdict = scratch.run(tcx, 2)?;
+            if verdict == TC_ACT_REDIRECT || Instant::now() > deadline {
+                break verdict;
             }
-        }
+            thread::sleep(PAUSE);
+        };
         scratch::expect("a known station", verdict, TC_ACT_REDIRECT)?;
         scratch::expect("an unknown station", scratch.run(tcx, 4)?, TCX_NEXT)?;
         scratch::expect("a station at the same port", scratch.run(tcx, 1)?, TCX_NEXT)
