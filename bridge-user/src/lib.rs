@@ -4,6 +4,35 @@
 //! [`operations`] move the programs to ports of Linux bridges and off them, a [`snapshot`] is what there is at one moment,
 //! and [`control`] may run beside it, to fit hooks to traffic. All of them ask the [`kernel`]. [`syscalls`] has nothing to do
 //! with bridges: it counts what a VMM asks of the kernel, and leaves nothing behind.
+//!
+//! ```no_run
+//! use tapbridge::{
+//!     operations::{attach, detach},
+//!     snapshot::statistics,
+//!     state::{DEFAULT_STATE, State},
+//! };
+//!
+//! # async fn example() -> tapbridge::Result<()> {
+//! let state = State::new(DEFAULT_STATE);
+//! let options = attach::Options {
+//!     masters: vec!["br0".into()],
+//!     ..attach::Options::default()
+//! };
+//! let attached = attach::attach(&state.lock()?, &[], &options, |_, _| ()).await?;
+//! println!("{} ports", attached.ports.len());
+//!
+//! for bridge in statistics::read(&state, Some("br0")).await?.bridges {
+//!     for path in bridge.paths {
+//!         println!("{} frames by {} from {}", path.frames, path.via, path.from);
+//!     }
+//! }
+//!
+//! if let Some(locked) = state.lock_existing()? {
+//!     detach::detach(&locked, &[], &["br0".into()], |_, _| ()).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod control;
 pub mod error;
@@ -21,9 +50,3 @@ pub use error::{Error, Result};
 
 /// Version of the JSON that the commands print.
 pub const SCHEMA: u32 = 2;
-
-/// The programs at the ports of bridges, built for the kernel by the build script.
-pub static FASTPATH_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fastpath.bpf.o"));
-
-/// The counter of system calls, as above: an object of its own, since it has nothing of the bridge's.
-pub static SYSCALLS_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscalls.bpf.o"));

@@ -18,9 +18,6 @@ use crate::{
 /// The eBPF crate's package.
 const PACKAGE: &str = "bridge-ebpf";
 
-/// Its binaries, and the file names of their objects in the build script's output folder.
-const OBJECTS: [(&str, &str); 2] = [("fastpath", "fastpath.bpf.o"), ("syscalls", "syscalls.bpf.o")];
-
 /// What the objects are made of, besides this crate: paths in the workspace.
 const SOURCES: [&str; 4] = [PACKAGE, "bridge-common", "Cargo.toml", "Cargo.lock"];
 
@@ -47,11 +44,25 @@ pub fn build_script() -> Result<()> {
     println!("cargo::rerun-if-changed={}", toolchain.linker.display());
     println!("cargo::rerun-if-changed={}", toolchain.sysroot.display());
     let folder = build(&toolchain, &workspace, &target_folder(&out))?;
-    for (binary, object) in OBJECTS {
-        let (from, to) = (folder.join(binary), out.join(object));
+    for binary in binaries(&workspace)? {
+        let (from, to) = (folder.join(&binary), out.join(format!("{binary}.bpf.o")));
         fs::copy(&from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     }
     Ok(())
+}
+
+/// The eBPF crate's binaries, an object of programs each, as cargo finds them: folders with a `main.rs`.
+fn binaries(workspace: &Path) -> Result<Vec<String>> {
+    let folder = workspace.join(PACKAGE).join("src/bin");
+    let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("list {}", folder.display()))?;
+        if entry.path().join("main.rs").is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// Builds the eBPF crate and returns the folder of its objects. All profiles and tools share one `target` folder, since

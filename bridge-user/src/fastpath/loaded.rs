@@ -25,10 +25,12 @@ use super::{
     scratch::{self, Scratch},
 };
 use crate::{
-    FASTPATH_OBJECT,
     error::{Context as _, Result},
     kernel::{namespace::Network, verifier},
 };
+
+/// The programs, built for the kernel by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fastpath.bpf.o"));
 
 /// The maps that are pinned beside the settings, which are filled last.
 const MAPS: [&[&str]; 3] = [&[map::PORTS], &Counters::MAPS, &Paths::MAPS];
@@ -111,7 +113,7 @@ impl Loaded {
         let mut object = EbpfLoader::new()
             .override_global(OFFSETS, offsets, true)
             .override_global(layout::LONGEST_NATIVE, &longest_native(), true)
-            .load(&instructions::placed(FASTPATH_OBJECT, offsets)?)
+            .load(&instructions::placed(OBJECT, offsets)?)
             .at("fast path", "create its maps")?;
         Ok(Self {
             settings: take(&mut object, map::SETTINGS)?,

@@ -12,10 +12,12 @@ use super::{
     selection::{Selection, kept},
 };
 use crate::{
-    SYSCALLS_OBJECT,
     error::{Context as _, Error, Result, causes},
     kernel::{namespace, verifier},
 };
+
+/// The program, built for the kernel by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/syscalls.bpf.o"));
 
 /// Ids that are counted.
 pub type Processes = HashMap<MapData, u32, u8>;
@@ -48,7 +50,7 @@ impl Counter {
             .map_max_entries(PROCESSES, room)
             .map_max_entries(NAMES, room)
             .override_global(SETTINGS, &settings, true)
-            .load(SYSCALLS_OBJECT)
+            .load(OBJECT)
             .at("counter of system calls", "create its maps")?;
         let mut processes: HashMap<_, u32, u8> = take(&mut object, PROCESSES)?;
         let mut names: HashMap<_, [u8; NAME], u8> = take(&mut object, NAMES)?;

@@ -9,8 +9,7 @@ use bridge_common::{
 };
 
 use crate::{
-    bridge::{Asks, Device, Kernel},
-    memory::{Address, member},
+    kernel::{Asks, Device, Kernel},
     packet::Skb,
 };
 
@@ -24,7 +23,7 @@ pub fn tapbridge_ask(context: TcContext) -> i32 {
     let kernel = Kernel {
         frame: &skb,
         payload: ethernet.payload,
-        device: Device(Address::of(skb.context()).open().open(member!(sk_buff_dev))),
+        device: Device::of_skb(skb.context()),
         asks: Asks::Anybody,
     };
     let received = Received {

@@ -28,7 +28,7 @@ macro_rules! offset {
     ($field:ident) => {
         // SAFETY: `OFFSETS` is one initialised `Offsets`; volatile, since the loader changes it behind the compiler.
         unsafe {
-            (&raw const (*(&raw const $crate::memory::OFFSETS).cast::<bridge_common::fastpath::Offsets>())
+            (&raw const (*(&raw const $crate::kernel::memory::OFFSETS).cast::<bridge_common::fastpath::Offsets>())
                 .$field)
                 .read_volatile()
         }
@@ -40,7 +40,7 @@ pub(crate) use offset;
 macro_rules! member {
     ($field:ident) => {
         const {
-            $crate::memory::Member::of(core::mem::offset_of!(
+            $crate::kernel::memory::Member::of(core::mem::offset_of!(
                 bridge_common::fastpath::Offsets,
                 $field
             ))
@@ -52,8 +52,10 @@ pub(crate) use member;
 /// Whether a pointer, which the kernel may be built without, is there and points to something.
 macro_rules! is_set {
     ($structure:expr, $field:ident) => {
-        $crate::memory::offset!($field) != bridge_common::layout::ABSENT
-            && !$structure.follow($crate::memory::member!($field)).is_null()
+        $crate::kernel::memory::offset!($field) != bridge_common::layout::ABSENT
+            && !$structure
+                .follow($crate::kernel::memory::member!($field))
+                .is_null()
     };
 }
 pub(crate) use is_set;

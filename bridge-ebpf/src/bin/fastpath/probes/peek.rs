@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use bridge_common::fastpath::{PEEK_SLOTS, Peek};
 
-use crate::memory::{Address, Member, member, offset};
+use crate::kernel::memory::{Address, Member, member, offset};
 
 #[map]
 static PEEK: Array<Peek> = Array::with_max_entries(1, 0);

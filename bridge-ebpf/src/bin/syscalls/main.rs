@@ -15,6 +15,7 @@
 #[cfg(target_arch = "bpf")]
 mod address;
 #[cfg(target_arch = "bpf")]
+#[path = "../../runtime.rs"]
 mod runtime;
 #[cfg(target_arch = "bpf")]
 mod sys_enter;

@@ -14,33 +14,20 @@
 )]
 
 #[cfg(target_arch = "bpf")]
-#[path = "fastpath/ask.rs"]
-mod ask;
-#[cfg(target_arch = "bpf")]
-#[path = "fastpath/bridge.rs"]
-mod bridge;
-#[cfg(target_arch = "bpf")]
-#[path = "fastpath/counters.rs"]
 mod counters;
 #[cfg(target_arch = "bpf")]
-#[path = "fastpath/memory.rs"]
-mod memory;
+mod hooks;
 #[cfg(target_arch = "bpf")]
-#[path = "fastpath/negative_cache.rs"]
+mod kernel;
+#[cfg(target_arch = "bpf")]
 mod negative_cache;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
-#[path = "fastpath/peek.rs"]
-mod peek;
+mod probes;
 #[cfg(target_arch = "bpf")]
+#[path = "../../runtime.rs"]
 mod runtime;
-#[cfg(target_arch = "bpf")]
-#[path = "fastpath/tcx.rs"]
-mod tcx;
-#[cfg(target_arch = "bpf")]
-#[path = "fastpath/xdp.rs"]
-mod xdp;
 
 /// On the host there is nothing to run: the programs are built for the kernel by the build script of `bridge-user`.
 #[cfg(not(target_arch = "bpf"))]

@@ -13,9 +13,8 @@ use bridge_common::{
 };
 
 use crate::{
-    bridge::{Asks, Device, Kernel},
     counters,
-    memory::{Address, member},
+    kernel::{Asks, Device, Kernel},
     negative_cache,
     packet::Skb,
 };
@@ -69,7 +68,7 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
     let kernel = Kernel {
         frame: &skb,
         payload: ethernet.payload,
-        device: Device(Address::of(skb.context()).open().open(member!(sk_buff_dev))),
+        device: Device::of_skb(skb.context()),
         asks: Asks::Tcx,
     };
     match decide(&kernel, &received, Hook::Tcx) {

@@ -14,9 +14,11 @@ use bridge_common::{
 };
 
 use crate::{
-    bridge::{Asks, Device, Kernel, is_from_vhost},
     counters,
-    memory::{Address, is_set, member, offset},
+    kernel::{
+        Asks, Device, Kernel, is_from_vhost,
+        memory::{Address, is_set, member, offset},
+    },
     negative_cache,
     packet::XdpFrame,
 };

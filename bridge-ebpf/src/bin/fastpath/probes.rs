@@ -1,0 +1,4 @@
+//! Programs that the user side runs by hand, and that meet no frame.
+
+mod ask;
+mod peek;
