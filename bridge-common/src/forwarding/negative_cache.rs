@@ -4,7 +4,7 @@
 //! An entry serves for the rest of the tick of the kernel's clock in which it was made, 4 ms where `HZ` is 250. That its
 //! reason may be gone by then does no harm: a frame that is left is the bridge's to decide about, and the bridge knows.
 
-use super::{Reason, Received};
+use super::{reason::Reason, tables::Received};
 use crate::{Hook, frame::ETHERTYPE_8021AD};
 
 const ENTRIES: usize = 64;

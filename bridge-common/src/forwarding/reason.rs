@@ -212,6 +212,12 @@ impl Reason {
     }
 }
 
+/// Fails for a reason unless all is fine.
+#[inline(always)]
+pub(super) fn check(fine: bool, reason: Reason) -> Result<(), Reason> {
+    if fine { Ok(()) } else { Err(reason) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,26 +1,11 @@
 //! VLANs of a bridge that filters them: which one a frame belongs to, whether both ports are members, and with what tag
 //! it leaves.
 
-use super::{Reason, Received, STATE_FORWARDING, Tables, check};
+use super::{
+    reason::{Reason, check},
+    tables::{Received, STATE_FORWARDING, Tables},
+};
 use crate::frame::{ETHERTYPE_8021AD, ETHERTYPE_8021Q, VlanTag};
-
-/// What a port says of a VLAN that it is a member of (`struct net_bridge_vlan`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Membership {
-    /// The VLAN's spanning-tree state at the port.
-    pub state: u8,
-    /// Whether frames leave without a tag (`BRIDGE_VLAN_INFO_UNTAGGED`).
-    pub untagged: bool,
-}
-
-/// The VLAN of what a port receives without one (its PVID).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortVlan {
-    /// Its identifier, 1–4094; 0 if the port takes no such frames.
-    pub id: u16,
-    /// The VLAN's spanning-tree state at the port.
-    pub state: u8,
-}
 
 /// What becomes of a frame's outermost tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
