@@ -6,6 +6,7 @@ mod case;
 mod fastpath;
 mod floor;
 mod frame;
+mod io;
 mod measure;
 mod overlay;
 mod report;
@@ -16,9 +17,7 @@ mod uplink;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    io::IoSlice,
-    os::fd::BorrowedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -27,23 +26,17 @@ use clap::{Args, builder::PossibleValuesParser};
 use lab::netns;
 use nix::{
     mount::{MsFlags, mount},
-    sys::{
-        resource::{Resource, getrlimit, setrlimit},
-        uio::writev,
-    },
+    sys::resource::{Resource, getrlimit, setrlimit},
 };
 
 use self::{
+    auto::Auto,
     case::{CASES, Case, Topology},
-    frame::Frame,
-    measure::Sample,
-    results::{Measured, NotMeasured, Results, SCHEMA},
+    io::BPFFS,
+    results::{Measured, NotMeasured, Results, SCHEMA, Sample},
     testbed::{BenchTestbed, Datapath},
 };
-use crate::{folder::Folder, interrupt, machine};
-
-/// Where bridges are pinned.
-const BPFFS: &str = "/sys/fs/bpf";
+use crate::host::{folder::Folder, interrupt, machine};
 
 /// Measure what a frame costs from one tap to another, without guests
 ///
@@ -85,7 +78,7 @@ pub struct BenchArguments {
 impl BenchArguments {
     pub fn run(&self) -> Result<()> {
         interrupt::catch()?;
-        let machine = machine::inspect_for(Some(&self.tapbridge))?;
+        let machine = machine::inspect(Some(&self.tapbridge))?;
         let folder = self.output.as_deref().map(Folder::make).transpose()?;
         let start = Instant::now();
         let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
@@ -191,7 +184,7 @@ impl BenchArguments {
             }
             eprintln!("{}: {} ports", datapath.name(), topology.ports());
             let testbed = match case {
-                Some(case) => BenchTestbed::for_case(datapath, case, &self.tapbridge),
+                Some(case) => settled(datapath, case, &self.tapbridge),
                 None => BenchTestbed::new(datapath, topology, &self.tapbridge),
             };
             testbeds.push(testbed.with_context(|| format!("setting up {}", datapath.name()))?);
@@ -203,6 +196,16 @@ impl BenchArguments {
         );
         Ok(testbeds)
     }
+}
+
+/// A testbed for one case alone, whose ports have chosen their hooks by that.
+fn settled(datapath: Datapath, case: Case, program: &Path) -> Result<BenchTestbed> {
+    let mut testbed = BenchTestbed::new(datapath, case.topology, program)?;
+    let send = |turn| measure::measure(&testbed, &case, turn).map(drop);
+    testbed.auto = Some(Auto::settle(testbed.tapbridge()?, case, send, || {
+        testbed.hooks()
+    })?);
+    Ok(testbed)
 }
 
 /// The cases that need what this kernel lacks.
@@ -266,17 +269,10 @@ fn allow_files() -> Result<()> {
     Ok(())
 }
 
-/// Writes a frame as a VMM does that has header and frame in separate buffers.
-fn write(port: BorrowedFd, frame: &Frame) -> Result<()> {
-    let parts = [IoSlice::new(&frame.header), IoSlice::new(&frame.bytes)];
-    writev(port, &parts).context("writing to a port")?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::Hook;
+    use crate::testbed::datapath::Hook;
 
     #[test]
     fn what_remembers_has_a_site_for_each_of_its_cases_and_all_others_share_theirs() {

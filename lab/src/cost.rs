@@ -11,9 +11,8 @@ use serde_json::Value;
 
 use self::syscalls::Counter;
 use crate::{
-    guest::Guest,
-    results::{Cpu, HostCpu, NicCounters, Role, Run, Stats},
-    testbed::Testbed,
+    results::{Cpu, HostCpu, Role, Run, Stats},
+    testbed::{Testbed, device::NicCounters, guest::Guest},
 };
 
 /// What was counted before a measurement.

@@ -1,33 +1,12 @@
 //! The performance lab: guests, and what connects them, on one machine.
 
 mod bench;
-mod cgroup;
-mod check;
+mod commands;
 mod cost;
-mod cpus;
-mod datapath;
-mod folder;
-mod guest;
-mod interrupt;
-mod job;
-mod machine;
-mod plan;
-mod process;
-mod pump_command;
+mod host;
 mod report;
-mod report_command;
 mod results;
-mod run;
-mod sample;
-mod scratch;
-mod settings;
-mod spin_command;
-mod stale;
-mod steady;
 mod testbed;
-mod vm_image;
-mod vm_run_command;
-mod wait;
 mod workload;
 
 use std::process::ExitCode;
@@ -36,9 +15,12 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::BenchArguments, check::CheckArguments, interrupt::Interrupted, pump_command::PumpArguments,
-    report_command::ReportArguments, settings::Settings, spin_command::SpinArguments,
-    vm_run_command::VmRunArguments,
+    bench::BenchArguments,
+    commands::{
+        check::CheckArguments, pump::PumpArguments, report::ReportArguments, run, settings::Settings,
+        spin::SpinArguments, vm_run::VmRunArguments,
+    },
+    host::interrupt::Interrupted,
 };
 
 /// Guests on this machine's taps, and measurements between them

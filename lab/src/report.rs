@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 
 use self::plot::Plot;
-use crate::{folder::Folder, results::Results};
+use crate::{host::folder::Folder, results::Results};
 
 /// What a terminal has no room for.
 const PAGE_ONLY: [&str; 4] = ["average µs", "p99.99 µs", "duplicated", "out of order"];

@@ -2,6 +2,8 @@
 //!
 //! Units are in the names: `_s` seconds, `_us` microseconds, `gbit_per_s` 10⁹ bits a second.
 
+mod conditions;
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    guest::Facts,
-    machine::Machine,
-    settings::Conditions,
-    workload::{Workload, connections::Connections, latency::Latency, throughput::Throughput},
+    host::machine::Machine,
+    testbed::{device::NicCounters, guest::Facts},
+    workload::Outcome,
 };
+
+pub use self::conditions::Conditions;
 
 /// Raised when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 4;
@@ -83,20 +86,6 @@ pub struct HookChange {
     pub seconds: f64,
 }
 
-/// What a workload measures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "workload", rename_all = "kebab-case")]
-pub enum Outcome {
-    Throughput(Throughput),
-    Latency(Latency),
-    /// Latency while streams of TCP go the same way.
-    LoadedLatency {
-        latency: Latency,
-        load: Throughput,
-    },
-    Connections(Connections),
-}
-
 /// A guest's side of a measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Role {
@@ -120,15 +109,6 @@ pub struct Cpu {
     pub user_s: f64,
     /// In the kernel, on its behalf.
     pub system_s: f64,
-}
-
-/// Frames and bytes of a network card, as the guest's kernel counts them: what offloads joined is one frame.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NicCounters {
-    pub rx_frames: u64,
-    pub rx_bytes: u64,
-    pub tx_frames: u64,
-    pub tx_bytes: u64,
 }
 
 /// CPU time of a host, all CPUs together, as /proc/stat tells it.
@@ -200,18 +180,6 @@ impl Results {
             }
         }
         names
-    }
-}
-
-impl Outcome {
-    /// What has measured it.
-    pub fn workload(&self) -> Workload {
-        match self {
-            Self::Throughput(_) => Workload::Throughput,
-            Self::Latency(_) => Workload::Latency,
-            Self::LoadedLatency { .. } => Workload::LoadedLatency,
-            Self::Connections(_) => Workload::Connections,
-        }
     }
 }
 

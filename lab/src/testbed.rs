@@ -1,5 +1,12 @@
 //! Two guests that a datapath connects, which is what every measurement is made with.
 
+pub mod datapath;
+pub mod device;
+pub mod guest;
+pub mod setup;
+pub mod stale;
+pub mod vm_image;
+
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
@@ -9,12 +16,16 @@ use anyhow::{Error, Result};
 use lab::{Namespace, netns, pump};
 
 use crate::{
-    datapath::{Attachment, Choice},
-    guest::{self, Guest, GuestBackend},
-    interrupt::Interrupted,
-    plan::{self, GuestId},
-    settings::Setup,
-    wait::{self, OnSignal},
+    host::{
+        interrupt::Interrupted,
+        plan::{self, GuestId},
+        wait::{self, OnSignal},
+    },
+    testbed::{
+        datapath::Attachment,
+        guest::{Guest, GuestBackend},
+        setup::{Choice, Setup},
+    },
 };
 
 const REACH_LIMIT: Duration = Duration::from_mins(1);

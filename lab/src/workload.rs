@@ -1,59 +1,50 @@
 //! Workloads: what may be measured between two guests.
 
 pub mod connections;
+pub mod kind;
 pub mod latency;
+mod limits;
+pub mod measuring;
 pub mod throughput;
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::{guest::Guest, results::Outcome, settings::Measuring};
+use self::{
+    connections::Connections, kind::Workload, latency::Latency, measuring::Measuring, throughput::Throughput,
+};
+use crate::testbed::guest::Guest;
 
-/// Fifteen times what a server took to start in the slowest guest on a busy machine.
-const START_LIMIT: Duration = Duration::from_mins(1);
-/// What a client may need beyond the measurement itself, such as for warming up and sorting.
-const MARGIN: Duration = Duration::from_secs(40);
+/// What a workload measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "workload", rename_all = "kebab-case")]
+pub enum Outcome {
+    Throughput(Throughput),
+    Latency(Latency),
+    /// Latency while streams of TCP go the same way.
+    LoadedLatency {
+        latency: Latency,
+        load: Throughput,
+    },
+    Connections(Connections),
+}
+
+impl Outcome {
+    /// What has measured it.
+    pub fn workload(&self) -> Workload {
+        match self {
+            Self::Throughput(_) => Workload::Throughput,
+            Self::Latency(_) => Workload::Latency,
+            Self::LoadedLatency { .. } => Workload::LoadedLatency,
+            Self::Connections(_) => Workload::Connections,
+        }
+    }
+}
+
 /// How often a latency is measured of which no message was valid.
 const ATTEMPTS: usize = 5;
 
-/// The workloads there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Workload {
-    /// Streams as fast as they go: iperf3
-    Throughput,
-    /// One message after the other, there and back: sockperf ping-pong
-    Latency,
-    /// The same while a TCP stream goes the same way as fast as it can
-    LoadedLatency,
-    /// Short TCP connections, each with a small request and its answer: wrk and weborf
-    Connections,
-}
-
 impl Workload {
-    /// The name on the command line, in the results and of files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Throughput => "throughput",
-            Self::Latency => "latency",
-            Self::LoadedLatency => "loaded-latency",
-            Self::Connections => "connections",
-        }
-    }
-
-    /// What is being done, for people.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Throughput => "throughput",
-            Self::Latency => "latency",
-            Self::LoadedLatency => "latency under load",
-            Self::Connections => "connections",
-        }
-    }
-
     /// Measures, with the server in the second guest.
     pub fn measure(self, client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Outcome> {
         let measured = match self {
@@ -87,10 +78,6 @@ fn valid<T>(mut measure: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         }
     }
     bail!("sockperf found no message valid, {ATTEMPTS} times: the machine is busy; try a longer --time")
-}
-
-fn limit(seconds: u32) -> Duration {
-    Duration::from_secs(seconds.into()) + MARGIN
 }
 
 #[cfg(test)]

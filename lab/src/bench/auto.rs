@@ -1,14 +1,17 @@
 //! What ports need that choose their hooks by what they forward: a testbed for one case alone, in which `tapbridge run`
 //! watches them, and that case's frames until they have chosen.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
-use super::{case::Case, fastpath::PortHooks, measure, testbed::BenchTestbed};
+use super::{case::Case, fastpath::PortHooks};
 use crate::{
-    datapath::Watcher,
-    wait::{self, OnSignal},
+    host::wait::{self, OnSignal},
+    testbed::datapath::Watcher,
 };
 
 /// Between two looks at the hooks.
@@ -27,14 +30,20 @@ pub struct Auto {
 }
 
 impl Auto {
-    /// Has a new testbed do what the case is about until its ports have chosen.
-    pub fn settle(testbed: &BenchTestbed, case: Case) -> Result<Self> {
-        let watcher = Watcher::start(testbed.tapbridge()?)?;
-        let mut settling = Settling::new(testbed.hooks()?);
+    /// Has a new testbed do what the case is about until its ports have chosen: `send` does it for so long, and `hooks`
+    /// reads what they have. `tapbridge` is the command, without words, in the testbed's host.
+    pub fn settle(
+        tapbridge: Command,
+        case: Case,
+        send: impl Fn(Duration) -> Result<()>,
+        hooks: impl Fn() -> Result<Vec<PortHooks>>,
+    ) -> Result<Self> {
+        let watcher = Watcher::start(tapbridge)?;
+        let mut settling = Settling::new(hooks()?);
         let what = format!("hooks that stay as they are for half a second of {}", case.name);
         wait::until(&what, LIMIT, OnSignal::Stop, || {
-            measure::measure(testbed, &case, TURN)?;
-            Ok(settling.look(testbed.hooks()?).then_some(()))
+            send(TURN)?;
+            Ok(settling.look(hooks()?).then_some(()))
         })?;
         eprintln!("{}: {}", case.name, text(&settling.hooks));
         Ok(Self {

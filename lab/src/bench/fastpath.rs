@@ -13,7 +13,7 @@ use tapbridge::{
     state::{DEFAULT_STATE, State},
 };
 
-use crate::datapath;
+use crate::testbed::datapath;
 
 /// Of a bridge in a network namespace. It goes with the bpffs that this process has for itself.
 pub struct Fastpath {

@@ -12,27 +12,18 @@ use anyhow::{Context, Result};
 use super::{
     case::{Case, Work},
     frame::{BROADCAST, Frame, FrameKind, HOST, Mac, SHORTEST, UNKNOWN, station},
+    io::write,
+    results::Sample,
     testbed::{BUFFER, BenchTestbed, receive},
-    threads, write,
+    threads,
 };
-use crate::{
+use crate::host::{
     cpus::{self, stay_on},
     process,
 };
 
 /// Of a long segment in a [`Work::Mix`].
 const ACKS: usize = 2;
-
-/// What came of a turn.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
-    /// Of each of the case's figures.
-    pub values: Vec<f64>,
-    /// Frames that were written.
-    pub frames: u64,
-    /// Copies of them that were not there to be read.
-    pub lost: u64,
-}
 
 /// Has the testbed do what the case is about.
 pub fn measure(testbed: &BenchTestbed, case: &Case, turn: Duration) -> Result<Sample> {

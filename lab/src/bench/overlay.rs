@@ -3,7 +3,7 @@
 use anyhow::Result;
 use lab::Namespace;
 
-use crate::datapath::ip;
+use crate::testbed::datapath::ip;
 
 /// The VXLAN device of either host, a port of its bridge.
 pub const NAME: &str = "vxlan";

@@ -10,7 +10,7 @@ use super::{
     testbed::Datapath,
 };
 use crate::{
-    folder::Folder,
+    host::folder::Folder,
     report::{
         self,
         compare::ENOUGH_ROUNDS,

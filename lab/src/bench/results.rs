@@ -2,14 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::measure::Sample;
-use crate::{machine::Machine, report::compare::Spread};
+use crate::{host::machine::Machine, report::compare::Spread};
 
 /// Raised when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
 
 /// The datapaths that every other is compared with.
 pub const PEERS: [&str; 4] = ["linux-bridge", "macvtap", "floor-xdp", "floor-tcx"];
+
+/// What came of a turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Of each of the case's figures.
+    pub values: Vec<f64>,
+    /// Frames that were written.
+    pub frames: u64,
+    /// Copies of them that were not there to be read.
+    pub lost: u64,
+}
 
 /// Everything that a bench has found out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

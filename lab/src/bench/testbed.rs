@@ -19,13 +19,13 @@ use super::{
     fastpath::{Fastpath, PortHooks},
     floor::Floor,
     frame::{BROADCAST, Frame, FrameKind, HOST, LEAST_QUIC, SHORTEST, VLAN, station, text},
+    io::write,
     overlay,
     uplink::{self, Uplink},
-    write,
 };
 use crate::{
-    datapath::{Hook, ip, linux_bridge, macvtap},
-    process,
+    host::process,
+    testbed::datapath::{Hook, ip, linux_bridge, macvtap},
 };
 
 /// Where pins lie can be chosen by this variable; here they are to lie in the bpffs that goes with this process.
@@ -162,7 +162,7 @@ pub struct BenchTestbed {
     pub datapath: Datapath,
     topology: Topology,
     /// Before the ports that it is of.
-    auto: Option<Auto>,
+    pub auto: Option<Auto>,
     ports: Vec<Port>,
     _floors: Vec<Floor>,
     /// Of each host where ports are attached.
@@ -234,13 +234,6 @@ impl BenchTestbed {
         testbed
             .introduce()
             .context("letting the stations make themselves known")?;
-        Ok(testbed)
-    }
-
-    /// The same for one case alone.
-    pub fn for_case(datapath: Datapath, case: Case, program: &Path) -> Result<Self> {
-        let mut testbed = Self::new(datapath, case.topology, program)?;
-        testbed.auto = Some(Auto::settle(&testbed, case)?);
         Ok(testbed)
     }
 

@@ -20,11 +20,11 @@ use nix::{
 
 use super::{
     frame::{Frame, FrameKind, SHORTEST, station},
-    measure::Sample,
+    io::write,
+    results::Sample,
     testbed::{BUFFER, BenchTestbed, receive},
-    write,
 };
-use crate::cpus::{self, stay_on};
+use crate::host::cpus::{self, stay_on};
 
 /// How long a thread sleeps at most before it looks whether it is to end, in milliseconds.
 const TICK: u16 = 10;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use lab::{Namespace, VnetHeader};
 use nix::{libc, net::if_::if_nametoindex};
 
-use crate::datapath::ip;
+use crate::testbed::datapath::ip;
 
 /// The port.
 pub const NAME: &str = "uplink";

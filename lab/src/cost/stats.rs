@@ -31,7 +31,7 @@ struct Path {
     bytes: u64,
 }
 
-/// The bridges in what [`Attachment::stats`](crate::datapath::Attachment::stats) has returned.
+/// The bridges in what [`Attachment::stats`](crate::testbed::datapath::Attachment::stats) has returned.
 fn bridges(stats: &Value) -> &Value {
     &stats["tapbridge"]["bridges"]
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::{job, process::Process};
+use crate::host::{job, process::Process};
 
 /// What it prints once every call counts.
 const READY: &str = "counting";

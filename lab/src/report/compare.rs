@@ -3,7 +3,7 @@
 use super::metrics::{Metric, OverRounds, main_metric};
 use crate::{
     results::{Results, Run},
-    workload::Workload,
+    workload::kind::Workload,
 };
 
 /// The datapath that the others are compared with: what users have without any of them.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     results::{LeftCount, PathCount, Results, Role, Run, Stats},
-    workload::Workload,
+    workload::kind::Workload,
 };
 
 /// The paths that frames took in all rounds, each with its share of them; `None` of a datapath that does not count.

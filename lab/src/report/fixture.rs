@@ -1,16 +1,19 @@
 //! Results by hand, for tests.
 
 use crate::{
-    guest::{Accelerator, Facts, Kind},
-    machine::Machine,
+    host::machine::Machine,
     results::{
-        Cpu, HookChange, HostCpu, LeftCount, NicCounters, Outcome, PathCount, Results, Role, Run, SCHEMA,
-        Sample, Stats,
+        Conditions, Cpu, HookChange, HostCpu, LeftCount, PathCount, Results, Role, Run, SCHEMA, Sample, Stats,
     },
-    settings::{Conditions, Measuring},
+    testbed::{
+        device::NicCounters,
+        guest::{Accelerator, Facts, Kind},
+    },
     workload::{
-        Workload,
+        Outcome,
+        kind::Workload,
         latency::Latency,
+        measuring::Measuring,
         throughput::{Protocol, Stream, Throughput},
     },
 };

@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::table::NOTHING;
-use crate::{guest::Kind, results::Results, settings::Conditions};
+use crate::{
+    results::{Conditions, Results},
+    testbed::guest::Kind,
+};
 
 /// Results with a short name that no others of the report have.
 pub struct Labelled<'results> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     results::{Results, Role},
-    workload::Workload,
+    workload::kind::Workload,
 };
 
 /// The page for one file or for several side by side, with plots that lie in the same folder.

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use crate::{
-    results::{Outcome, Run},
-    workload::{Workload, latency::Latency, throughput::Throughput},
+    results::Run,
+    workload::{Outcome, kind::Workload, latency::Latency, throughput::Throughput},
 };
 
 /// A number that a run has to tell.

@@ -4,13 +4,16 @@ pub mod bars;
 mod calls;
 pub mod canvas;
 mod curves;
+mod words;
 
 use anyhow::Result;
 
+pub use self::words::{Plot, thousands};
 use self::{
     bars::{Bar, Bars, Group},
     canvas::Heading,
     curves::{Curve, Curves},
+    words::{LABEL, datapaths, label, notes},
 };
 use super::{
     compare::{self, Spread},
@@ -19,19 +22,8 @@ use super::{
 };
 use crate::{
     results::{Results, Run},
-    workload::Workload,
+    workload::kind::Workload,
 };
-
-/// A drawing and its name.
-pub struct Plot {
-    /// Of its files, without what follows the point.
-    pub name: &'static str,
-    pub title: String,
-    pub svg: String,
-}
-
-/// How wide what several files are called may get.
-const LABEL: i32 = 340;
 
 /// All that there is to draw.
 pub fn plots(files: &[Labelled]) -> Result<Vec<Plot>> {
@@ -218,60 +210,6 @@ fn compared(results: &Results, workload: Workload, metric: &metrics::Metric) -> 
         .any(|ratio| ratio.spread().is_some())
 }
 
-/// Who was measured and how, under the title. Of several files that were measured alike once.
-fn notes(files: &[Labelled], workload: Workload) -> Vec<String> {
-    let all = files.iter().map(|file| {
-        let results = file.results;
-        let rounds = compare::rounds(results, workload);
-        [
-            format!("{}; {}", results.guests.text(), results.machine.hardware()),
-            results.conditions.text_of(workload, rounds),
-        ]
-    });
-    let all: Vec<_> = all.collect();
-    let alike = all.iter().all(|own| *own == all[0]);
-    if alike {
-        return all.into_iter().next().unwrap_or_default().into();
-    }
-    let named = files.iter().zip(all);
-    named
-        .map(|(file, own)| format!("{}: {}", file.label, own.join("; ")))
-        .collect()
-}
-
-fn label(name: &str, files: &[Labelled], file: &Labelled) -> String {
-    match files.len() {
-        1 => name.into(),
-        _ => canvas::fit(&format!("{name}, {}", file.label), LABEL),
-    }
-}
-
-/// Those that have measured a workload.
-fn datapaths<'files>(
-    files: &'files [Labelled<'files>],
-    workload: Workload,
-) -> impl Iterator<Item = &'files str> {
-    let all = compare::datapaths(files.iter().map(|file| file.results)).into_iter();
-    all.filter(move |datapath| {
-        let mut results = files.iter().map(|file| file.results);
-        results.any(|results| compare::runs(results, workload, datapath).next().is_some())
-    })
-}
-
-/// With spaces between groups of three digits.
-pub fn thousands(value: f64, decimals: usize) -> String {
-    let text = format!("{value:.decimals$}");
-    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut grouped = String::new();
-    for (index, digit) in whole.chars().enumerate() {
-        if index > 0 && (whole.len() - index) % 3 == 0 {
-            grouped.push('\u{202f}');
-        }
-        grouped.push(digit);
-    }
-    grouped + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,7 +301,7 @@ mod tests {
         };
         assert_eq!(medians(&results), [(50.0, 40.0), (99.0, 80.0)], "of 900 messages");
         let Run { outcome, .. } = &mut results.samples[0].runs[1];
-        if let crate::results::Outcome::Latency(latency) = outcome {
+        if let crate::workload::Outcome::Latency(latency) = outcome {
             latency.observations = 1000;
         }
         assert_eq!(medians(&results).last(), Some(&(99.9, 120.0)));

@@ -6,8 +6,8 @@ use bridge_common::syscalls::tracepoint;
 
 use super::metrics::number;
 use crate::{
-    results::{Outcome, Role, Run},
-    workload::{connections::Connections, latency::Latency, throughput::Throughput},
+    results::{Role, Run},
+    workload::{Outcome, connections::Connections, latency::Latency, throughput::Throughput},
 };
 
 /// What the workload's own programs have to say.

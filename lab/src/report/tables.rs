@@ -7,7 +7,7 @@ use super::{
     metrics::{self, Metric, OTHER_METRICS},
     table::{NOTHING, Table, cell, ratio_cell, spread_cell},
 };
-use crate::{results::Results, workload::Workload};
+use crate::{results::Results, workload::kind::Workload};
 
 /// What was measured, and how it compares.
 pub fn comparison(files: &[Labelled], workload: Workload) -> Table {

@@ -5,13 +5,15 @@ use std::str::FromStr;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{START_LIMIT, limit};
+use super::limits::{START_LIMIT, limit};
 use crate::{
-    guest::Guest,
-    interrupt::Interrupted,
-    job::{self, Job, State},
-    settings::Measuring,
-    wait::{self, OnSignal},
+    host::{
+        interrupt::Interrupted,
+        job::{self, Job, State},
+        wait::{self, OnSignal},
+    },
+    testbed::guest::Guest,
+    workload::measuring::Measuring,
 };
 
 const PORT: &str = "8080";

@@ -8,8 +8,12 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{START_LIMIT, limit};
-use crate::{guest::Guest, job, settings::Measuring, wait::OnSignal};
+use super::limits::{START_LIMIT, limit};
+use crate::{
+    host::{job, wait::OnSignal},
+    testbed::guest::Guest,
+    workload::measuring::Measuring,
+};
 
 const PORT: &str = "11111";
 /// What sockperf says when no message was valid: on a busy machine all of a short measurement can be warm-up.

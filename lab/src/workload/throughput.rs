@@ -3,12 +3,14 @@
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{START_LIMIT, limit};
+use super::limits::{START_LIMIT, limit};
 use crate::{
-    guest::Guest,
-    job::{self, Job},
-    settings::Measuring,
-    wait::OnSignal,
+    host::{
+        job::{self, Job},
+        wait::OnSignal,
+    },
+    testbed::guest::Guest,
+    workload::measuring::Measuring,
 };
 
 /// How much longer than the latency measurement a load goes on, in seconds: sockperf warms up and ends late.

@@ -8,7 +8,7 @@ use plotters::{
 
 use super::{
     canvas::{self, Area, Colour, Heading, MARGIN},
-    thousands,
+    words::thousands,
 };
 
 /// Of a bar and the gap below it.

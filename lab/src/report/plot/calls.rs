@@ -3,14 +3,13 @@
 use anyhow::Result;
 
 use super::{
-    Plot,
     bars::{Bar, Bars, Group},
     canvas::{self, Colour, Heading},
-    datapaths, label, notes, thousands,
+    words::{Plot, datapaths, label, notes, thousands},
 };
 use crate::{
     report::{compare, counts, label::Labelled, metrics},
-    workload::Workload,
+    workload::kind::Workload,
 };
 
 /// Calls that have a colour of their own; the rarer ones are drawn as one.

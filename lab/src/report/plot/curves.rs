@@ -10,7 +10,7 @@ use plotters::{
 
 use super::{
     canvas::{self, Area, Colour, Heading, MARGIN},
-    thousands,
+    words::thousands,
 };
 use crate::report::compare::Spread;
 

@@ -1,0 +1,84 @@
+//! `tapbridge-lab run`: rounds of samples, and what came of them.
+
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    commands::{sample, settings::Settings},
+    host::{folder::Folder, interrupt, steady::Steady},
+    report,
+    results::{Results, SCHEMA, Sample},
+    testbed::{guest::GuestBackend, setup::Choice, stale},
+};
+
+/// Measures every datapath in every round, in turn.
+pub fn run(settings: &Settings) -> Result<()> {
+    interrupt::catch()?;
+    let setup = &settings.setup;
+    let machine = setup.inspect()?;
+    // Now, rather than after an hour of measuring.
+    let folder = settings.output.as_deref().map(Folder::make).transpose()?;
+    stale::clean();
+    let mut steady = settings.steady.then(Steady::start).transpose()?;
+    let placement = steady.as_ref().map(Steady::placement).unwrap_or_default();
+    let backend = setup.backend(placement)?;
+    let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let mut samples = Vec::new();
+    let measured = measure(settings, &*backend, steady.as_mut(), &mut samples);
+    drop(steady);
+    if samples.is_empty() {
+        return measured;
+    }
+    if measured.is_err() {
+        eprintln!("it ended early; what follows is of {} samples", samples.len());
+    }
+    let results = Results {
+        schema: SCHEMA,
+        started,
+        revision: settings.revision.clone(),
+        machine,
+        guests: backend.facts().clone(),
+        conditions: settings.conditions(),
+        samples,
+    };
+    let json = serde_json::to_string_pretty(&results)?;
+    if let Some(folder) = &folder {
+        let path = folder.write("results.json", &json)?;
+        eprintln!("wrote {}", path.display());
+    }
+    if settings.json {
+        println!("{json}");
+    } else {
+        println!("{}", report::text(&results));
+    }
+    if let Some(folder) = &folder {
+        report::write(&[results], folder)?;
+    }
+    measured
+}
+
+/// Takes round after round; what was taken before an error is there all the same.
+fn measure(
+    settings: &Settings,
+    backend: &dyn GuestBackend,
+    mut steady: Option<&mut Steady>,
+    samples: &mut Vec<Sample>,
+) -> Result<()> {
+    for round in 1..=settings.measuring.repeat {
+        let mut order = Choice::all(&settings.setup);
+        // What drifts while a round goes on then favours neither the first nor the last.
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for choice in order {
+            let sample = sample::take(settings, backend, choice, round);
+            let sample = sample.with_context(|| format!("{}, round {round}", choice.name()))?;
+            if let Some(steady) = &mut steady {
+                steady.check()?;
+            }
+            samples.push(sample);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! One sample: a fresh lab, one datapath, one workload after the other, and everything gone again.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::{
+    commands::settings::Settings,
+    cost::CostProbe,
+    results::{HookChange, Run, Sample},
+    testbed::{self, Progress, Testbed, datapath::Change, guest::GuestBackend, setup::Choice},
+    workload::kind::Workload,
+};
+
+/// Measures once. The lab is new for every sample, so that no datapath finds what another one changed.
+pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, round: u32) -> Result<Sample> {
+    let progress = Progress::new(format!("{} {round}", choice.name()));
+    let host = testbed::host()?;
+    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, &progress)?;
+    let workloads = settings.measuring.workload.iter().enumerate();
+    let runs = workloads.map(|(number, &workload)| {
+        if number > 0 {
+            testbed.renew()?;
+        }
+        measure(settings, &testbed, workload, &progress)
+    });
+    let runs = runs
+        .collect::<Result<Vec<_>>>()
+        .inspect_err(|error| testbed.explain(error))?;
+    let runs = with_changes(runs, testbed.attachment.changes()?);
+
+    progress.step("cleaning up");
+    let (boot, datapath_facts) = (testbed.boot, testbed.attachment.facts());
+    Ok(Sample {
+        datapath: choice.name(),
+        datapath_facts,
+        round,
+        boots: boot.times,
+        boot_s: boot.seconds,
+        runs,
+        pumps: testbed.end()?,
+    })
+}
+
+/// Returns when it started, too.
+fn measure(
+    settings: &Settings,
+    testbed: &Testbed,
+    workload: Workload,
+    progress: &Progress,
+) -> Result<(Instant, Run)> {
+    let (setup, measuring) = (&settings.setup, &settings.measuring);
+    progress.step(&format!("{}, {} s", workload.text(), measuring.time_s));
+    let counter = setup.tapbridge.as_deref().filter(|_| !measuring.no_syscalls);
+    let probe = CostProbe::open(testbed, counter)?;
+    let start = Instant::now();
+    let outcome = workload.measure(&*testbed.first, &*testbed.second, measuring)?;
+    let mut run = probe.close(outcome)?;
+    if settings.steady {
+        // What the guests left of it has been used to keep the CPUs awake.
+        run.host = None;
+    }
+    Ok((start, run))
+}
+
+/// Gives every change to the measurement that was the last to start before it.
+fn with_changes(mut runs: Vec<(Instant, Run)>, changes: Vec<Change>) -> Vec<Run> {
+    for change in changes {
+        let run = runs.iter_mut().rfind(|(start, _)| *start <= change.at);
+        // What is sent before the first one is not bulk.
+        if let Some((start, run)) = run {
+            run.hook_changes.push(HookChange {
+                ifname: change.ifname,
+                hooks: change.hooks,
+                seconds: (change.at - *start).as_secs_f64(),
+            });
+        }
+    }
+    runs.into_iter().map(|(_, run)| run).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn a_change_is_of_the_measurement_that_was_the_last_to_start() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let runs = vec![
+            (at(10), fixture::throughput(1.0, &[])),
+            (at(20), fixture::latency(1.0)),
+        ];
+        let change = |seconds, hook: &str| Change {
+            at: at(seconds),
+            ifname: "vm1".into(),
+            hooks: vec![hook.into()],
+        };
+        let runs = with_changes(
+            runs,
+            vec![change(9, "lost"), change(11, "tcx"), change(23, "xdp")],
+        );
+        let told = |run: &Run| {
+            let changes = run.hook_changes.iter();
+            changes
+                .map(|change| (change.hooks.join("+"), change.seconds))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(&runs[0]), [("tcx".into(), 1.0)]);
+        assert_eq!(told(&runs[1]), [("xdp".into(), 3.0)]);
+    }
+}

@@ -1,0 +1,12 @@
+//! How long is waited for programs in guests.
+
+use std::time::Duration;
+
+/// Fifteen times what a server took to start in the slowest guest on a busy machine.
+pub const START_LIMIT: Duration = Duration::from_mins(1);
+/// What a client may need beyond the measurement itself, such as for warming up and sorting.
+const MARGIN: Duration = Duration::from_secs(40);
+/// What a client may take that measures for so many seconds.
+pub fn limit(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into()) + MARGIN
+}

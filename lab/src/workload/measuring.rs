@@ -1,0 +1,44 @@
+//! How to measure, from the command line.
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::kind::Workload;
+
+/// How to measure.
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+pub struct Measuring {
+    /// What to measure, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "throughput,latency")]
+    pub workload: Vec<Workload>,
+    /// Seconds of each measurement
+    #[arg(long = "time", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub time_s: u32,
+    /// Rounds; fewer than three are too few for a ratio
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Streams of the throughput measurement
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub streams: u32,
+    /// Throughput from the server to the client
+    #[arg(long)]
+    pub reverse: bool,
+    /// Throughput of UDP instead of TCP
+    #[arg(long)]
+    pub udp: bool,
+    /// Rate of each UDP stream in bits per second, as iperf3 takes it, such as 500M; 0 is as fast as it can
+    #[arg(long, value_name = "RATE", default_value = "1G", requires = "udp")]
+    pub udp_rate: String,
+    /// Payload of a UDP datagram, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 1448, requires = "udp", value_parser = clap::value_parser!(u32).range(16..=65507))]
+    pub udp_size: u32,
+    /// Payload of a latency measurement's message, in bytes
+    #[arg(long = "message", value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(14..=65507))]
+    pub message_bytes: u32,
+    /// TCP connections that are open at a time in the connections measurement
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub parallel: u32,
+    /// Leave the VMMs' system calls uncounted
+    #[arg(long)]
+    pub no_syscalls: bool,
+}
