@@ -310,7 +310,7 @@ fn what_went_to_ports_whose_detach_was_killed_is_counted_once() {
     under_load(|switch| {
         let mut random = Random::new(7);
         for _ in 0..15 {
-            let time = Duration::from_micros(random.next() % 30_000);
+            let time = Duration::from_micros(random.number() % 30_000);
             switch.kill_after("detach vm2", time);
             switch.ok("attach vm2");
             wire::send(switch.taps::<3>()[1], &hello(2));

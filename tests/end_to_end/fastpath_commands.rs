@@ -629,7 +629,7 @@ fn a_killed_attach_is_undone_by_the_next_command() {
         }
         // Most of the time of a new one the verifier takes.
         let longest = if new { 600_000 } else { 60_000 };
-        let time = Duration::from_micros(random.next() % longest);
+        let time = Duration::from_micros(random.number() % longest);
         switch.kill_after("attach vm1 vm2 vm3 --hook xdp", time);
         match round % 4 {
             0 | 1 => {
@@ -655,7 +655,7 @@ fn a_killed_detach_is_finished_by_the_next_command() {
     for round in 0..12 {
         switch.ok("attach vm1 vm2 vm3 --hook xdp");
         assert_works(&switch, &taps);
-        let time = Duration::from_micros(random.next() % 60_000);
+        let time = Duration::from_micros(random.number() % 60_000);
         let words = if round % 2 == 0 {
             "detach --all"
         } else {

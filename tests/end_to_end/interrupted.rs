@@ -120,7 +120,7 @@ fn a_killed_attach_to_a_bridge_is_undone_by_the_next_command() {
     switch.ok("attach vm1");
     let mut random = Random::new(1);
     for round in 0..20 {
-        let time = Duration::from_micros(random.next() % 60_000);
+        let time = Duration::from_micros(random.number() % 60_000);
         switch.kill_after("attach port0 vm2", time);
         // Whatever comes next copes.
         match round % 4 {
@@ -146,7 +146,7 @@ fn a_killed_attach_to_a_new_bridge_is_undone_by_the_next_command() {
     let mut random = Random::new(2);
     for round in 0..9 {
         // Trying the programs out takes most of its time.
-        let time = Duration::from_millis(random.next() % 700);
+        let time = Duration::from_millis(random.number() % 700);
         switch.kill_after("attach vm1 vm2 vm3", time);
         match round % 3 {
             0 => {
@@ -171,7 +171,7 @@ fn a_killed_detach_is_finished_by_the_next_command() {
     let mut random = Random::new(3);
     for round in 0..9 {
         switch.attach_all("xdp");
-        let time = Duration::from_micros(random.next() % 60_000);
+        let time = Duration::from_micros(random.number() % 60_000);
         switch.kill_after("detach --all", time);
         if round % 3 == 0 {
             switch.attach_all("xdp");
@@ -197,7 +197,7 @@ fn a_killed_detach_of_some_ports_leaves_the_others_counters_right() {
             send(taps[usize::from(from) - 1], &frame);
             assert_receives(taps[usize::from(to) - 1], &frame);
         }
-        let time = Duration::from_micros(random.next() % 80_000);
+        let time = Duration::from_micros(random.number() % 80_000);
         switch.kill_after("detach vm4 vm2 vm1 vm3", time);
         if round % 2 == 0 {
             // Finishes what was begun before it begins itself.

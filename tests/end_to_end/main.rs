@@ -37,23 +37,14 @@ mod veth;
 mod vhost_net;
 mod vlan;
 
-use std::{fs, process::Command, process::ExitCode, thread};
+use std::{fs, process::ExitCode, thread};
 
 use lab::netns;
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
+pub use test_support::{Test, tests};
+use test_support::{lacking, trials};
 
 use crate::support::bpffs::Bpffs;
-
-/// The sentence it proves, and the proof.
-type Test = (&'static str, fn());
-
-/// Names tests after the functions that prove them.
-#[macro_export]
-macro_rules! tests {
-    ($($test:ident),* $(,)?) => {
-        pub const TESTS: &[$crate::Test] = &[$((stringify!($test), $test)),*];
-    };
-}
 
 fn main() -> ExitCode {
     support::caller::play_if_told_to();
@@ -63,7 +54,7 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments
         .test_threads
         .or_else(|| thread::available_parallelism().ok().map(|cpus| 3 * cpus.get()));
-    let lacking = lacking();
+    let lacking = lacking(&["ip", "bridge", "tc"]);
     let bpffs = (lacking.is_none() && !arguments.list).then(Bpffs::new);
     let lacking = lacking.as_deref();
     let tracing = lacking.or_else(|| lacking_tracepoints().then_some("needs tracefs"));
@@ -129,34 +120,6 @@ fn main() -> ExitCode {
     oracle::remove_all();
     drop(bpffs);
     conclusion.exit_code()
-}
-
-fn trials(subject: &str, tests: &[Test], lacking: Option<&str>) -> Vec<Trial> {
-    let trial = |&(name, test): &Test| {
-        let reason = lacking
-            .map(|what| format!(" (ignored: {what})"))
-            .unwrap_or_default();
-        let run = move || {
-            test();
-            Ok(())
-        };
-        Trial::test(format!("{subject}::{name}{reason}"), run).with_ignored_flag(lacking.is_some())
-    };
-    tests.iter().map(trial).collect()
-}
-
-/// What the machine lacks for taps and namespaces.
-fn lacking() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("needs root".into());
-    }
-    if fs::metadata("/dev/net/tun").is_err() {
-        return Some("needs /dev/net/tun".into());
-    }
-    let missing = ["ip", "bridge", "tc"]
-        .into_iter()
-        .find(|program| Command::new(program).arg("-Version").output().is_err())?;
-    Some(format!("needs {missing}"))
 }
 
 fn lacking_tracepoints() -> bool {

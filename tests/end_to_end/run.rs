@@ -415,7 +415,7 @@ fn a_killed_change_of_hooks_is_put_right_by_the_next_command() {
             .command(&format!("attach vm1 --hook {hook}"))
             .spawn()
             .expect("start");
-        thread::sleep(Duration::from_micros(random.next() % 20_000));
+        thread::sleep(Duration::from_micros(random.number() % 20_000));
         child.kill().expect("kill tapbridge");
         wait(&mut child, LIMIT).expect("a killed process ends");
         // The next one says nothing of vm1, and yet what the kernel has and what is shown are the same after it.

@@ -7,11 +7,10 @@ pub mod end;
 pub mod frames;
 pub mod guest;
 pub mod linux_bridge;
-pub mod program;
-pub mod random;
 pub mod running;
 pub mod statistics;
 pub mod switch;
 pub mod trace;
 pub mod vhost_net;
-pub mod wire;
+
+pub use test_support::{program, random, wire};

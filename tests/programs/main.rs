@@ -20,58 +20,30 @@ mod programs;
 mod rig;
 mod vlans;
 
-use std::{
-    fs,
-    process::{Command, ExitCode},
-};
+use std::process::ExitCode;
 
 use lab::netns;
-use libtest_mimic::{Arguments, Trial};
-
-/// The sentence it proves, and the proof.
-type Test = (&'static str, fn());
+use libtest_mimic::Arguments;
+pub use test_support::Test;
+use test_support::{lacking, trials};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let lacking = lacking();
+    let lacking = lacking(&["ip", "bridge", "tc", "nft"]);
+    let lacking = lacking.as_deref();
     let vlans = lacking.or_else(|| {
-        (!netns::can_filter_vlans().is_ok_and(|can| can)).then_some("a bridge that filters VLANs")
+        (!netns::can_filter_vlans().is_ok_and(|can| can)).then_some("needs a bridge that filters VLANs")
     });
     let trials = [
-        trials(forwarding::TESTS, lacking),
-        trials(left::TESTS, lacking),
-        trials(negative_cache::TESTS, lacking),
-        trials(limits::TESTS, lacking),
-        trials(vlans::TESTS, vlans),
-        trials(generic::TESTS, lacking),
-        trials(live::TESTS, lacking),
-        trials(equivalence::TESTS, lacking),
-        trials(budgets::TESTS, lacking),
+        trials("", forwarding::TESTS, lacking),
+        trials("", left::TESTS, lacking),
+        trials("", negative_cache::TESTS, lacking),
+        trials("", limits::TESTS, lacking),
+        trials("", vlans::TESTS, vlans),
+        trials("", generic::TESTS, lacking),
+        trials("", live::TESTS, lacking),
+        trials("", equivalence::TESTS, lacking),
+        trials("", budgets::TESTS, lacking),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
-}
-
-fn trials(tests: &[Test], lacking: Option<&str>) -> Vec<Trial> {
-    let trial = |&(name, test): &Test| {
-        let name = lacking.map_or_else(|| name.into(), |what| format!("{name} (ignored: needs {what})"));
-        let run = move || {
-            test();
-            Ok(())
-        };
-        Trial::test(name, run).with_ignored_flag(lacking.is_some())
-    };
-    tests.iter().map(trial).collect()
-}
-
-/// What the machine lacks for loading programs, for taps and for other devices.
-fn lacking() -> Option<&'static str> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("root");
-    }
-    if fs::metadata("/dev/net/tun").is_err() {
-        return Some("/dev/net/tun");
-    }
-    ["ip", "bridge", "tc", "nft"]
-        .into_iter()
-        .find(|program| Command::new(program).arg("-V").output().is_err())
 }

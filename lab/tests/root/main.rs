@@ -13,16 +13,14 @@ mod steady;
 mod watching;
 
 use std::{
-    fs,
     process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
 use lab::Namespace;
-use libtest_mimic::{Arguments, Trial};
-
-/// The sentence it proves, and the proof.
-type Test = (&'static str, fn());
+use libtest_mimic::Arguments;
+pub use test_support::Test;
+use test_support::{lacking, trials};
 
 /// Long enough for a frame to arrive, or for processes to come and go, on a very busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -53,49 +51,23 @@ fn main() -> ExitCode {
     let benched = macvtap.clone().or_else(lacking_switch);
     let machines = lacking(&["ip"]).or_else(lacking_switch).or_else(lacking_machines);
     let trials = [
-        trials(bench::TESTS, benched.as_deref()),
-        trials(macvtap::TESTS, macvtap.as_deref()),
-        trials(datapaths::MACVTAP, measured_macvtap.as_deref()),
-        trials(datapaths::OVS, ovs.as_deref()),
-        trials(datapaths::NO_OVS, no_ovs.as_deref()),
-        trials(datapaths::CHECKS, checked_macvtap.as_deref()),
-        trials(datapaths::SWITCH_CHECKS, switch.as_deref()),
-        trials(datapaths::VIRTUAL_MACHINES, machines.as_deref()),
-        trials(devices::TESTS, devices.as_deref()),
-        trials(pump::TESTS, devices.as_deref()),
-        trials(run::TESTS, programs.as_deref()),
-        trials(steady::TESTS, steady.as_deref()),
-        trials(report::TESTS, measured_switch.as_deref()),
-        trials(watching::TESTS, measured_switch.as_deref()),
-        trials(scripts::TESTS, scripts.as_deref()),
+        trials("", bench::TESTS, benched.as_deref()),
+        trials("", macvtap::TESTS, macvtap.as_deref()),
+        trials("", datapaths::MACVTAP, measured_macvtap.as_deref()),
+        trials("", datapaths::OVS, ovs.as_deref()),
+        trials("", datapaths::NO_OVS, no_ovs.as_deref()),
+        trials("", datapaths::CHECKS, checked_macvtap.as_deref()),
+        trials("", datapaths::SWITCH_CHECKS, switch.as_deref()),
+        trials("", datapaths::VIRTUAL_MACHINES, machines.as_deref()),
+        trials("", devices::TESTS, devices.as_deref()),
+        trials("", pump::TESTS, devices.as_deref()),
+        trials("", run::TESTS, programs.as_deref()),
+        trials("", steady::TESTS, steady.as_deref()),
+        trials("", report::TESTS, measured_switch.as_deref()),
+        trials("", watching::TESTS, measured_switch.as_deref()),
+        trials("", scripts::TESTS, scripts.as_deref()),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
-}
-
-fn trials(tests: &[Test], lacking: Option<&str>) -> Vec<Trial> {
-    let trial = |&(name, test): &Test| {
-        let name = lacking.map_or_else(|| name.into(), |what| format!("{name} (ignored: {what})"));
-        let run = move || {
-            test();
-            Ok(())
-        };
-        Trial::test(name, run).with_ignored_flag(lacking.is_some())
-    };
-    tests.iter().map(trial).collect()
-}
-
-/// What the machine lacks for taps and namespaces, and for the programs.
-fn lacking(programs: &[&str]) -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("needs root".into());
-    }
-    if fs::metadata("/dev/net/tun").is_err() {
-        return Some("needs /dev/net/tun".into());
-    }
-    let missing = programs
-        .iter()
-        .find(|program| Command::new(program).arg("--version").output().is_err())?;
-    Some(format!("needs {missing}"))
 }
 
 /// Whether the kernel makes macvtaps can only be tried: their driver is loaded when the first one is made.

@@ -167,7 +167,7 @@ struct Blocks {
 impl Blocks {
     fn new(origin: u64) -> Self {
         let mut random = Random::new(0);
-        let words = std::iter::repeat_with(|| random.next().to_le_bytes());
+        let words = std::iter::repeat_with(|| random.number().to_le_bytes());
         Self {
             bytes: words.take(2 * BLOCK / 8).flatten().collect(),
             places: Random::new(origin),

@@ -20,8 +20,11 @@ pub const LIMIT: Duration = Duration::from_mins(6);
 /// What a program that has ended has said.
 pub struct Output {
     words: String,
+    /// How it ended.
     pub status: ExitStatus,
+    /// On standard output.
     pub stdout: String,
+    /// On standard error.
     pub stderr: String,
 }
 

@@ -1,13 +1,16 @@
 //! Random numbers that are the same in every run (`SplitMix64`).
 
+/// The generator.
 pub struct Random(u64);
 
 impl Random {
+    /// Equal seeds give equal numbers.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    /// The next of all 64-bit numbers.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut value = self.0;
         value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,7 +21,7 @@ impl Random {
     /// A number below a bound.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).expect("a small number");
-        usize::try_from(self.next() % bound).expect("a small number")
+        usize::try_from(self.number() % bound).expect("a small number")
     }
 
     /// One of some things.
