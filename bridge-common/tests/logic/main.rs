@@ -5,6 +5,7 @@ mod checksum_action;
 mod ethernet;
 mod forwarding_vlan;
 mod hook_policy;
+mod negative_cache;
 mod packet;
 mod reads;
 mod tunnels;
