@@ -1,15 +1,17 @@
 //! Whether the running kernel will do, and whether the process may ask it.
 
-use std::fs;
-
+use caps::{CapSet, Capability};
 use nix::sys::utsname::uname;
 
 use super::namespace;
 use crate::error::{Error, Result};
 
-/// Capabilities that attaching needs: bit and name (include/uapi/linux/capability.h).
-const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
-const CAP_SYS_ADMIN: u32 = 21;
+/// Capabilities that attaching needs.
+const NEEDED: [Capability; 3] = [
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_PERFMON,
+    Capability::CAP_BPF,
+];
 
 /// tcx came with Linux 6.6 (commit e420bed02507).
 const OLDEST: (u32, u32) = (6, 6);
@@ -19,33 +21,29 @@ pub fn check_permission() -> Result<()> {
     // What a process may do there is of no use: bpf(2) asks for capabilities in the initial one (`bpf_capable`).
     if namespace::has_other_users() {
         return Err(Error::UserNamespace {
-            missing: CAPABILITIES.map(|(_, name)| name).join(", "),
+            missing: names(&NEEDED),
         });
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = effective_capabilities(&status);
-    let has = |bit: u32| effective & (1 << bit) != 0;
-    let missing: Vec<&str> = CAPABILITIES
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
+    let has = |capability| effective.contains(&capability);
+    // CAP_SYS_ADMIN implies the two that were split off it (5.8).
+    let implied = |capability| capability != Capability::CAP_NET_ADMIN && has(Capability::CAP_SYS_ADMIN);
+    let missing: Vec<_> = NEEDED
         .into_iter()
-        // CAP_SYS_ADMIN implies the two that were split off it (5.8).
-        .filter(|&(bit, _)| !(has(bit) || bit != 12 && has(CAP_SYS_ADMIN)))
-        .map(|(_, name)| name)
+        .filter(|&capability| !has(capability) && !implied(capability))
         .collect();
     if missing.is_empty() {
         Ok(())
     } else {
         Err(Error::NotPermitted {
-            missing: missing.join(", "),
+            missing: names(&missing),
         })
     }
 }
 
-fn effective_capabilities(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
+fn names(capabilities: &[Capability]) -> String {
+    let names: Vec<_> = capabilities.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 /// Checks that the kernel has tcx.
@@ -76,14 +74,5 @@ mod tests {
         assert_eq!(parse_release("unknown"), None);
         assert!(parse_release("6.5.13").unwrap() < OLDEST);
         assert!(parse_release("6.10").unwrap() > OLDEST);
-    }
-
-    #[test]
-    fn effective_capabilities_are_read_from_the_status_file() {
-        assert_eq!(
-            effective_capabilities("CapPrm:\t0000000000000001\nCapEff:\t00000000a80425fb\n"),
-            0xa804_25fb
-        );
-        assert_eq!(effective_capabilities(""), 0);
     }
 }

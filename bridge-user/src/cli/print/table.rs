@@ -3,9 +3,10 @@
 use std::io::{self, Write as _};
 
 use anyhow::Result;
+use comfy_table::{CellAlignment, Table as Grid, presets};
 
 /// Between columns.
-const GAP: &str = "  ";
+const GAP: u16 = 2;
 
 /// Columns of the terminal that standard output is, if it is one.
 fn terminal_columns() -> Option<usize> {
@@ -37,49 +38,43 @@ impl Table {
     }
 
     pub fn print(&self) -> Result<()> {
-        let columns = self.rows[0].len();
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let all = widths.iter().sum::<usize>() + GAP.len() * (columns - 1);
-        if terminal_columns().is_some_and(|columns| columns < all) {
-            return self.print_upright();
+        let grid = grid(&self.rows, self.left);
+        let width = grid.lines().map(|line| line.trim_end().chars().count()).max();
+        match terminal_columns() {
+            Some(columns) if width > Some(columns) => self.print_upright(),
+            _ => print(&grid),
         }
-        for row in &self.rows {
-            let cells = row
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(column, (cell, &width))| {
-                    if column < self.left {
-                        format!("{cell:<width$}")
-                    } else {
-                        format!("{cell:>width$}")
-                    }
-                });
-            let line = cells.collect::<Vec<_>>().join(GAP);
-            writeln!(io::stdout(), "{}", line.trim_end())?;
-        }
-        Ok(())
     }
 
     fn print_upright(&self) -> Result<()> {
         let (heads, rows) = self.rows.split_first().expect("a row of heads");
-        let width = heads.iter().map(|head| head.trim().chars().count()).max();
-        let width = width.unwrap_or(0);
         for (index, row) in rows.iter().enumerate() {
             if index != 0 {
                 writeln!(io::stdout())?;
             }
-            for (head, cell) in heads.iter().zip(row) {
-                writeln!(io::stdout(), "{GAP}{:<width$}{GAP}{}", head.trim(), cell.trim())?;
-            }
+            let lines = heads.iter().zip(row);
+            let lines: Vec<_> = lines
+                .map(|(head, cell)| vec![format!("  {}", head.trim()), cell.trim().to_owned()])
+                .collect();
+            print(&grid(&lines, 2))?;
         }
         Ok(())
     }
+}
+
+/// Without lines, and never wrapped.
+fn grid(rows: &[Vec<String>], left: usize) -> Grid {
+    let mut grid = Grid::new();
+    grid.load_preset(presets::NOTHING).add_rows(rows);
+    for (index, column) in grid.column_iter_mut().enumerate() {
+        column.set_padding((0, GAP));
+        if index >= left {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    grid
+}
+
+fn print(grid: &Grid) -> Result<()> {
+    Ok(writeln!(io::stdout(), "{}", grid.trim_fmt())?)
 }
