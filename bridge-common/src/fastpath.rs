@@ -107,7 +107,8 @@ impl Peek {
     };
 }
 
-/// What the two hooks would make of a frame now, as one number: a byte for each, a [`Reason`] or [`Answer::FORWARD`].
+/// What the two hooks would make of a frame now, as one number: a byte for each, a [`Reason`] or 255 for
+/// "forward".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer(pub u32);
 

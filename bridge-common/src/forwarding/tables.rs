@@ -102,7 +102,7 @@ pub trait Tables {
     /// Whether an administrator has said that no rule is meant for frames between this device and others of which the
     /// same has been said.
     fn bypasses_netfilter(&self, device: Self::Device) -> bool;
-    /// See [`netfilter::keeps`].
+    /// See [`netfilter::keeps`](super::netfilter::keeps).
     fn is_kept_by_netfilter(&self, received: &Received) -> bool;
     /// Whether the frame is `ICMPv6`, as far as can be seen.
     fn may_be_icmpv6(&self) -> bool;

@@ -14,7 +14,7 @@ use crate::kernel::{netlink::Link, sysfs::Sysfs};
 /// Why frames go another way than they could.
 #[derive(Clone, Debug, Serialize)]
 pub struct Obstacle {
-    /// The name of a [`Reason`](bridge_common::forwarding::Reason).
+    /// The name of a [`Reason`].
     pub reason: &'static str,
     /// In words, with the way out.
     pub text: String,
