@@ -7,6 +7,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error that a user can act on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The process lacks capabilities.
     #[error("not permitted: tapbridge needs {missing}; run it as root, for example with sudo")]

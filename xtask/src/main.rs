@@ -55,6 +55,9 @@ enum Task {
     /// The tests that load programs into the kernel run as root, through sudo if need be. The last line printed is
     /// "N passed, M failed, K skipped".
     Test {
+        /// Leave out what needs root or a virtual machine: those tests are named.
+        #[arg(long)]
+        quick: bool,
         /// Passed to the test binaries, for example a part of a test's name.
         #[arg(last = true)]
         arguments: Vec<OsString>,
@@ -134,7 +137,11 @@ fn run(task: Task) -> Result<ExitCode> {
             println!("{}", binaries(profile)?.join("tapbridge").display());
             Ok(ExitCode::SUCCESS)
         }
-        Task::Test { arguments } => Ok(test::run(&arguments)),
+        Task::Test { quick, arguments } => Ok(if quick {
+            test::run_quick(&arguments)
+        } else {
+            test::run(&arguments)
+        }),
         Task::VmTest { arguments } => Ok(vm_test::run_alone(&arguments)),
         Task::Lab { arguments } => lab::run(&arguments),
         Task::Bench { arguments } => lab::bench(&arguments),

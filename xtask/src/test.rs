@@ -45,17 +45,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         machines = Some(setup::virtual_machines()?);
         Ok(())
     });
-    failures.step("cargo fmt", || {
-        command::run(cargo("fmt").args(["--all", "--check"]), CARGO_LIMIT)
-    });
-    if ready {
-        failures.step("cargo clippy", || {
-            command::run(
-                cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"]),
-                CARGO_LIMIT,
-            )
-        });
-        failures.step("cargo clippy for the eBPF programs", clippy_ebpf);
+    if check(&mut failures, ready) {
         let root = root::is_root() || failures.step("root for the tests in the kernel", ask_for_root);
         // Its one CPU is what it waits for, and here tests mostly wait for time to pass.
         let beside = vm_test::start(&mut failures, &mut totals, arguments, machines.as_deref());
@@ -73,6 +63,49 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         vm_test::finish(&mut failures, &mut totals, beside);
     }
     conclude(&failures, totals)
+}
+
+/// Runs the checks and the tests that need neither root nor a virtual machine.
+pub fn run_quick(arguments: &[OsString]) -> ExitCode {
+    let mut failures = Failures::default();
+    let mut totals = Totals::default();
+    let ready = failures.step("set-up of the eBPF toolchain", setup::ebpf_toolchain);
+    if check(&mut failures, ready) {
+        failures.step("cargo test", || {
+            let mut result = Ok(());
+            for targets in [&["--lib", "--bins", "--test", "logic"][..], &["--doc"]] {
+                let mut test = cargo("test");
+                test.args(["--workspace", "--no-fail-fast"]).args(targets);
+                result = count(test.arg("--").args(arguments), &mut totals).and(result);
+            }
+            result
+        });
+    }
+    println!("\nleft out: {}, and the tests on Debian's kernel", root_tests());
+    conclude(&failures, totals)
+}
+
+/// What looks at the sources alone; says whether there is something to test.
+fn check(failures: &mut Failures, ready: bool) -> bool {
+    failures.step("cargo fmt", || {
+        command::run(cargo("fmt").args(["--all", "--check"]), CARGO_LIMIT)
+    });
+    if ready {
+        failures.step("cargo clippy", || {
+            command::run(
+                cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"]),
+                CARGO_LIMIT,
+            )
+        });
+        failures.step("cargo clippy for the eBPF programs", clippy_ebpf);
+        failures.step("cargo doc", || {
+            let mut doc = cargo("doc");
+            doc.args(["--workspace", "--no-deps"])
+                .env("RUSTDOCFLAGS", "-Dwarnings");
+            command::run(&mut doc, CARGO_LIMIT)
+        });
+    }
+    ready
 }
 
 /// Prints what failed, and the totals in the last line.
@@ -123,11 +156,14 @@ impl Failures {
     }
 }
 
+fn root_tests() -> String {
+    let names = ROOT_TESTS.map(|(package, name)| format!("{package} {name}"));
+    names.join(", ")
+}
+
 fn ask_for_root() -> Result<()> {
     root::obtain("testing the programs in the kernel").map_err(|error| {
-        let skipped = ROOT_TESTS
-            .map(|(package, name)| format!("{package} {name}"))
-            .join(", ");
+        let skipped = root_tests();
         anyhow!("{error:#}; skipped: {skipped}; `cargo test --workspace` runs all that needs no root")
     })
 }
