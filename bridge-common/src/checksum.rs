@@ -37,7 +37,7 @@ const LONGEST_SEGMENT: u32 = 4095;
 pub enum ChecksumAction {
     /// Nothing: the frame is complete as it is.
     Keep,
-    /// Complete these two bytes at this offset.
+    /// It is partial: these two bytes at this offset complete it.
     Complete {
         /// Where the checksum field lies in the frame.
         offset: u32,

@@ -63,8 +63,8 @@ impl NegativeEntry {
         let hit = self.destination == received.destination
             && self.port_and_tick == port_and_tick(ifindex, jiffies())
             && self.tag == tag(received);
-        let is_for_both = self.reason < Reason::Generic as u32;
-        (hit && (is_for_both || matches!(hook, Hook::Xdp))).then_some(self.reason)
+        let is_for_hook = matches!(hook, Hook::Xdp) || !Reason::is_number_of_xdp_alone(self.reason);
+        (hit && is_for_hook).then_some(self.reason)
     }
 
     /// Caches why a frame was left, if that is so of all that are like it.

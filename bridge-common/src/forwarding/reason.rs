@@ -141,7 +141,13 @@ impl Reason {
 
     /// Whether only XDP asks for it: tcx carries such frames.
     pub const fn is_of_xdp_alone(self) -> bool {
-        self as u64 >= Self::Generic as u64
+        Self::is_number_of_xdp_alone(self as u32)
+    }
+
+    /// The same of a reason's number.
+    #[inline(always)]
+    pub(super) const fn is_number_of_xdp_alone(number: u32) -> bool {
+        number >= Self::Generic as u32
     }
 
     /// Whether it lies with the port that received the frame, with the destination or with the VLAN alone, so that the next

@@ -4,8 +4,8 @@
 use bridge_common::{
     Hook,
     forwarding::{
-        EntryFlags, Filtering, Membership, Options, PortVlan, Reason, Received, Retag, STATE_FORWARDING,
-        Tables, Verdict, decide, port_flag,
+        Filtering, Membership, Options, PortVlan, Reason, Received, Retag, STATE_FORWARDING, Tables, Verdict,
+        decide, port_flag,
     },
     frame::{ETHERTYPE_8021AD, ETHERTYPE_8021Q, VlanTag},
 };
@@ -28,11 +28,7 @@ struct Bridge {
 }
 
 impl Tables for Bridge {
-    type Port = usize;
-    type Bridge = ();
-    type Database = ();
-    type Entry = usize;
-    type Device = usize;
+    crate::tables::one_plain_bridge!();
 
     fn ingress(&self) -> Option<usize> {
         Some(0)
@@ -43,30 +39,11 @@ impl Tables for Bridge {
     fn state(&self, _: usize) -> u8 {
         STATE_FORWARDING
     }
-    fn bridge(&self, _: usize) {}
     fn options(&self, (): ()) -> Options {
         self.options
     }
     fn filtering(&self, _: Options) -> Filtering {
         Filtering::Nothing
-    }
-    fn bypasses_netfilter(&self, _: usize) -> bool {
-        false
-    }
-    fn is_kept_by_netfilter(&self, _: &Received) -> bool {
-        false
-    }
-    fn may_be_icmpv6(&self) -> bool {
-        false
-    }
-    fn has_vlan_devices(&self) -> bool {
-        false
-    }
-    fn has_ingress_hook(&self) -> bool {
-        false
-    }
-    fn has_ingress_filter(&self) -> bool {
-        false
     }
     fn vlan_protocol(&self, (): ()) -> u16 {
         self.protocol
@@ -81,9 +58,6 @@ impl Tables for Bridge {
             .find(|(id, _)| *id == vlan)
             .map(|(_, membership)| *membership)
     }
-    fn database(&self, (): ()) -> Option<()> {
-        Some(())
-    }
     fn entry(&self, (): (), vlan: u16, address: u64) -> Option<usize> {
         match address {
             _ if vlan != self.known_in => None,
@@ -91,9 +65,6 @@ impl Tables for Bridge {
             DESTINATION => Some(1),
             _ => None,
         }
-    }
-    fn entry_flags(&self, _: usize) -> EntryFlags {
-        EntryFlags::default()
     }
     fn entry_port(&self, entry: usize) -> Option<usize> {
         Some(entry)
@@ -109,12 +80,6 @@ impl Tables for Bridge {
     }
     fn has_carrier(&self, _: usize) -> bool {
         true
-    }
-    fn mtu(&self, _: usize) -> u32 {
-        1500
-    }
-    fn has_egress_hook(&self, _: usize) -> bool {
-        false
     }
     fn native_obstacle(&self, _: usize) -> Option<Reason> {
         None

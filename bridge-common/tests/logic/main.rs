@@ -8,6 +8,7 @@ mod hook_policy;
 mod negative_cache;
 mod packet;
 mod reads;
+mod tables;
 mod tunnels;
 mod watched;
 mod xdp_pass;

@@ -4,8 +4,8 @@
 use bridge_common::{
     Hook,
     forwarding::{
-        EntryFlags, Filtering, Membership, NegativeCache, Options, PortVlan, Reason, Received,
-        STATE_FORWARDING, Tables, Verdict, decide, port_flag,
+        Filtering, Membership, NegativeCache, Options, PortVlan, Reason, Received, STATE_FORWARDING, Tables,
+        Verdict, decide, port_flag,
     },
 };
 use proptest::prelude::*;
@@ -33,16 +33,25 @@ struct World {
     ingress: usize,
 }
 
+/// The first two ports have a station each, and nothing is in the way.
+const USUAL: World = World {
+    stations: [Some(0), Some(1), None, None, None, None],
+    fresh: [true; STATIONS],
+    forwarding: [true; PORTS],
+    isolated: [false; PORTS],
+    learning: [true; PORTS],
+    carrier: [true; PORTS],
+    shaped: [false; PORTS],
+    rules: false,
+    ingress: 0,
+};
+
 fn station(number: usize) -> u64 {
     2 | (number as u64 + 1) << 40
 }
 
 impl Tables for World {
-    type Port = usize;
-    type Bridge = ();
-    type Database = ();
-    type Entry = usize;
-    type Device = usize;
+    crate::tables::one_plain_bridge!();
 
     fn ingress(&self) -> Option<usize> {
         Some(self.ingress)
@@ -58,7 +67,6 @@ impl Tables for World {
             BLOCKING
         }
     }
-    fn bridge(&self, _: usize) {}
     fn options(&self, (): ()) -> Options {
         Options::default()
     }
@@ -69,24 +77,6 @@ impl Tables for World {
             Filtering::Nothing
         }
     }
-    fn bypasses_netfilter(&self, _: usize) -> bool {
-        false
-    }
-    fn is_kept_by_netfilter(&self, _: &Received) -> bool {
-        false
-    }
-    fn may_be_icmpv6(&self) -> bool {
-        false
-    }
-    fn has_vlan_devices(&self) -> bool {
-        false
-    }
-    fn has_ingress_hook(&self) -> bool {
-        false
-    }
-    fn has_ingress_filter(&self) -> bool {
-        false
-    }
     fn vlan_protocol(&self, (): ()) -> u16 {
         0
     }
@@ -96,14 +86,8 @@ impl Tables for World {
     fn membership(&self, _: usize, _: u16) -> Option<Membership> {
         None
     }
-    fn database(&self, (): ()) -> Option<()> {
-        Some(())
-    }
     fn entry(&self, (): (), _: u16, address: u64) -> Option<usize> {
         (0..STATIONS).find(|&number| station(number) == address && self.stations[number].is_some())
-    }
-    fn entry_flags(&self, _: usize) -> EntryFlags {
-        EntryFlags::default()
     }
     fn entry_port(&self, entry: usize) -> Option<usize> {
         self.stations[entry]
@@ -119,12 +103,6 @@ impl Tables for World {
     }
     fn has_carrier(&self, device: usize) -> bool {
         self.carrier[device - FIRST]
-    }
-    fn mtu(&self, _: usize) -> u32 {
-        1500
-    }
-    fn has_egress_hook(&self, _: usize) -> bool {
-        false
     }
     fn native_obstacle(&self, device: usize) -> Option<Reason> {
         self.shaped[device - FIRST].then_some(Reason::Queueing)
@@ -200,8 +178,7 @@ fn world() -> impl Strategy<Value = World> {
             learning,
             carrier,
             shaped,
-            rules: false,
-            ingress: 0,
+            ..USUAL
         },
     )
 }
@@ -280,17 +257,6 @@ proptest! {
 
 #[test]
 fn it_is_hit() {
-    let world = World {
-        stations: [Some(0), Some(1), None, None, None, None],
-        fresh: [true; STATIONS],
-        forwarding: [true; PORTS],
-        isolated: [false; PORTS],
-        learning: [true; PORTS],
-        carrier: [true; PORTS],
-        shaped: [false; PORTS],
-        rules: false,
-        ingress: 0,
-    };
     let to = |to, hook| Step::Frame {
         port: 0,
         from: 0,
@@ -306,7 +272,7 @@ fn it_is_hit() {
         to(2, Hook::Tcx),
         to(1, Hook::Xdp),
     ];
-    let verdicts = verdicts(world, &steps);
+    let verdicts = verdicts(USUAL, &steps);
     let cached: Vec<_> = verdicts.iter().map(|(_, cached, _)| *cached).collect();
     assert_eq!(cached, [None, Some(unknown as u32), None, None]);
     assert!(matches!(verdicts[3].0, Verdict::Forward(11, _)));
