@@ -38,11 +38,11 @@ impl Table {
     }
 
     pub fn print(&self) -> Result<()> {
-        let grid = grid(&self.rows, self.left);
-        let width = grid.lines().map(|line| line.trim_end().chars().count()).max();
+        let text = layout(&self.rows, self.left);
+        let width = text.lines().map(|line| line.chars().count()).max();
         match terminal_columns() {
             Some(columns) if width > Some(columns) => self.print_upright(),
-            _ => print(&grid),
+            _ => Ok(writeln!(io::stdout(), "{text}")?),
         }
     }
 
@@ -56,14 +56,14 @@ impl Table {
             let lines: Vec<_> = lines
                 .map(|(head, cell)| vec![format!("  {}", head.trim()), cell.trim().to_owned()])
                 .collect();
-            print(&grid(&lines, 2))?;
+            writeln!(io::stdout(), "{}", layout(&lines, 2))?;
         }
         Ok(())
     }
 }
 
 /// Without lines, and never wrapped.
-fn grid(rows: &[Vec<String>], left: usize) -> Grid {
+fn layout(rows: &[Vec<String>], left: usize) -> String {
     let mut grid = Grid::new();
     grid.load_preset(presets::NOTHING).add_rows(rows);
     for (index, column) in grid.column_iter_mut().enumerate() {
@@ -72,9 +72,5 @@ fn grid(rows: &[Vec<String>], left: usize) -> Grid {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    grid
-}
-
-fn print(grid: &Grid) -> Result<()> {
-    Ok(writeln!(io::stdout(), "{}", grid.trim_fmt())?)
+    grid.trim_fmt()
 }
