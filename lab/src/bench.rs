@@ -275,7 +275,7 @@ mod tests {
     use crate::testbed::datapath::Hook;
 
     #[test]
-    fn what_remembers_has_a_site_for_each_of_its_cases_and_all_others_share_theirs() {
+    fn what_remembers_has_a_testbed_for_each_of_its_cases_and_all_others_share_theirs() {
         let all = wanted(CASES);
         let auto = Datapath::Tapbridge(Hook::Auto);
         let own = all.iter().filter(|(datapath, ..)| *datapath == auto);

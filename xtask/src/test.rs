@@ -45,7 +45,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         machines = Some(setup::virtual_machines()?);
         Ok(())
     });
-    if check(&mut failures, ready) {
+    check(&mut failures, ready);
+    if ready {
         let root = root::is_root() || failures.step("root for the tests in the kernel", ask_for_root);
         // Its one CPU is what it waits for, and here tests mostly wait for time to pass.
         let beside = vm_test::start(&mut failures, &mut totals, arguments, machines.as_deref());
@@ -70,7 +71,8 @@ pub fn run_quick(arguments: &[OsString]) -> ExitCode {
     let mut failures = Failures::default();
     let mut totals = Totals::default();
     let ready = failures.step("set-up of the eBPF toolchain", setup::ebpf_toolchain);
-    if check(&mut failures, ready) {
+    check(&mut failures, ready);
+    if ready {
         failures.step("cargo test", || {
             let mut result = Ok(());
             for targets in [&["--lib", "--bins", "--test", "logic"][..], &["--doc"]] {
@@ -85,8 +87,8 @@ pub fn run_quick(arguments: &[OsString]) -> ExitCode {
     conclude(&failures, totals)
 }
 
-/// What looks at the sources alone; says whether there is something to test.
-fn check(failures: &mut Failures, ready: bool) -> bool {
+/// What looks at the sources alone; without the toolchain at their format only.
+fn check(failures: &mut Failures, ready: bool) {
     failures.step("cargo fmt", || {
         command::run(cargo("fmt").args(["--all", "--check"]), CARGO_LIMIT)
     });
@@ -105,7 +107,6 @@ fn check(failures: &mut Failures, ready: bool) -> bool {
             command::run(&mut doc, CARGO_LIMIT)
         });
     }
-    ready
 }
 
 /// Prints what failed, and the totals in the last line.

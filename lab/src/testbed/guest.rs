@@ -137,11 +137,11 @@ pub fn backend(
 ) -> Result<Box<dyn GuestBackend>> {
     let packages = packages.map(Packages::open).transpose()?;
     Ok(match kind {
-        Kind::Netns => Box::new(namespace::NamespaceMaker::new(packages.as_ref(), placement)?),
+        Kind::Netns => Box::new(namespace::NamespaceBackend::new(packages.as_ref(), placement)?),
         Kind::Qemu => {
             let packages = packages
                 .context("--guest qemu needs --vm FOLDER, which `cargo xtask lab --guest qemu` sets up")?;
-            Box::new(qemu::QemuMaker::new(&packages, vhost, placement)?)
+            Box::new(qemu::QemuBackend::new(&packages, vhost, placement)?)
         }
     })
 }

@@ -36,13 +36,13 @@ const PROBE_LIMIT: Duration = Duration::from_millis(200);
 const CLOSED_PORT: u16 = 1;
 
 /// Makes namespaces that are guests.
-pub struct NamespaceMaker {
+pub struct NamespaceBackend {
     facts: Facts,
     busybox: String,
     placement: Placement,
 }
 
-impl NamespaceMaker {
+impl NamespaceBackend {
     /// The guests run the host's programs, except busybox if there are packages.
     pub fn new(packages: Option<&Packages>, placement: Placement) -> Result<Self> {
         let iperf3 =
@@ -66,7 +66,7 @@ impl NamespaceMaker {
     }
 }
 
-impl GuestBackend for NamespaceMaker {
+impl GuestBackend for NamespaceBackend {
     fn boot(
         &self,
         host: &Namespace,

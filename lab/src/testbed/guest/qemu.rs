@@ -38,12 +38,12 @@ pub use {machine::Accelerator, tests_machine::TestsMachine};
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
 /// Boots virtual machines.
-pub struct QemuMaker {
+pub struct QemuBackend {
     model: Model,
     facts: Facts,
 }
 
-impl QemuMaker {
+impl QemuBackend {
     /// Finds QEMU and an accelerator, and makes the image where there is none yet.
     pub fn new(packages: &Packages, vhost: bool, placement: Placement) -> Result<Self> {
         machine::check_vhost(vhost)?;
@@ -62,7 +62,7 @@ impl QemuMaker {
     }
 }
 
-impl GuestBackend for QemuMaker {
+impl GuestBackend for QemuBackend {
     fn boot(
         &self,
         host: &Namespace,
