@@ -375,6 +375,7 @@ impl<'testbed> Rig<'testbed> {
 
     /// Every station sends to every other.
     fn round(&mut self, step: &str) {
+        let handed_on = if self.slow { handed_on() } else { Vec::new() };
         let turn = self.rounds;
         self.rounds += 1;
         let pairs = (1..=TAPS).flat_map(|from| (1..=TAPS).map(move |to| (from, to)));
@@ -393,14 +394,28 @@ impl<'testbed> Rig<'testbed> {
             self.transmit(from, Kind::Complete, mac(from), BROADCAST);
         }
         if self.slow {
-            self.settle();
+            self.settle(&handed_on);
         }
         self.snapshot(step.into());
     }
 
-    /// Waits until nothing is counted any more: what a worker of the kernel hands on comes when that has its turn.
-    fn settle(&mut self) {
+    /// Waits until the round's broadcasts have been handed on, which a worker of the kernel does when it has its turn, and
+    /// nothing is counted any more.
+    fn settle(&mut self, before: &[HandedOn]) {
         let deadline = Instant::now() + LIMIT;
+        for HandedOn { device, lower, count } in before {
+            // Each tap sends one to all stations, as the ARP request is; a tap by itself sends at least one.
+            let sent = if lower == "br0" { u64::from(TAPS) + 1 } else { 1 };
+            let is_done = || {
+                let now = handed_on();
+                let now = now.iter().find(|now| now.device == *device);
+                now.is_some_and(|now| now.count >= count + sent)
+            };
+            assert!(
+                happens(LIMIT, is_done),
+                "{device} does not get {sent} broadcasts from {lower} in {LIMIT:?}"
+            );
+        }
         let (mut before, mut quiet) = (self.counters(), 0);
         while quiet < 3 {
             assert!(Instant::now() < deadline, "frames still come after {LIMIT:?}");
@@ -512,6 +527,32 @@ impl Drop for Rig<'_> {
         }
         execute("nft flush ruleset");
     }
+}
+
+/// What a macvlan that is up has got from the device that it lies on.
+struct HandedOn {
+    device: String,
+    lower: String,
+    /// Frames to groups, all stations included.
+    count: u64,
+}
+
+fn handed_on() -> Vec<HandedOn> {
+    let mut found = Vec::new();
+    for kind in ["macvlan", "macvtap"] {
+        let devices = json(&format!("ip -s -j link show up type {kind}"));
+        for device in devices.as_array().into_iter().flatten() {
+            // An empty object stands for every device of another kind.
+            if let (Some(name), Some(lower)) = (device["ifname"].as_str(), device["link"].as_str()) {
+                found.push(HandedOn {
+                    device: name.to_owned(),
+                    lower: lower.to_owned(),
+                    count: device["stats64"]["rx"]["multicast"].as_u64().expect("a number"),
+                });
+            }
+        }
+    }
+    found
 }
 
 /// Runs a command: what it said, and whether it succeeded.

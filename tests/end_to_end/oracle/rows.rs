@@ -307,22 +307,19 @@ rows! {
     a_packet_socket_at_the_bridge(None): [Listen("br0"), Unlisten],
     a_packet_socket_at_all_devices(Some(Reason::PacketSocket)): [Listen(""), A_WHILE, Unlisten],
     a_macvlan_on_the_bridge(Some(Reason::Promiscuous)): [
-        // It hands broadcasts on later (`macvlan_process_broadcast`).
+        // It hands broadcasts on later (`macvlan_process_broadcast`); were it down, nobody could tell when.
         Slow,
-        run("ip link add mv1 link br0 address 52:54:00:00:02:01 type macvlan mode bridge"),
-        run("ip link set mv1 up"),
+        run("ip link add mv1 link br0 address 52:54:00:00:02:01 up type macvlan mode bridge"),
         run("ip link set mv1 down"),
     ],
     a_macvtap_on_the_bridge(Some(Reason::Promiscuous)): [
         Slow,
-        run("ip link add mt1 link br0 address 52:54:00:00:02:01 type macvtap mode passthru"),
-        run("ip link set mt1 up"),
+        run("ip link add mt1 link br0 address 52:54:00:00:02:01 up type macvtap mode passthru"),
     ],
     a_macvlan_on_a_tap_that_is_no_port(Some(Reason::NotAPort)): [
         Slow,
         run("ip link set vm2 nomaster"),
-        run("ip link add mv1 link vm2 address 52:54:00:00:02:01 type macvlan mode bridge"),
-        run("ip link set mv1 up"),
+        run("ip link add mv1 link vm2 address 52:54:00:00:02:01 up type macvlan mode bridge"),
         Listen("mv1"),
     ],
     a_promiscuous_bridge(Some(Reason::Promiscuous)): [
