@@ -121,12 +121,14 @@ fn choose(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) -> 
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
-    fn scratch(test: &str) -> Cache {
-        let folder = env::temp_dir().join(format!("xtask-cache-{test}-{}", std::process::id()));
-        remove(&folder).expect("the scratch folder is ours");
-        Cache { folder }
+    fn scratch(around: &TempDir) -> Cache {
+        Cache {
+            folder: around.path().join("cache"),
+        }
     }
 
     #[test]
@@ -143,7 +145,8 @@ mod tests {
 
     #[test]
     fn an_entry_appears_only_when_it_is_complete() {
-        let cache = scratch("fill");
+        let around = tempfile::tempdir().expect("a folder can be made");
+        let cache = scratch(&around);
         let failed = cache.fill("tool", |folder| {
             fs::write(folder.join("half"), "")?;
             bail!("interrupted")
@@ -158,12 +161,12 @@ mod tests {
         assert!(entry.join("whole").exists());
         assert!(!entry.join("half").exists());
         assert!(!cache.entry("tool.partial").exists());
-        remove(&cache.folder).expect("the scratch folder is ours");
     }
 
     #[test]
     fn a_second_set_up_waits_for_the_first() {
-        let cache = scratch("lock");
+        let around = tempfile::tempdir().expect("a folder can be made");
+        let cache = scratch(&around);
         let first = cache.lock().expect("nobody holds it");
         let second = File::open(cache.entry("lock")).expect("the lock file is there");
         assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
@@ -174,6 +177,5 @@ mod tests {
             assert!(Instant::now() < end, "the lock is free again: {error}");
             thread::sleep(Duration::from_millis(1));
         }
-        remove(&cache.folder).expect("the scratch folder is ours");
     }
 }

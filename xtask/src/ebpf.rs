@@ -279,11 +279,11 @@ mod tests {
 
     #[test]
     fn the_ebpf_target_folder_lies_beside_the_profiles() {
-        let target = env::temp_dir().join(format!("xtask-ebpf-{}", std::process::id()));
+        let folder = tempfile::tempdir().expect("a scratch folder can be made");
+        let target = folder.path();
         let out = target.join("debug/build/bridge-user-0123/out");
         fs::create_dir_all(&out).expect("the scratch folder can be made");
         fs::write(target.join("CACHEDIR.TAG"), "").expect("the scratch folder is ours");
         assert_eq!(target_folder(&out), target.join("ebpf"));
-        fs::remove_dir_all(&target).expect("the scratch folder is ours");
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         cpus::Placement,
         interrupt,
         job::{self, State},
-        scratch::Scratch,
+        scratch,
         wait::{self, OnSignal},
     },
     results::Run,
@@ -47,7 +47,7 @@ impl CheckArguments {
         stale::clean();
         let backend = setup.backend(Placement::default())?;
         // Guests that are namespaces share the host's file system.
-        let scratch = Scratch::new("check")?;
+        let scratch = scratch::folder("check")?;
         for choice in Choice::all(setup) {
             let progress = Progress::new(choice.name());
             let host = testbed::host()?;

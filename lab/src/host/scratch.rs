@@ -1,39 +1,18 @@
 //! Folders for a lab's files.
 
-use std::{
-    env, fs,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
-    path::{Path, PathBuf},
-};
+use std::{env, fs, os::unix::fs::MetadataExt, path::PathBuf};
 
 use anyhow::{Context, Result};
+use tempfile::{Builder, TempDir};
 
 use crate::host::plan;
 
-/// A folder among the machine's temporary files, for root alone. Dropping it removes it.
-#[derive(Debug)]
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// For a purpose, which is one of this process's lab.
-    pub fn new(purpose: &str) -> Result<Self> {
-        let path = env::temp_dir().join(plan::own_namespace(purpose));
-        let made = fs::DirBuilder::new().mode(0o700).create(&path);
-        made.with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("left behind: {}: {error}", self.0.display());
-        }
-    }
+/// A folder among the machine's temporary files, for root alone and for a purpose of this process's lab. Dropping it removes
+/// it.
+pub fn folder(purpose: &str) -> Result<TempDir> {
+    let prefix = format!("{}-", plan::own_namespace(purpose));
+    let made = Builder::new().prefix(&prefix).tempdir();
+    made.with_context(|| format!("making a folder in {}", env::temp_dir().display()))
 }
 
 /// The folders of labs whose process no longer lives.

@@ -1,4 +1,5 @@
-//! A tap device, held the way a VMM holds its guest's network card.
+//! A tap device, held the way a VMM holds its guest's network card: crates for taps are made for VPNs, and leave its send
+//! buffer, its header's length and who reads it as they are.
 
 use std::{
     fs::{File, OpenOptions},

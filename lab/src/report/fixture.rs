@@ -53,6 +53,10 @@ fn run(outcome: Outcome, calls: &[(&str, u64)]) -> Run {
 
 /// Two streams for ten seconds.
 pub fn throughput(gbit_per_s: f64, calls: &[(&str, u64)]) -> Run {
+    run(Outcome::Throughput(streams(gbit_per_s)), calls)
+}
+
+fn streams(gbit_per_s: f64) -> Throughput {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -68,7 +72,7 @@ pub fn throughput(gbit_per_s: f64, calls: &[(&str, u64)]) -> Run {
         gbit_per_s: gbit_per_s / 2.0,
         retransmits: Some(1),
     };
-    let throughput = Throughput {
+    Throughput {
         protocol: Protocol::Tcp,
         reverse: false,
         gbit_per_s,
@@ -76,13 +80,26 @@ pub fn throughput(gbit_per_s: f64, calls: &[(&str, u64)]) -> Run {
         retransmits: Some(2),
         datagrams: None,
         streams: [5, 7].map(stream).into(),
-    };
-    run(Outcome::Throughput(throughput), calls)
+        output: Some(format!("sum_received: {{\"bits_per_second\":{gbit_per_s}}}\n")),
+    }
 }
 
 /// A thousand messages.
 pub fn latency(p50_us: f64) -> Run {
-    let latency = Latency {
+    run(Outcome::Latency(messages(p50_us)), &[("ppoll", 2000)])
+}
+
+/// The same while streams of TCP go.
+pub fn loaded_latency(p50_us: f64) -> Run {
+    let outcome = Outcome::LoadedLatency {
+        latency: messages(p50_us),
+        load: streams(1.0),
+    };
+    run(outcome, &[("ppoll", 2000)])
+}
+
+fn messages(p50_us: f64) -> Latency {
+    Latency {
         average_us: 1.1 * p50_us,
         deviation_us: 5.0,
         min_us: p50_us / 2.0,
@@ -94,8 +111,8 @@ pub fn latency(p50_us: f64) -> Run {
         dropped: 1,
         duplicated: 0,
         out_of_order: 0,
-    };
-    run(Outcome::Latency(latency), &[("ppoll", 2000)])
+        output: Some(format!("sockperf: Summary: Latency is {p50_us} usec\n")),
+    }
 }
 
 pub fn hook_change(port: &str, hooks: &[&str], seconds: f64) -> HookChange {

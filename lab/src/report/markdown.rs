@@ -171,7 +171,7 @@ fn frames(results: &Results) -> String {
 
 fn details(results: &Results) -> String {
     let mut text = String::from(
-        "\n## Run by run\n\nThe median round of each, in the form in which iperf3, sockperf, wrk and bpftrace print it.\n",
+        "\n## Run by run\n\nThe median round of each, as iperf3 (-J), sockperf and wrk printed it, and system calls as bpftrace would.\n",
     );
     for datapath in results.datapaths() {
         for workload in compare::workloads(results) {
@@ -242,7 +242,7 @@ mod tests {
             "| throughput | vm1 | source_refresh | 9 |",
             "| throughput | vm1 | tcx | 3 | 0.4 |",
             "### tapbridge, latency: round 3 of 3",
-            "[SUM]   0.00-10.00 sec  10.5 GBytes  9.00 Gbits/sec     2             sender",
+            "sum_received: {\"bits_per_second\":9}",
             "@total[qemu-system-x86, tracepoint:syscalls:sys_enter_read]: 600",
             "![A plot](throughput.svg)",
         ] {

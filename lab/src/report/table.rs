@@ -1,8 +1,11 @@
-//! Tables, for the terminal and for Markdown.
+//! Tables, for the terminal and for Markdown (by hand: comfy-table's has no alignment).
 
-use std::fmt::Write as _;
+use comfy_table::{CellAlignment, Table as Grid, TableComponent, presets};
 
 use super::compare::{Ratio, Spread};
+
+/// Between columns of text.
+const GAP: u16 = 2;
 
 /// Where there is nothing to tell.
 pub const NOTHING: &str = "–";
@@ -80,32 +83,20 @@ impl Table {
     }
 
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        let width = |column: usize| {
-            let cells = self
-                .rows
-                .iter()
-                .chain([&self.head])
-                .map(|row| row[column].chars().count());
-            cells.max().unwrap_or(0)
-        };
-        let widths: Vec<_> = (0..self.head.len()).map(width).collect();
-        let rule: Vec<_> = widths.iter().map(|&width| "-".repeat(width)).collect();
-        let headless = self.head.iter().all(String::is_empty);
-        let above = [&self.head, &rule].into_iter().filter(|_| !headless);
-        for row in above.chain(&self.rows) {
-            let mut line = String::new();
-            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                let _ = if column < self.words {
-                    write!(line, "{cell:<width$}  ")
-                } else {
-                    write!(line, "{cell:>width$}  ")
-                };
-            }
-            text += line.trim_end();
-            text += "\n";
+        let mut grid = Grid::new();
+        grid.load_preset(presets::NOTHING).add_rows(&self.rows);
+        if self.head.iter().any(|head| !head.is_empty()) {
+            grid.set_header(&self.head)
+                .set_style(TableComponent::HeaderLines, '-');
         }
-        text
+        let last = self.head.len() - 1;
+        for (index, column) in grid.column_iter_mut().enumerate() {
+            column.set_padding((0, if index < last { GAP } else { 0 }));
+            if index >= self.words {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        grid.trim_fmt() + "\n"
     }
 }
 
@@ -148,7 +139,7 @@ mod tests {
         table.row(["x", NOTHING, "1"]);
         table.row(["y|z", NOTHING, "µ10"]);
         let table = table.without_empty_columns();
-        assert_eq!(table.text(), "name    b\n----  ---\nx       1\ny|z   µ10\n");
+        assert_eq!(table.text(), "name    b\n---------\nx       1\ny|z   µ10\n");
         assert_eq!(
             table.markdown(),
             "| name | b |\n|---|--:|\n| x | 1 |\n| y\\|z | µ10 |\n"

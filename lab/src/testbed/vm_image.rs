@@ -2,7 +2,7 @@
 //! measuring programs, and nothing of it comes from the host's own /boot or libraries. That of tests gets programs of
 //! the host.
 
-mod cpio;
+mod archive;
 mod host;
 mod kernel;
 mod libraries;
@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use self::{cpio::Archive, libraries::Needs, packages::BUSYBOX};
+use self::{archive::Archive, libraries::Needs, packages::BUSYBOX};
 
 pub use {host::environment, packages::Packages};
 

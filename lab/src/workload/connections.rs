@@ -31,6 +31,9 @@ pub struct Connections {
     pub percentiles_us: Vec<(f64, f64)>,
     /// Connections that could not be opened or used, and answers that did not come in time.
     pub failed: u64,
+    /// What wrk printed of it; none in results of before it was kept.
+    #[serde(default)]
+    pub output: Option<String>,
 }
 
 /// Measures, with the server in the second guest.
@@ -87,6 +90,7 @@ fn parse(output: &str, parallel: u32) -> Result<Connections> {
         seconds,
         percentiles_us: percentiles(output)?,
         failed: failures(output, connections)?,
+        output: Some(output.to_owned()),
     })
 }
 
@@ -181,6 +185,7 @@ Transfer/sec:    696.99KB
             seconds: 2.0,
             percentiles_us: vec![(50.0, 533.0), (75.0, 779.0), (90.0, 1050.0), (99.0, 1720.0)],
             failed: 0,
+            output: Some(SAMPLE.to_owned()),
         };
         assert_eq!(parse(SAMPLE, 8).unwrap(), expected);
     }

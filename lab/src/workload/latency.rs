@@ -36,6 +36,9 @@ pub struct Latency {
     pub dropped: u64,
     pub duplicated: u64,
     pub out_of_order: u64,
+    /// What sockperf printed of it; none in results of before it was kept.
+    #[serde(default)]
+    pub output: Option<String>,
 }
 
 /// Measures, with the server in the second guest; none if no message was valid.
@@ -68,7 +71,29 @@ fn parse(output: &str) -> Result<Option<Latency>> {
         dropped: number_after(output, "# dropped messages =")?,
         duplicated: number_after(output, "# duplicated messages =")?,
         out_of_order: number_after(output, "# out-of-order messages =")?,
+        output: Some(summary(output)),
     }))
+}
+
+/// The lines from the valid duration on, without the colours.
+fn summary(output: &str) -> String {
+    let lines = output
+        .lines()
+        .skip_while(|line| !line.contains("[Valid Duration]"));
+    let mut summary = String::new();
+    for line in lines {
+        // An escape sequence ends with a letter (ECMA-48).
+        let mut parts = line.split('\x1b');
+        summary += parts.next().unwrap_or_default();
+        for part in parts {
+            let end = part
+                .find(|c: char| c.is_ascii_alphabetic())
+                .map_or(part.len(), |end| end + 1);
+            summary += &part[end..];
+        }
+        summary.push('\n');
+    }
+    summary
 }
 
 fn percentiles(output: &str) -> Result<Vec<(f64, f64)>> {
@@ -108,6 +133,11 @@ mod tests {
 
     #[test]
     fn every_figure_is_found() {
+        let latency = parse(SAMPLE).unwrap().unwrap();
+        let output = latency.output.as_ref().unwrap();
+        assert!(output.starts_with("sockperf: [Valid Duration] RunTime=0.550 sec; SentMessages=36650;"));
+        assert!(output.contains("\nsockperf: ====> avg-latency=7.489 (std-dev=10.205)\n"));
+        assert!(!output.contains('\x1b'));
         let expected = Latency {
             average_us: 7.489,
             deviation_us: 10.205,
@@ -129,8 +159,9 @@ mod tests {
             dropped: 0,
             duplicated: 0,
             out_of_order: 0,
+            output: latency.output.clone(),
         };
-        assert_eq!(parse(SAMPLE).unwrap(), Some(expected));
+        assert_eq!(latency, expected);
     }
 
     #[test]

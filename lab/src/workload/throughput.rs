@@ -1,7 +1,10 @@
 //! Throughput: streams of TCP or UDP between the guests, by iperf3.
 
+use std::{fmt::Write as _, slice};
+
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::limits::{START_LIMIT, limit};
 use crate::{
@@ -32,6 +35,9 @@ pub struct Throughput {
     pub datagrams: Option<Datagrams>,
     /// Stream by stream.
     pub streams: Vec<Stream>,
+    /// What iperf3's JSON says at its `end`, a line for each stream and each sum; none in results of before it was kept.
+    #[serde(default)]
+    pub output: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,8 +185,24 @@ struct UdpSum {
     out_of_order: u64,
 }
 
+/// A member a line, and of a list an element.
+fn by_line(end: &Value) -> String {
+    let mut text = String::new();
+    for (name, value) in end.as_object().into_iter().flatten() {
+        let values = value.as_array().map_or(slice::from_ref(value), Vec::as_slice);
+        for value in values {
+            let _ = writeln!(text, "{name}: {value}");
+        }
+    }
+    text
+}
+
 fn parse(json: &str) -> Result<Throughput> {
-    let output: Output = serde_json::from_str(json).with_context(|| format!("iperf3's JSON: {json}"))?;
+    let context = || format!("iperf3's JSON: {json}");
+    let document: Value = serde_json::from_str(json).with_context(context)?;
+    let output = by_line(&document["end"]);
+    let own = Some(output).filter(|output| !output.is_empty());
+    let output: Output = serde_json::from_value(document).with_context(context)?;
     if let Some(error) = output.error {
         bail!("iperf3: {error}");
     }
@@ -200,6 +222,7 @@ fn parse(json: &str) -> Result<Throughput> {
         retransmits: streams.iter().map(|stream| stream.retransmits).sum(),
         datagrams,
         streams,
+        output: own,
     })
 }
 
@@ -267,6 +290,9 @@ mod tests {
         assert_eq!(throughput.streams.len(), 2);
         assert_eq!(throughput.streams[0].retransmits, Some(2));
         assert!((throughput.streams[1].gbit_per_s - 14.988_771_401).abs() < 1e-6);
+        let output = throughput.output.unwrap();
+        assert_eq!(output.matches("streams: {\"receiver\":{").count(), 2, "{output}");
+        assert_eq!(output.matches("\nsum_received: {").count(), 1, "{output}");
     }
 
     /// The same of `-u -b 100M -P 2 -t 1 -J`, with the counts of losses changed.

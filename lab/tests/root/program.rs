@@ -1,15 +1,16 @@
 //! The lab's program as the tests start it, and folders for what it writes.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{self, Child, Command},
+    process::{Child, Command},
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tempfile::TempDir;
 
 /// One of the lab's commands, such as "run".
 pub fn lab(command: &str) -> Command {
@@ -47,20 +48,21 @@ pub fn command_line(id: u32) -> String {
 }
 
 /// A place for a folder, which goes with the test.
-pub struct Folder(PathBuf);
+pub struct Folder {
+    _around: TempDir,
+    path: PathBuf,
+}
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        Self(env::temp_dir().join(format!("lab-{name}-{}", process::id())))
+        let around = tempfile::tempdir().expect("make a folder");
+        Self {
+            path: around.path().join(name),
+            _around: around,
+        }
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        &self.path
     }
 }

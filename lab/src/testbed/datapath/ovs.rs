@@ -4,11 +4,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::Namespace;
+use tempfile::TempDir;
 
 use super::{Attachment, Datapath};
 use crate::host::{
     process::{self, Process},
-    scratch::Scratch,
+    scratch,
 };
 
 const BRIDGE: &str = "br0";
@@ -98,12 +99,12 @@ struct Daemons<'host> {
     /// In the order in which they are to go.
     switch: Option<Process>,
     _database: Process,
-    folder: Scratch,
+    folder: TempDir,
 }
 
 impl<'host> Daemons<'host> {
     fn start(host: &'host Namespace) -> Result<Self> {
-        let folder = Scratch::new("ovs")?;
+        let folder = scratch::folder("ovs")?;
         let file = folder.path().join("conf.db");
         let mut create = program(host, &folder, "ovsdb-tool")?;
         create.arg("create").arg(&file);
@@ -160,7 +161,7 @@ impl<'host> Daemons<'host> {
 }
 
 /// A program of Open vSwitch that has all its files in the folder.
-fn program(host: &Namespace, folder: &Scratch, name: &str) -> Result<Command> {
+fn program(host: &Namespace, folder: &TempDir, name: &str) -> Result<Command> {
     let mut command = host.command(name)?;
     for files in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"] {
         command.env(files, folder.path());
@@ -168,7 +169,7 @@ fn program(host: &Namespace, folder: &Scratch, name: &str) -> Result<Command> {
     Ok(command)
 }
 
-fn socket(folder: &Scratch) -> String {
+fn socket(folder: &TempDir) -> String {
     format!("unix:{}/db.sock", folder.path().display())
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use lab::{Namespace, Offloads, pump};
+use tempfile::TempDir;
 
 use super::{Facts, Guest, GuestBackend, Hardware, Kind};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         job::{self, Job},
         plan::{self, GuestId, IPV4_PREFIX, IPV6_PREFIX},
         process::{self, Process},
-        scratch::Scratch,
+        scratch,
     },
     testbed::{
         device::{Device, NicCounters},
@@ -93,7 +94,7 @@ struct NamespaceGuest {
     id: GuestId,
     /// Where its programs stay, as its pump does.
     cpu: Option<usize>,
-    answers: Scratch,
+    answers: TempDir,
     /// Before the namespace, so that it goes first.
     pump: Process,
     namespace: Namespace,
@@ -111,7 +112,7 @@ impl NamespaceGuest {
         let namespace = Namespace::create(&plan::own_namespace(&id.name()))?;
         let mut pump = start_pump(host, &namespace, id, hardware, device, cpu)?;
         job::has_printed(&mut pump, READY, BOOT_LIMIT)?;
-        let answers = Scratch::new(&format!("{}-answers", id.name()))?;
+        let answers = scratch::folder(&format!("{}-answers", id.name()))?;
         fs::write(answers.path().join("answer"), vm_image::ANSWER).context("writing an answer")?;
         let mut guest = Self {
             booted_in: 0.0,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{cpio::Archive, read};
+use super::{archive::Archive, read};
 use crate::host::process::{self, quoted};
 
 /// An archive with these files at their paths, which are absolute, and their libraries at theirs.

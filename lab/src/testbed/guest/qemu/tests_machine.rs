@@ -3,13 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 use super::{
     channel::Channel,
     machine::{BOOT_LIMIT, Model, Qemu},
 };
 use crate::{
-    host::{cpus::Placement, scratch::Scratch},
+    host::{cpus::Placement, scratch},
     testbed::vm_image::{self, Image, Packages},
 };
 
@@ -24,13 +25,13 @@ pub struct TestsMachine {
     /// What it runs on.
     pub description: String,
     /// What QEMU was started with.
-    _folder: Scratch,
+    _folder: TempDir,
 }
 
 impl TestsMachine {
     /// Boots a machine that has these files of the host, at the same paths.
     pub fn boot(packages: &Packages, files: &[PathBuf]) -> Result<Self> {
-        let folder = Scratch::new("tests")?;
+        let folder = scratch::folder("tests")?;
         let image = Image::of_tests(packages)?.with_files(files, folder.path())?;
         let model = Model::new(Qemu::find(packages)?, image, false, Placement::default())?;
         let channel = Channel::new(model.start_alone("QEMU for tests")?);

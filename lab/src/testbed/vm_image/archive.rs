@@ -1,12 +1,15 @@
-//! A writer of archives in cpio's "newc" form, which the kernel unpacks as its first root file system.
+//! An archive in cpio's "newc" form, which the kernel unpacks as its first root file system.
+
+use std::io::Write as _;
+
+use cpio::newc::{Builder, trailer};
 
 const REGULAR: u32 = 0o100_000;
 const FOLDER: u32 = 0o040_000;
 const SYMLINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
-/// What marks the archive's end, by its name alone.
-const TRAILER: &str = "TRAILER!!!";
+const IN_MEMORY: &str = "memory takes what is written";
 
 /// An archive in memory. Everything in it belongs to root. Folders come before what is in them.
 #[derive(Debug, Default)]
@@ -34,43 +37,23 @@ impl Archive {
     }
 
     /// The finished archive.
-    pub fn finish(mut self) -> Vec<u8> {
-        self.entry(TRAILER, 0, (0, 0), &[]);
-        self.bytes
+    pub fn finish(self) -> Vec<u8> {
+        trailer(self.bytes).expect(IN_MEMORY)
     }
 
-    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
+    /// The same archive every time: no entry has a time.
+    fn entry(&mut self, path: &str, mode: u32, (major, minor): (u32, u32), content: &[u8]) {
+        // Entries of one inode would be hard links.
         self.entries += 1;
-        let length = |bytes: usize| u32::try_from(bytes).expect("a file of the archive has less than 4 GiB");
-        let fields = [
-            self.entries, // inode: one of its own for each, else they would be hard links
-            mode,
-            0, // user
-            0, // group
-            1, // links
-            0, // time of change: the same archive every time
-            length(content.len()),
-            0,
-            0, // device the entry lies on
-            device.0,
-            device.1,
-            length(path.len() + 1),
-            0, // checksum, unused in this form
-        ];
-        self.bytes.extend_from_slice(b"070701");
-        for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
-        }
-        self.bytes.extend_from_slice(path.as_bytes());
-        self.bytes.push(0);
-        self.pad();
-        self.bytes.extend_from_slice(content);
-        self.pad();
-    }
-
-    /// Header with name, and content, end at a multiple of four bytes.
-    fn pad(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        let length = u32::try_from(content.len()).expect("a file of the archive has less than 4 GiB");
+        let entry = Builder::new(path)
+            .ino(self.entries)
+            .mode(mode)
+            .rdev_major(major)
+            .rdev_minor(minor);
+        let mut entry = entry.write(&mut self.bytes, length);
+        let written = entry.write_all(content).and_then(|()| entry.finish().map(drop));
+        written.expect(IN_MEMORY);
     }
 }
 
