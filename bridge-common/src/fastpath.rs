@@ -1,10 +1,12 @@
 //! What the fast path of Linux bridges and its loader agree on: names, counters, and where the kernel's structures have
 //! their members.
 
+mod events;
 mod offsets;
 mod ports;
 
 pub use self::{
+    events::{Cause, EVENTS_BYTES, Event, EventKind, MAX_TOLD, SILENCE, Told},
     offsets::Offsets,
     ports::{NEAR_PATHS, NEAR_PORTS, Path, Port, PortCounters, near_port},
 };
@@ -13,8 +15,11 @@ use crate::{
     forwarding::{Reason, Verdict},
 };
 
-/// Version of everything pinned: maps, their types, their meaning.
-pub const VERSION: u32 = 4;
+/// Version of everything pinned: maps, their types, their meaning. That further [`Reason`]s come behind those there are needs
+/// no new one: how many a program knows shows in the size of its counters.
+pub const VERSION: u32 = 5;
+/// The oldest one that can be read, and whose programs can be replaced without detaching them.
+pub const OLDEST_VERSION: u32 = 4;
 
 /// Paths that are counted; frames of others are forwarded all the same.
 pub const MAX_PATHS: u32 = 16_384;
@@ -29,6 +34,10 @@ pub mod program {
     pub const TCX: &str = "tapbridge_fast_tcx";
     /// Says what the hooks would decide, see [`super::Answer`].
     pub const ASK: &str = "tapbridge_ask";
+    /// Tells of an [`super::Event`].
+    pub const TELL: &str = "tapbridge_tell";
+    /// Adds to counters, see [`super::Addition`].
+    pub const ADD: &str = "tapbridge_add";
     /// Reads kernel memory for the loader.
     pub const PEEK: &str = "tapbridge_peek";
 }
@@ -55,6 +64,12 @@ pub mod map {
     pub const PATHS: &str = "PATHS";
     /// Per-CPU array of one [`crate::forwarding::NegativeCache`].
     pub const NEGATIVE_CACHE: &str = "NEGATIVE_CACHE";
+    /// Ring buffer of [`super::Event`]s.
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU array of one number of events for which there was no room.
+    pub const EVENTS_LOST: &str = "EVENTS_LOST";
+    /// Hash of [`super::Told`] to when a frame was left so, in jiffies.
+    pub const TOLD: &str = "TOLD";
     /// Array of one [`super::Peek`].
     pub const PEEK: &str = "PEEK";
 }
@@ -81,6 +96,19 @@ pub struct Settings {
     pub cookie: u64,
     /// Inode of that namespace, to find it by.
     pub network_namespace: u64,
+}
+
+/// What is to be added to the counters of a port or path: behind this lie numbers, a [`PortCounters`] or a
+/// [`PathCounters`](crate::counters::PathCounters).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Addition {
+    /// A port, by ifindex, and zero, or a path.
+    pub path: Path,
+    /// Whether it is a path.
+    pub is_path: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A question to the kernel's memory, and its answer.

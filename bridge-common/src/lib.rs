@@ -56,12 +56,15 @@ mod plain {
 
     plain!(
         crate::counters::PathCounters,
+        crate::fastpath::Addition,
+        crate::fastpath::Event,
         crate::fastpath::Offsets,
         crate::fastpath::Path,
         crate::fastpath::Peek,
         crate::fastpath::Port,
         crate::fastpath::PortCounters,
         crate::fastpath::Settings,
+        crate::fastpath::Told,
         crate::forwarding::NegativeCache,
         crate::syscalls::Key,
         crate::syscalls::Settings,
@@ -71,12 +74,15 @@ mod plain {
 /// No padding: the verifier refuses uninitialised bytes on their way into a map.
 const _: () = {
     assert!(size_of::<counters::PathCounters>() == 4 * 8);
+    assert!(size_of::<fastpath::Addition>() == 4 * 4);
+    assert!(size_of::<fastpath::Event>() == 8 + 6 * 4 + port::INTERFACE_NAME);
     assert!(size_of::<fastpath::Offsets>().is_multiple_of(8));
     assert!(size_of::<fastpath::Path>() == 2 * 4);
     assert!(size_of::<fastpath::Peek>() == 2 * 4 + 8 + 8 * fastpath::PEEK_SLOTS);
     assert!(size_of::<fastpath::Port>() == 2 * 4 + 8 + port::INTERFACE_NAME + 2 * 4 + 2 * 8);
-    assert!(size_of::<fastpath::PortCounters>() == (4 + 2 + 2 * forwarding::Reason::COUNT) * 8);
+    assert!(size_of::<fastpath::PortCounters>() == fastpath::PortCounters::WORDS * 8);
     assert!(size_of::<fastpath::Settings>() == 2 * 4 + 2 * 8);
+    assert!(size_of::<fastpath::Told>() == 4 + 2 * 2);
     assert!(size_of::<forwarding::NegativeCache>().is_multiple_of(4 * 8));
     assert!(size_of::<syscalls::Key>() == syscalls::NAME + 3 * 4);
     assert!(size_of::<syscalls::Settings>() == 7 * 8);

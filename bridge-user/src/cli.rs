@@ -4,12 +4,14 @@ mod attach;
 mod detach;
 mod fdb;
 mod gone;
+mod monitor;
 pub mod print;
 mod run;
 mod show;
 mod signals;
 mod stats;
 mod syscalls;
+mod upgrade;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -87,9 +89,17 @@ enum Command {
     },
     /// Show how many frames went which way, and which were left to the bridge and why
     Stats(stats::Stats),
-    /// Gone: 'bridge monitor fdb' prints addresses as they are learned and moved
-    #[command(hide = true)]
-    Monitor(gone::Anything),
+    /// Print what happens to ports as it happens, until Ctrl-C
+    ///
+    /// Ports that are attached or detached, hooks that change, why the first frame of a port was left to its bridge, and why
+    /// none goes past it any more. With -j each is an object on a line of its own. Any number of these may run. (Addresses
+    /// that are learned or moved are printed by 'bridge monitor fdb'.)
+    Monitor,
+    /// Give the ports of this network namespace the programs of this version
+    ///
+    /// No port is detached by it, no frame is lost, and what was counted stays. After an update of tapbridge; attach, detach
+    /// and run do it by themselves where the programs are too old for them. If it fails all stays as it is.
+    Upgrade,
     /// Gone: 'ip link' changes a bridge's settings
     #[command(hide = true)]
     Set(gone::Set),
@@ -116,7 +126,8 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         Command::Show(which) => show::run(&state, which, json).await,
         Command::Fdb { command } => fdb::run(&state, command, json).await,
         Command::Stats(arguments) => stats::run(&state, arguments, json).await,
-        Command::Monitor(_) => Err(gone::monitor()),
+        Command::Monitor => monitor::run(&state, json).await,
+        Command::Upgrade => upgrade::run(&state, json),
         Command::Set(arguments) => Err(gone::set(&arguments)),
         Command::Syscalls(arguments) => syscalls::run(arguments, json).await,
     }

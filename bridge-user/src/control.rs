@@ -38,7 +38,7 @@ pub async fn run<E: From<Error>>(
     let netlink = Netlink::connect()?;
     // What a killed one has left. Without any port there is nothing; what can't be opened it will tell of.
     if let Some(locked) = state.lock_existing()?
-        && let Ok(Some(mut fast)) = FastPath::open(&locked)
+        && let Ok(Some(mut fast)) = FastPath::open_current(&locked)
     {
         fast.reconcile(&netlink.links().await?)?;
     }

@@ -5,6 +5,8 @@
 //! with the namespace's cookie.
 
 mod counters;
+mod current;
+mod events;
 mod instructions;
 mod loaded;
 mod offsets;
@@ -13,11 +15,12 @@ mod pinned;
 mod pins;
 mod ports;
 mod scratch;
+mod upgrade;
 
-pub(crate) use self::other_programs::refuse_other_xdp;
 pub use self::{
     counters::{Counters, Paths},
     loaded::{load, offsets, verified_instructions},
     pinned::FastPath,
     ports::Wish,
 };
+pub(crate) use self::{events::Events, other_programs::refuse_other_xdp};

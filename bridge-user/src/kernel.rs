@@ -7,6 +7,7 @@ pub(crate) mod link;
 pub mod namespace;
 pub mod netlink;
 pub mod requirements;
+pub(crate) mod ring;
 pub(crate) mod sysctl;
 pub mod sysfs;
 pub(crate) mod verifier;

@@ -418,7 +418,8 @@ mod tests {
 
     #[test]
     fn a_command_at_work_is_waited_for_longer_than_one_that_does_nothing() {
-        let folder = std::env::temp_dir().join(format!("tapbridge-busy-lock-{}", std::process::id()));
+        let around = tempfile::tempdir().unwrap();
+        let folder = around.path().join("state");
         fs::create_dir(&folder).unwrap();
         let lock = File::open(&folder).unwrap();
         lock.lock().unwrap();
@@ -434,7 +435,8 @@ mod tests {
 
     #[test]
     fn commands_that_go_before_are_waited_for_each_in_turn() {
-        let folder = std::env::temp_dir().join(format!("tapbridge-lock-{}", std::process::id()));
+        let around = tempfile::tempdir().unwrap();
+        let folder = around.path().join("state");
         fs::create_dir(&folder).unwrap();
         let state = State::new(&folder);
         let mut others: Vec<_> = (0..3).map(|_| lock_for(&folder, "1")).collect();
@@ -465,6 +467,5 @@ mod tests {
         );
         assert!(error.contains(&told), "{error}");
         let _ = other.wait();
-        fs::remove_dir(&folder).unwrap();
     }
 }

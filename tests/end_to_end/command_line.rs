@@ -1,7 +1,6 @@
 //! The command line itself: exit codes, what it says, what it refuses.
 
 use std::{
-    env,
     fs::File,
     io::{BufRead as _, BufReader},
     os::{
@@ -20,7 +19,7 @@ use crate::support::{
     frames::{Flow, hello, payload},
     linux_bridge::stop_learning,
     program::{LIMIT, Terminal, bridge, happens, lines, link, run, signal, wait},
-    switch::{Switch, TAPBRIDGE, unique},
+    switch::{Switch, TAPBRIDGE},
     wire::{drain, send},
 };
 
@@ -153,8 +152,6 @@ fn what_only_repeated_ip_and_bridge_names_their_commands() {
         ),
         ("fdb flush --dev vm1", "'bridge fdb flush dev vm1 master'"),
         ("fdb flush --bridge br1", "'bridge fdb flush dev br1'"),
-        ("monitor", "'bridge monitor fdb'"),
-        ("monitor --bridge br1", "'bridge monitor fdb'"),
         (
             "set --bridge br1 --ageing-time 30",
             "'ip link set dev br1 type bridge ageing_time 3000'",
@@ -242,7 +239,8 @@ fn where_no_bpffs_is_in_sight_it_says_so() {
 }
 
 fn a_state_folder_outside_a_bpffs_is_refused() {
-    let folder = env::temp_dir().join(unique("tapbridge-state-"));
+    let around = tempfile::tempdir().expect("make a folder");
+    let folder = around.path().join("state");
     let switch = Switch::detached(1);
     let mut command = Command::new(TAPBRIDGE);
     command.arg("--state").arg(&folder).args(["attach", "vm1"]);

@@ -16,6 +16,7 @@ mod flood;
 mod gso;
 mod interrupted;
 mod learning;
+mod monitor;
 mod mtu;
 mod multi_bridge;
 mod native;
@@ -33,6 +34,7 @@ mod syscalls;
 mod syscalls_output;
 mod tcp;
 mod tunnels;
+mod upgrade;
 mod veth;
 mod vhost_net;
 mod vlan;
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         trials("gso", gso::TESTS, lacking),
         trials("interrupted", interrupted::TESTS, lacking),
         trials("learning", learning::TESTS, lacking),
+        trials("monitor", monitor::TESTS, lacking),
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
         trials("oracle", &oracle::TESTS.concat(), lacking),
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         trials("syscalls_output", syscalls_output::COMPAT_TESTS, compat),
         trials("tcp", tcp::TESTS, lacking),
         trials("tunnels", tunnels::TESTS, lacking),
+        trials("upgrade", upgrade::TESTS, lacking),
         trials("veth", veth::TESTS, lacking),
         trials("vhost_net", vhost_net::TESTS, vhost.as_deref()),
         trials("vlan", vlan::TESTS, lacking),

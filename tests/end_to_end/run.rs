@@ -50,7 +50,7 @@ fn both() -> Value {
 }
 
 /// A frame of several segments, and what its sender left to be done.
-fn bulk(from: u8, to: u8) -> (VnetHeader, Vec<u8>) {
+pub fn bulk(from: u8, to: u8) -> (VnetHeader, Vec<u8>) {
     segmented(&Flow::tcp(from, to).frame(&payload(60_000)), 1400)
 }
 

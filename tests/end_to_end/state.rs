@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::{
-    maps::{Array, Map, MapData},
+    maps::MapData,
     programs::{SchedClassifier, TcAttachType},
 };
 use nix::{
@@ -18,12 +18,13 @@ use nix::{
 };
 use serde_json::{Value, json};
 use tapbridge::common::{
-    fastpath::{Settings, VERSION, map},
+    fastpath::{OLDEST_VERSION, VERSION, map},
     hook_policy::INTERVAL,
 };
 
 use crate::support::{
     bpffs::OwnBpffs,
+    earlier::set_version,
     frames::hello,
     program::{happens, link, run},
     running::{LIMIT, Running},
@@ -41,16 +42,6 @@ crate::tests![
     devices_are_given_back_after_their_bpffs_was_unmounted,
     run_tells_of_pins_that_no_command_has_removed,
 ];
-
-fn set_version(switch: &Switch, version: u32) {
-    let folder = switch.folder().expect("something pinned");
-    let data = MapData::from_pin(folder.join(map::SETTINGS)).expect("open a pinned map");
-    let mut settings: Array<_, Settings> = Map::Array(data).try_into().expect("an array");
-    let was = settings.get(&0, 0).expect("read the settings");
-    settings
-        .set(0, Settings { version, ..was }, 0)
-        .expect("write the settings");
-}
 
 /// Holds the lock, as a command at work does.
 fn lock(switch: &Switch) -> File {
@@ -215,9 +206,9 @@ fn assert_cleared_away(switch: &Switch, words: &str) {
 
 fn pins_of_another_version_are_cleared_away_with_what_was_attached() {
     let switch = Switch::detached(2);
-    for version in [VERSION - 1, VERSION + 1] {
+    for version in [OLDEST_VERSION - 1, VERSION + 1] {
         switch.ok("attach vm1");
-        set_version(&switch, version);
+        set_version(&switch.folder().expect("something pinned"), version);
         assert_cleared_away(&switch, &format!("layout version {version}"));
     }
 }

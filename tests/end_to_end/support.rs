@@ -3,6 +3,7 @@
 pub mod bpffs;
 pub mod caller;
 pub mod counting;
+pub mod earlier;
 pub mod end;
 pub mod frames;
 pub mod guest;

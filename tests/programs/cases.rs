@@ -113,6 +113,8 @@ impl Case {
         let redirected = match goes {
             Goes::Left(reason) => {
                 counters.left[hook as usize][reason as usize] = 1;
+                let stops = hook == Hook::Tcx && Reason::stops_port(reason as u32);
+                counters.stopped_at = u64::from(stops);
                 false
             }
             Goes::To(tap) => {
@@ -169,10 +171,20 @@ impl Case {
             Hook::Xdp => rig.programs.xdp(&self.frame.bytes, ifindex),
             Hook::Tcx => rig.programs.tcx(&self.frame.bytes, ifindex, self.gso_size),
         };
-        let counters = rig.programs.counters().into_iter().filter(has_counted);
+        let counters = rig.programs.counters().into_iter().map(|(ifindex, counters)| {
+            // When it was can't be foreseen.
+            let stopped_at = u64::from(counters.stopped_at != 0);
+            (
+                ifindex,
+                PortCounters {
+                    stopped_at,
+                    ..counters
+                },
+            )
+        });
         Seen {
             ran,
-            counters: counters.collect(),
+            counters: counters.filter(has_counted).collect(),
             taken: rig.programs.taken(),
         }
     }

@@ -84,6 +84,9 @@ pub struct PortCounters {
     pub gso: u64,
     /// Partial checksums that XDP completed.
     pub checksums_completed: u64,
+    /// When tcx last left a frame for a reason that stops the port ([`Reason::stops_port`]), in jiffies and to a second; 0
+    /// for never. No counter, but here it costs no search of its own.
+    pub stopped_at: u64,
     /// Frames that a hook left to what comes behind it, by [`Hook`] and [`Reason`].
     pub left: [[u64; Reason::COUNT]; Hook::ALL.len()],
 }
@@ -95,8 +98,65 @@ impl Default for PortCounters {
             bulk: Traffic::default(),
             gso: 0,
             checksums_completed: 0,
+            stopped_at: 0,
             left: [[0; Reason::COUNT]; Hook::ALL.len()],
         }
+    }
+}
+
+impl PortCounters {
+    /// As numbers: those before `left`, and all.
+    const HEAD: usize = 4 + 2 + 1;
+    /// How many numbers there are.
+    pub const WORDS: usize = Self::HEAD + Hook::ALL.len() * Reason::COUNT;
+
+    /// As numbers, in the order in which they lie.
+    pub fn words(&self) -> [u64; Self::WORDS] {
+        let mut words = [0; Self::WORDS];
+        let head = [
+            self.left_traffic.frames,
+            self.left_traffic.bytes,
+            self.bulk.frames,
+            self.bulk.bytes,
+            self.gso,
+            self.checksums_completed,
+            self.stopped_at,
+        ];
+        words[..Self::HEAD].copy_from_slice(&head);
+        words[Self::HEAD..].copy_from_slice(self.left.as_flattened());
+        words
+    }
+
+    /// Of the numbers that a program of a [`VERSION`](super::VERSION) has counted, which may know fewer reasons, or more: the
+    /// first of them are these. None if there can't be so many numbers.
+    pub fn of_version(version: u32, words: &[u64]) -> Option<Self> {
+        // Before 5 there was no `stopped_at`.
+        let head = if version < 5 { Self::HEAD - 1 } else { Self::HEAD };
+        let (head, left) = words.split_at_checked(head)?;
+        let reasons = left.len() / Hook::ALL.len();
+        if reasons == 0 || left.len() % Hook::ALL.len() != 0 {
+            return None;
+        }
+        let mut counters = Self {
+            left_traffic: Traffic {
+                frames: head[0],
+                bytes: head[1],
+            },
+            bulk: Traffic {
+                frames: head[2],
+                bytes: head[3],
+            },
+            gso: head[4],
+            checksums_completed: head[5],
+            stopped_at: head.get(6).copied().unwrap_or(0),
+            ..Self::default()
+        };
+        for (known, counted) in counters.left.iter_mut().zip(left.chunks_exact(reasons)) {
+            for (known, counted) in known.iter_mut().zip(counted) {
+                *known = *counted;
+            }
+        }
+        Some(counters)
     }
 }
 
@@ -106,6 +166,7 @@ impl core::ops::AddAssign for PortCounters {
         self.bulk += other.bulk;
         self.gso += other.gso;
         self.checksums_completed += other.checksums_completed;
+        self.stopped_at = self.stopped_at.max(other.stopped_at);
         let left = self.left.as_flattened_mut();
         for (sum, count) in left.iter_mut().zip(other.left.as_flattened()) {
             *sum += count;
@@ -116,6 +177,7 @@ impl core::ops::AddAssign for PortCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fastpath::VERSION;
 
     #[test]
     fn sums_cover_every_counter() {
@@ -133,5 +195,81 @@ mod tests {
         assert_eq!(sum.bulk, Traffic { frames: 6, bytes: 8 });
         assert_eq!((sum.gso, sum.checksums_completed), (10, 12));
         assert!(sum.left.as_flattened().iter().all(|count| *count == 14));
+    }
+
+    /// Counters that are all different.
+    fn all_different() -> PortCounters {
+        let mut counters = PortCounters {
+            left_traffic: Traffic { frames: 1, bytes: 2 },
+            bulk: Traffic { frames: 3, bytes: 4 },
+            gso: 5,
+            checksums_completed: 6,
+            stopped_at: 7,
+            ..PortCounters::default()
+        };
+        for (index, count) in (100..).zip(counters.left.as_flattened_mut()) {
+            *count = index;
+        }
+        counters
+    }
+
+    #[test]
+    fn numbers_of_this_version_are_read_as_they_were_written() {
+        let counters = all_different();
+        let words = counters.words();
+        assert_eq!(size_of_val(&words), size_of::<PortCounters>());
+        assert_eq!(PortCounters::of_version(VERSION, &words), Some(counters));
+    }
+
+    #[test]
+    fn numbers_of_version_4_have_no_time_of_the_last_stop() {
+        let expected = PortCounters {
+            stopped_at: 0,
+            ..all_different()
+        };
+        let words = expected.words();
+        let earlier = [&words[..6], &words[7..]].concat();
+        assert_eq!(PortCounters::of_version(4, &earlier), Some(expected));
+    }
+
+    #[test]
+    fn reasons_that_another_program_does_not_know_are_none_and_further_ones_are_left_out() {
+        let counters = all_different();
+        let head = &counters.words()[..PortCounters::HEAD];
+        let of = |reasons: usize| {
+            let left = counters.left.map(|left| {
+                let mut left = left.to_vec();
+                left.resize(reasons, 9);
+                left
+            });
+            [head, &left.concat()].concat()
+        };
+        let fewer = PortCounters::of_version(VERSION, &of(Reason::COUNT - 2)).expect("fewer");
+        for (hook, left) in fewer.left.iter().enumerate() {
+            let (known, unknown) = left.split_at(Reason::COUNT - 2);
+            assert_eq!(known, &counters.left[hook][..known.len()]);
+            assert_eq!(unknown, [0, 0]);
+        }
+        assert_eq!(
+            PortCounters::of_version(VERSION, &of(Reason::COUNT + 3)),
+            Some(counters)
+        );
+    }
+
+    #[test]
+    fn too_few_numbers_and_an_odd_number_of_them_are_refused() {
+        let words = all_different().words();
+        for length in [
+            0,
+            PortCounters::HEAD - 1,
+            PortCounters::HEAD,
+            PortCounters::WORDS - 1,
+        ] {
+            assert_eq!(
+                PortCounters::of_version(VERSION, &words[..length]),
+                None,
+                "{length}"
+            );
+        }
     }
 }

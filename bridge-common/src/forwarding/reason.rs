@@ -150,6 +150,19 @@ impl Reason {
         number >= Self::Generic as u32
     }
 
+    /// Whether, as long as it is there, no frame of the port goes past the bridge, of the reason of this number.
+    #[inline(always)]
+    pub const fn stops_port(number: u32) -> bool {
+        const STOPS: u64 = 1 << Reason::NotAPort as u64
+            | 1 << Reason::IngressState as u64
+            | 1 << Reason::VlanFiltering as u64
+            | 1 << Reason::Promiscuous as u64
+            | 1 << Reason::BridgeFilter as u64
+            | 1 << Reason::IngressHook as u64
+            | 1 << Reason::IngressFilter as u64;
+        STOPS >> (number & 63) & 1 != 0
+    }
+
     /// Whether it lies with the port that received the frame, with the destination or with the VLAN alone, so that the next
     /// frame of which these are the same meets it too.
     pub const fn is_cacheable(self) -> bool {

@@ -4,13 +4,6 @@ use anyhow::{Error, anyhow};
 use clap::Args;
 use tapbridge::common::mac::Mac;
 
-/// Words that nothing is made of any more.
-#[derive(Args)]
-pub struct Anything {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    words: Vec<String>,
-}
-
 #[derive(Args)]
 pub struct Set {
     /// Bridge to change
@@ -37,10 +30,6 @@ fn instead(command: &str, next: &str) -> Error {
     anyhow!(
         "{command}: is no command any more, since the forwarding database is the bridge's own; use '{next}'"
     )
-}
-
-pub fn monitor() -> Error {
-    instead("monitor", "bridge monitor fdb")
 }
 
 pub fn set(Set { bridge, ageing_time }: &Set) -> Error {

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use bridge_common::{forwarding::Reason, hook_policy::CounterDelta};
+use bridge_common::{
+    fastpath::{Cause, Port},
+    hook_policy::CounterDelta,
+    port::flag,
+};
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::{error::Error, port::hooks};
 
 /// Something that `run` has to tell.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ pub struct Change {
     pub hooks: Vec<&'static str>,
     /// How many times they have changed since the port was attached.
     pub hook_changes: u32,
-    /// Why: "cost", or [`Reason::VhostNet`]'s name.
+    /// Why: the name of [`Cause::Cost`] or of [`Cause::VhostNet`].
     pub reason: &'static str,
     /// The time that the counts below are of, in milliseconds.
     pub interval_ms: u64,
@@ -61,34 +65,29 @@ pub struct Change {
 }
 
 impl Change {
-    /// Of a port that has this delta, and has XDP from now on or has it no more.
+    /// Of a port that has had this delta, as it is from now on.
     pub(super) fn new(
         ifname: String,
         master: String,
-        hooks: Vec<&'static str>,
-        hook_changes: u32,
+        port: &Port,
+        cause: Cause,
         delta: &CounterDelta,
-        xdp: bool,
         interval: Duration,
     ) -> Self {
         let CounterDelta {
             frames,
             passed_up,
-            vhost_net,
             bulk,
+            ..
         } = *delta;
-        let balance = delta.balance(!xdp);
+        let balance = delta.balance(!port.has(flag::XDP));
         Self {
             event: "hook",
             ifname,
             master,
-            hooks,
-            hook_changes,
-            reason: if vhost_net > 0 {
-                Reason::VhostNet.name()
-            } else {
-                "cost"
-            },
+            hooks: hooks(port.flags),
+            hook_changes: port.hook_changes,
+            reason: cause.name(),
             interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
             frames,
             passed_up,

@@ -7,6 +7,7 @@ use std::{
 
 use bridge_common::{
     counters::PathCounters,
+    fastpath::Cause,
     hook_policy::{CounterDelta, CounterSnapshot, HookPolicy},
     port::flag,
 };
@@ -16,7 +17,7 @@ use crate::{
     error::Result,
     fastpath::{FastPath, refuse_other_xdp},
     kernel::netlink::Netlink,
-    port::{hooks, recorded_name, since_boot},
+    port::{recorded_name, since_boot},
     state::{Folder, StateLock},
 };
 
@@ -55,7 +56,8 @@ impl Ports {
         if let (Some(folder), Some(inode)) = (folder, inode) {
             self.fast = FastPath::open(folder)?.map(|fast| (fast, inode));
         }
-        Ok(before.and_then(|(fast, _)| vanished(&fast)))
+        let now = self.fast.as_ref().map(|(fast, _)| fast);
+        Ok(before.and_then(|(before, _)| vanished(&before, now)))
     }
 
     /// Reads the counters, and finds the ports whose hooks do not fit.
@@ -110,12 +112,13 @@ impl Ports {
     }
 }
 
-/// The ports of a folder that is gone.
-fn vanished(fast: &FastPath) -> Option<Vanished> {
-    let ports = fast.ports().unwrap_or_default();
+/// The ports of a folder that is gone, but for those that have new programs.
+fn vanished(before: &FastPath, now: Option<&FastPath>) -> Option<Vanished> {
+    let ports = before.ports().unwrap_or_default();
+    let is_there = |ifindex: u32| now.is_some_and(|now| matches!(now.port(ifindex), Ok(Some(_))));
     let names: Vec<String> = ports
         .iter()
-        .filter(|(_, port)| port.has(flag::ACTIVE))
+        .filter(|(ifindex, port)| port.has(flag::ACTIVE) && !is_there(*ifindex))
         .map(|(_, port)| recorded_name(&port.name))
         .collect();
     (!names.is_empty()).then_some(Vanished {
@@ -132,7 +135,7 @@ impl Wanted {
         netlink: &Netlink,
         interval: Duration,
     ) -> Result<Option<Change>> {
-        let Some(mut fast) = FastPath::open(locked)? else {
+        let Some(mut fast) = FastPath::open_current(locked)? else {
             return Ok(None);
         };
         let Some(port) = fast.port(self.ifindex)? else {
@@ -151,15 +154,22 @@ impl Wanted {
             Some(master) => netlink.link_at(master).await?,
             None => None,
         };
-        let port = fast.adapt(&link, port, self.xdp, since_boot()?)?;
+        let port = fast.adapt(&link, port, self.xdp, since_boot()?, self.cause())?;
         Ok(Some(Change::new(
             link.name,
             master.map_or_else(String::new, |master| master.name),
-            hooks(port.flags),
-            port.hook_changes,
+            &port,
+            self.cause(),
             &self.delta,
-            self.xdp,
             interval,
         )))
+    }
+
+    fn cause(&self) -> Cause {
+        if self.delta.vhost_net > 0 {
+            Cause::VhostNet
+        } else {
+            Cause::Cost
+        }
     }
 }

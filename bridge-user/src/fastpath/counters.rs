@@ -10,13 +10,13 @@ use aya::{
 };
 use bridge_common::{
     counters::PathCounters,
-    fastpath::{MAX_PATHS, Path, PortCounters, map, near_port},
+    fastpath::{MAX_PATHS, Path, PortCounters, VERSION, map, near_port},
 };
 
 use super::pins::{gone, pinned, pinned_data, take};
 use crate::{
-    error::{Context as _, Result},
-    kernel::bpf::sums,
+    error::{Context as _, Error, Result},
+    kernel::bpf::{PerCpuWords, sums},
 };
 
 /// The maps.
@@ -98,17 +98,12 @@ impl Paths {
 impl Paths {
     /// Those of programs that are pinned nowhere.
     pub fn take(object: &mut Ebpf) -> Result<Self> {
-        let far = object.take_map(map::PATHS).expect("the object has all its maps");
-        let (Map::PerCpuHashMap(data) | Map::PerCpuLruHashMap(data)) = &far else {
-            unreachable!("it is built as a hash");
-        };
-        let fd = data.fd().as_fd().try_clone_to_owned().at(map::PATHS, "open")?;
         Ok(Self {
             near: take(object, map::NEAR)?,
             owners: take(object, map::NEAR_OWNERS)?,
             counters: take(object, map::NEAR_COUNTERS)?,
-            far_data: MapData::from_fd(fd).at(map::PATHS, "open")?,
-            far: far.try_into().at(map::PATHS, "open")?,
+            far_data: duplicate(object, map::PATHS)?,
+            far: take(object, map::PATHS)?,
         })
     }
 }
@@ -116,28 +111,36 @@ impl Paths {
 /// What ports count.
 pub struct Counters {
     owners: Array<MapData, u32>,
-    near: PerCpuArray<MapData, PortCounters>,
-    far: PerCpuHashMap<MapData, u32, PortCounters>,
+    near: PerCpuWords,
+    far: PerCpuWords,
+    /// Of the programs that count.
+    version: u32,
 }
 
 impl Counters {
     /// Names of the maps.
     pub(super) const MAPS: [&str; 3] = [map::PORT_OWNERS, map::PORT_COUNTERS, map::COUNTERS];
 
-    pub(super) fn open(folder: &FilePath) -> Result<Self> {
+    /// Of programs of this version.
+    pub(super) fn open(folder: &FilePath, version: u32) -> Result<Self> {
+        let words = |name| PerCpuWords::new(pinned_data(folder, name)?).at(name, "open");
         Ok(Self {
             owners: pinned(folder, map::PORT_OWNERS)?,
-            near: pinned(folder, map::PORT_COUNTERS)?,
-            far: pinned(folder, map::COUNTERS)?,
+            near: words(map::PORT_COUNTERS)?,
+            far: words(map::COUNTERS)?,
+            version,
         })
     }
 
     /// Those of programs that are pinned nowhere.
     pub fn take(object: &mut Ebpf) -> Result<Self> {
+        let words = |name| PerCpuWords::new(duplicate(object, name)?).at(name, "open");
+        let (near, far) = (words(map::PORT_COUNTERS)?, words(map::COUNTERS)?);
         Ok(Self {
+            near,
+            far,
             owners: take(object, map::PORT_OWNERS)?,
-            near: take(object, map::PORT_COUNTERS)?,
-            far: take(object, map::COUNTERS)?,
+            version: VERSION,
         })
     }
 
@@ -149,31 +152,27 @@ impl Counters {
 
     /// A port's; zeroes if it is not known.
     pub fn read(&self, ifindex: u32) -> Result<PortCounters> {
-        let mut sum = PortCounters::default();
         let values = if self.owner(ifindex)? == ifindex {
-            self.near.get(&near_port(ifindex), 0)
+            self.near.get(near_port(ifindex))
         } else {
-            self.far.get(&ifindex, 0)
+            self.far.get(ifindex)
         };
-        match values {
-            Err(MapError::KeyNotFound) => {}
-            values => values
-                .at(map::COUNTERS, "read")?
-                .iter()
-                .for_each(|value| sum += *value),
+        let mut sum = PortCounters::default();
+        for words in values.at(map::COUNTERS, "read")?.into_iter().flatten() {
+            let counters = PortCounters::of_version(self.version, &words);
+            sum += counters.ok_or_else(|| odd_size(words.len()))?;
         }
         Ok(sum)
     }
 
     /// Makes a port known, which it is not yet, with counters that begin at zero.
     pub fn add(&mut self, ifindex: u32) -> Result<()> {
-        let zero = one_for_each_cpu(PortCounters::default())?;
         if self.owner(ifindex)? == 0 {
             let place = near_port(ifindex);
-            self.near.set(place, zero, 0).at(map::PORT_COUNTERS, "clear")?;
+            self.near.clear(place).at(map::PORT_COUNTERS, "clear")?;
             self.owners.set(place, ifindex, 0).at(map::PORT_OWNERS, "write")
         } else {
-            self.far.insert(ifindex, zero, 0).at(map::COUNTERS, "clear")
+            self.far.clear(ifindex).at(map::COUNTERS, "clear")
         }
     }
 
@@ -183,8 +182,26 @@ impl Counters {
             let place = near_port(ifindex);
             self.owners.set(place, 0, 0).at(map::PORT_OWNERS, "clear")?;
         }
-        gone(self.far.remove(&ifindex)).at(map::COUNTERS, "forget a port")
+        self.far.remove(ifindex).at(map::COUNTERS, "forget a port")
     }
+}
+
+fn odd_size(words: usize) -> Error {
+    Error::System {
+        object: map::COUNTERS.into(),
+        action: "read",
+        cause: format!("{words} numbers are no counters of a port"),
+    }
+}
+
+/// The map of this name, which stays where it is.
+fn duplicate(object: &Ebpf, name: &str) -> Result<MapData> {
+    let map = object.map(name).expect("the object has all its maps");
+    let (Map::PerCpuArray(data) | Map::PerCpuHashMap(data)) = map else {
+        unreachable!("it is built with a value for each CPU");
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned().at(name, "open")?;
+    MapData::from_fd(fd).at(name, "open")
 }
 
 /// The same value for every CPU.

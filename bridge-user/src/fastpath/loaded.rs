@@ -19,7 +19,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::{
     counters::{Counters, Paths},
-    instructions,
+    events, instructions,
     offsets::from_kernel,
     pins::{pinned, take},
     scratch::{self, Scratch},
@@ -33,7 +33,16 @@ use crate::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/fastpath.bpf.o"));
 
 /// The maps that are pinned beside the settings, which are filled last.
-const MAPS: [&[&str]; 3] = [&[map::PORTS], &Counters::MAPS, &Paths::MAPS];
+const MAPS: [&[&str]; 4] = [&[map::PORTS], &Counters::MAPS, &Paths::MAPS, &events::MAPS];
+
+/// The programs that are pinned.
+const PROGRAMS: [&str; 5] = [
+    program::TCX,
+    program::XDP,
+    program::ASK,
+    program::TELL,
+    program::ADD,
+];
 
 /// What the programs answer with.
 const TC_ACT_REDIRECT: u32 = 7;
@@ -104,6 +113,8 @@ impl Loaded {
         loaded.load(program::TCX)?;
         loaded.load(program::XDP)?;
         loaded.load(program::ASK)?;
+        loaded.load(program::TELL)?;
+        loaded.load(program::ADD)?;
         loaded.write_settings(0)?;
         Ok(loaded)
     }
@@ -198,7 +209,7 @@ impl Loaded {
                 .pin(folder.join(name))
                 .at(name, "pin")?;
         }
-        for name in [program::TCX, program::XDP, program::ASK] {
+        for name in PROGRAMS {
             let program = self.object.program_mut(name);
             program
                 .expect("the object has all programs that it is built with")

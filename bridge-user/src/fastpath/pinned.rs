@@ -1,10 +1,6 @@
 //! What is pinned for a network namespace.
 
-use std::{
-    fs,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
-    path::PathBuf,
-};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use aya::{
     maps::{Array, HashMap, MapData},
@@ -12,25 +8,27 @@ use aya::{
 };
 use bridge_common::{
     counters::PathCounters,
-    fastpath::{Answer, Path, Port, PortCounters, Settings, VERSION, map, program},
+    fastpath::{Answer, OLDEST_VERSION, Path, Port, PortCounters, Settings, VERSION, map, program},
     mac::Mac,
 };
 
 use super::{
     counters::{Counters, Paths},
-    loaded::Loaded,
+    events::{self, Events},
     pins::{gone, links, pinned, remove},
     scratch,
 };
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::{link, namespace::Network},
+    kernel::{link, namespace::Network, ring::Begin},
     state::{Cleared, FASTPATH_PREFIX, Folder, Leftover, Unreadable, file_name},
 };
 
 /// The fast path of a network namespace.
 pub struct FastPath {
     pub(super) folder: PathBuf,
+    /// Of what is pinned, [`VERSION`] or an earlier one that can be read.
+    pub(super) version: u32,
     pub(super) ports: HashMap<MapData, u32, Port>,
     counters: Counters,
     paths: Paths,
@@ -47,7 +45,7 @@ impl Oracle {
 }
 
 /// Where the calling thread's network namespace has its fast path.
-fn folder(state: &Folder) -> Result<PathBuf> {
+pub(super) fn folder(state: &Folder) -> Result<PathBuf> {
     Ok(state.path(&format!("{FASTPATH_PREFIX}{:x}", Network::current()?.cookie)))
 }
 
@@ -68,9 +66,14 @@ impl FastPath {
         Ok((fast, unreadable))
     }
 
-    /// Opens that of the calling thread's network namespace, if there is one that is whole.
+    /// Opens that of the calling thread's network namespace, if there is one that is whole, to be read: it may be an earlier
+    /// version's.
     pub fn open(state: &Folder) -> Result<Option<Self>> {
-        let folder = folder(state)?;
+        Self::open_at(folder(state)?)
+    }
+
+    /// Opens what is pinned in a folder.
+    pub(super) fn open_at(folder: PathBuf) -> Result<Option<Self>> {
         if !folder.is_dir() {
             return if folder.exists() {
                 Err(Error::Foreign { path: folder })
@@ -90,10 +93,11 @@ impl FastPath {
         let settings = settings.get(&0, 0).at(folder.display(), "read its settings")?;
         match settings.version {
             0 => Ok(None),
-            VERSION => Ok(Some(Self {
+            version @ OLDEST_VERSION..=VERSION => Ok(Some(Self {
                 ports: pinned(&folder, map::PORTS).map_err(damaged)?,
-                counters: Counters::open(&folder).map_err(damaged)?,
+                counters: Counters::open(&folder, version).map_err(damaged)?,
                 paths: Paths::open(&folder).map_err(damaged)?,
+                version,
                 folder,
             })),
             found => Err(Error::OtherVersion {
@@ -104,41 +108,14 @@ impl FastPath {
         }
     }
 
-    /// Opens it, or makes it, having tried it out. On failure nothing of it stays.
-    pub fn open_or_create(state: &Folder) -> Result<Self> {
-        if let Some(open) = Self::open(state)? {
-            return Ok(open);
-        }
-        // What a killed command has left.
-        Self::clear(state)?;
-        let folder = folder(state)?;
-        let object = Loaded::try_out()?;
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&folder)
-            .at(folder.display(), "make")?;
-        let made = object.pin(&folder).and_then(|()| Self::open(state));
-        match made {
-            Ok(Some(made)) => Ok(made),
-            other => {
-                let _ = fs::remove_dir_all(&folder);
-                Err(other.err().unwrap_or(Error::Damaged {
-                    path: folder,
-                    cause: "somebody removed pins as they were made".into(),
-                }))
-            }
-        }
-    }
-
     /// Removes it: what is pinned, and with it the programs and maps.
     pub fn remove(&self) -> Result<()> {
         remove(&self.folder)
     }
 
-    /// Removes whatever is pinned for the calling thread's network namespace, of any version and half made or removed.
-    pub fn clear(state: &Folder) -> Result<()> {
-        let folder = folder(state)?;
-        if folder.is_dir() { remove(&folder) } else { Ok(()) }
+    /// Whether it is of this version, and can be changed.
+    pub fn is_current(&self) -> bool {
+        self.version == VERSION
     }
 
     /// The devices that links are attached to which are pinned for the calling thread's network namespace.
@@ -169,7 +146,8 @@ impl FastPath {
                 inode: settings.network_namespace,
                 cookie: u32::from_le_bytes([a, b, c, d]),
             };
-            let gone = settings.version == VERSION && !network.is_current()?;
+            let is_known = (OLDEST_VERSION..=VERSION).contains(&settings.version);
+            let gone = is_known && !network.is_current()?;
             if gone && links(&folder)?.is_empty() && !network.is_kept() {
                 remove(&folder)?;
                 cleared.push(Cleared {
@@ -190,6 +168,11 @@ impl FastPath {
     pub(crate) fn oracle(&self) -> Result<Oracle> {
         let program = SchedClassifier::from_pin(self.pin(program::ASK));
         program.at(program::ASK, "open the pinned program").map(Oracle)
+    }
+
+    /// Opens what is told of the ports, for a reader.
+    pub(crate) fn events(&self, begin: Begin) -> Result<Events> {
+        events::open(&self.folder, begin)
     }
 
     /// All attached ports, by index.
@@ -243,6 +226,7 @@ impl FastPath {
             }
         }
         self.counters.forget(ifindex)?;
+        events::forget(&self.folder, ifindex)?;
         gone(self.ports.remove(&ifindex)).at(self.folder.display(), "forget a port")
     }
 

@@ -5,11 +5,12 @@ use std::{fs, io, os::fd::AsFd as _, path::PathBuf};
 use aya::maps::MapError;
 use bridge_common::{
     Hook,
-    fastpath::{Path, Port, program},
+    fastpath::{Cause, Event, EventKind, Path, Port, program},
     port::{HookMode, INTERFACE_NAME, flag},
 };
 
 use super::{
+    events,
     other_programs::{refuse_other_xdp, refuse_strangers},
     pinned::FastPath,
 };
@@ -84,14 +85,20 @@ impl FastPath {
         if let Some(port) = self.port(device.ifindex)? {
             return self.change(device, port, wish);
         }
-        let result = self.attach_hooks(device, wish);
-        if result.is_err() {
-            self.detach(device.ifindex)?;
+        match self.attach_hooks(device, wish) {
+            Ok(port) => {
+                let bridge = device.master.unwrap_or(port.bridge);
+                self.tell(EventKind::Attached, device.ifindex, bridge, &port, Cause::Command);
+                Ok(true)
+            }
+            Err(error) => {
+                self.take_off(device.ifindex)?;
+                Err(error)
+            }
         }
-        result.map(|()| true)
     }
 
-    fn attach_hooks(&mut self, device: &Link, wish: Wish) -> Result<()> {
+    fn attach_hooks(&mut self, device: &Link, wish: Wish) -> Result<Port> {
         let mut name = [0; INTERFACE_NAME];
         name[..device.name.len()].copy_from_slice(device.name.as_bytes());
         let wanted = wanted(device, Port::default(), wish);
@@ -115,13 +122,12 @@ impl FastPath {
         if wanted & flag::XDP != 0 {
             self.link(device, Hook::Xdp)?;
         }
-        self.write(
-            device.ifindex,
-            Port {
-                flags: wanted | flag::ACTIVE,
-                ..port
-            },
-        )
+        let port = Port {
+            flags: wanted | flag::ACTIVE,
+            ..port
+        };
+        self.write(device.ifindex, port)?;
+        Ok(port)
     }
 
     fn change(&mut self, device: &Link, before: Port, wish: Wish) -> Result<bool> {
@@ -145,6 +151,9 @@ impl FastPath {
             ..before
         };
         self.set_xdp(device, after, has_xdp)?;
+        if after.has(flag::XDP) != before.has(flag::XDP) {
+            self.tell_hooks(device, &after, Cause::Command);
+        }
         let taken_in = take_in(device, &after)?;
         Ok(taken_in || after != before || !broken.is_empty())
     }
@@ -170,7 +179,14 @@ impl FastPath {
     }
 
     /// Switches XDP of an attached port on or off, as its traffic fits.
-    pub(crate) fn adapt(&mut self, device: &Link, port: Port, xdp: bool, now: u64) -> Result<Port> {
+    pub(crate) fn adapt(
+        &mut self,
+        device: &Link,
+        port: Port,
+        xdp: bool,
+        now: u64,
+        cause: Cause,
+    ) -> Result<Port> {
         let has_xdp = port.has(flag::XDP);
         let after = Port {
             flags: port.flags & !flag::XDP | if xdp { flag::XDP } else { 0 },
@@ -179,19 +195,43 @@ impl FastPath {
             ..port
         };
         self.set_xdp(device, after, has_xdp)?;
+        self.tell_hooks(device, &after, cause);
         Ok(after)
+    }
+
+    /// Tells of what has been done to a port that is, or was, of this bridge (0 if that is not known).
+    fn tell(&self, kind: EventKind, ifindex: u32, bridge: u32, port: &Port, cause: Cause) {
+        let event = Event {
+            kind: kind as u32,
+            ifindex,
+            bridge,
+            detail: port.flags,
+            cause: cause as u32,
+            name: port.name,
+            ..Event::default()
+        };
+        events::tell(&self.folder, &event);
+    }
+
+    fn tell_hooks(&self, device: &Link, port: &Port, cause: Cause) {
+        let bridge = device.master.unwrap_or(0);
+        self.tell(EventKind::Hooks, device.ifindex, bridge, port, cause);
     }
 
     /// Puts a port back to what it was `before`, if it was one; nothing may be in the way.
     pub(crate) fn undo(&mut self, device: &Link, before: Option<Port>) -> Result<()> {
         match before {
-            None => self.detach(device.ifindex),
+            None => self.detach_for(device.ifindex, Cause::Undone),
             Some(before) => {
                 let now = self.port(device.ifindex)?.unwrap_or_default();
                 if device.master.is_none() && now.bridge != 0 {
                     own_bridge::release(device.ifindex, now.bridge)?;
                 }
-                self.set_xdp(device, before, now.flags & flag::XDP != 0)
+                self.set_xdp(device, before, now.has(flag::XDP))?;
+                if before.has(flag::XDP) != now.has(flag::XDP) {
+                    self.tell_hooks(device, &before, Cause::Undone);
+                }
+                Ok(())
             }
         }
     }
@@ -229,6 +269,20 @@ impl FastPath {
     /// Detaches the programs from a port, and takes it out of the bridge if it was put there for them. Every step may have
     /// been done before.
     pub fn detach(&mut self, ifindex: u32) -> Result<()> {
+        self.detach_for(ifindex, Cause::Command)
+    }
+
+    fn detach_for(&mut self, ifindex: u32, cause: Cause) -> Result<()> {
+        let port = self.port(ifindex)?;
+        self.take_off(ifindex)?;
+        // Of what was not attached to the end nobody was told.
+        if let Some(port) = port.filter(|port| port.has(flag::ACTIVE)) {
+            self.tell(EventKind::Detached, ifindex, port.bridge, &port, cause);
+        }
+        Ok(())
+    }
+
+    fn take_off(&mut self, ifindex: u32) -> Result<()> {
         // XDP first: what it passes finds tcx.
         for hook in [Hook::Xdp, Hook::Tcx] {
             self.unlink(ifindex, hook)?;
@@ -244,7 +298,7 @@ impl FastPath {
     /// Undoes what a killed command has left in the calling thread's network namespace, which changes what devices look
     /// like.
     pub(crate) fn undo_unfinished(state: &StateLock) -> Result<()> {
-        let Some(mut fast) = Self::open(state)? else {
+        let Some(mut fast) = Self::open_current(state)? else {
             return Self::clear(state);
         };
         for (ifindex, port) in fast.ports()? {
@@ -272,7 +326,7 @@ impl FastPath {
             if port.has(flag::UNFINISHED) {
                 self.detach(ifindex)?;
             } else if !is_there(ifindex) || !attached && is_other_device(ifindex, &port, links) {
-                self.detach(ifindex)?;
+                self.detach_for(ifindex, Cause::Gone)?;
                 gone.push(port);
             } else if !port.has(flag::XDP) {
                 self.unlink(ifindex, Hook::Xdp)?;

@@ -125,9 +125,18 @@ pub(super) fn run(program: &SchedClassifier, ifindex: u32, frame: &[u8]) -> Resu
     // Of `struct __sk_buff`: `ifindex`, the device that the frame came in by (`convert___skb_to_skb`).
     let mut context = [0_u8; 192];
     context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+    run_with(program, frame, Some(&context))
+}
+
+/// What a program makes of what is no frame of a device.
+pub(super) fn run_alone(program: &SchedClassifier, data: &[u8]) -> Result<u32> {
+    run_with(program, data, None)
+}
+
+fn run_with(program: &SchedClassifier, data: &[u8], context: Option<&[u8]>) -> Result<u32> {
     let options = TestRunOptions {
-        data_in: Some(frame),
-        ctx_in: Some(&context),
+        data_in: Some(data),
+        ctx_in: context,
         ..TestRunOptions::new()
     };
     let result = program.test_run(options).at("tcx program", "run")?;

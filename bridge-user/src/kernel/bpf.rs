@@ -7,9 +7,92 @@ use std::{
     ptr,
 };
 
-use aya::{Pod, maps::MapData, util::nr_cpus};
+use aya::{
+    Pod,
+    maps::{MapData, MapType},
+    util::nr_cpus,
+};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+/// The attributes of an element; addresses as numbers.
+#[repr(C)]
+struct ElementAttributes {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// A per-CPU map whose keys are numbers and whose values are as many numbers as the program has given them: aya's maps are
+/// of values of one size.
+pub(crate) struct PerCpuWords {
+    map: MapData,
+    words: usize,
+    cpus: usize,
+}
+
+impl PerCpuWords {
+    pub fn new(map: MapData) -> io::Result<Self> {
+        let info = map.info().map_err(io::Error::other)?;
+        let bytes = usize::try_from(info.value_size()).map_err(io::Error::other)?;
+        let kind = info.map_type().map_err(io::Error::other)?;
+        let is_per_cpu = matches!(kind, MapType::PerCpuArray | MapType::PerCpuHash);
+        if !is_per_cpu || info.key_size() != 4 || bytes == 0 || !bytes.is_multiple_of(size_of::<u64>()) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Self {
+            words: bytes / size_of::<u64>(),
+            cpus: nr_cpus().map_err(|(_, error)| error)?,
+            map,
+        })
+    }
+
+    /// What each CPU has; none if there is no such element.
+    pub fn get(&self, key: u32) -> io::Result<Option<Vec<Vec<u64>>>> {
+        let mut values = vec![0_u64; self.words * self.cpus];
+        match self.call(BPF_MAP_LOOKUP_ELEM, key, values.as_mut_ptr() as u64) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            result => {
+                result?;
+                Ok(Some(
+                    values.chunks_exact(self.words).map(<[u64]>::to_vec).collect(),
+                ))
+            }
+        }
+    }
+
+    /// Makes all numbers zero, of an element that is made if it is a hash and there is none.
+    pub fn clear(&mut self, key: u32) -> io::Result<()> {
+        let values = vec![0_u64; self.words * self.cpus];
+        self.call(BPF_MAP_UPDATE_ELEM, key, values.as_ptr() as u64)
+    }
+
+    /// Removes an element of a hash; it is no error that there is none.
+    pub fn remove(&mut self, key: u32) -> io::Result<()> {
+        match self.call(BPF_MAP_DELETE_ELEM, key, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn call(&self, command: libc::c_long, key: u32, value: u64) -> io::Result<()> {
+        let mut attributes = ElementAttributes {
+            map_fd: self.map.fd().as_fd().as_raw_fd().cast_unsigned(),
+            padding: 0,
+            key: &raw const key as u64,
+            value,
+            flags: 0,
+        };
+        // SAFETY: the attributes are of the form that the commands read; the key and the values, of all CPUs that can be, are as
+        // large as the map's, and outlive the call.
+        unsafe { bpf(command, &mut attributes) }.map(drop)
+    }
+}
 
 /// `batch` of `union bpf_attr`; addresses as numbers.
 #[repr(C)]

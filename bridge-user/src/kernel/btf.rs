@@ -1,8 +1,8 @@
 //! A reader for the kernel's BTF that answers three questions: where a member lies in a structure, which id a
 //! structure or a function has, and which number an enumerator is.
 //!
-//! aya reads BTF too, but keeps members to itself. The format is described in the kernel's
-//! Documentation/bpf/btf.rst.
+//! aya reads BTF too, but keeps members to itself; btf-rs is under the LGPL, which a static binary would have to heed. The
+//! format is described in the kernel's Documentation/bpf/btf.rst.
 
 use std::collections::HashMap;
 

@@ -33,6 +33,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 /// Of `enum bpf_attach_type`.
 const BPF_XDP: u32 = 37;
@@ -80,6 +81,14 @@ struct LinkInfo {
 #[repr(C)]
 struct DetachAttributes {
     fd: u32,
+}
+
+#[repr(C)]
+struct UpdateAttributes {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
 }
 
 /// Attaches a program to a device, behind all that are attached there, for as long as the descriptor is open or pinned.
@@ -160,6 +169,22 @@ pub(crate) fn open(path: &Path) -> io::Result<OwnedFd> {
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut get)? };
     // SAFETY: the kernel has just opened this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives a link another program, at once: a frame meets the one or the other. It is no error if the device is gone.
+pub(crate) fn replace_program(link: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
+    let mut update = UpdateAttributes {
+        link: link.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_program: 0,
+    };
+    // SAFETY: the attributes are of the form that the command reads.
+    match unsafe { bpf(BPF_LINK_UPDATE, &mut update) } {
+        // The link died with its device (`bpf_xdp_link_update`, `tcx_link_update`).
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// Detaches the link pinned here; says whether it was attached. It is no error if the device is gone.

@@ -46,7 +46,7 @@ pub async fn detach(
     let netlink = Netlink::connect()?;
     let links = netlink.links().await?;
     let not_attached = |name: &String| Error::NotAttached { name: name.clone() };
-    let Some(mut fast) = FastPath::open(state)? else {
+    let Some(mut fast) = FastPath::open_current(state)? else {
         return Err(match (interfaces, masters) {
             ([name, ..], _) => not_attached(name),
             ([], [bridge, ..]) => Error::NoPortOf {
@@ -92,12 +92,12 @@ pub async fn detach_all(state: &StateLock, progress: impl FnMut(usize, usize)) -
         ..Detachment::default()
     };
     match FastPath::open(state) {
-        Ok(Some(mut fast)) => {
+        Ok(Some(mut fast)) if fast.is_current() => {
             let ports: Vec<u32> = fast.ports()?.into_iter().map(|(ifindex, _)| ifindex).collect();
             done.ports = fast.detach_ports(&links, &ports, progress)?;
         }
-        // What it has noted of its ports can't be read; which they are its links tell.
-        Ok(None) | Err(Error::OtherVersion { .. } | Error::Damaged { .. }) => {
+        // What it has noted of its ports can't be read, or may not be changed; which they are its links tell.
+        Ok(_) | Err(Error::OtherVersion { .. } | Error::Damaged { .. }) => {
             for ifindex in FastPath::linked_devices(state)? {
                 done.ports.extend(release(&links, ifindex)?);
             }

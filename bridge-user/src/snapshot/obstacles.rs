@@ -66,7 +66,7 @@ fn from_port(name: &str, batched: u64, sysfs: &Sysfs) -> Vec<Obstacle> {
 
 /// Whose obstacle it is (a port's, or with none the bridge's), and in words, with the way out. None if the bridge would
 /// do no more with the frame, or if XDP and tcx share the work as they should.
-pub(super) fn obstacle(
+pub(crate) fn obstacle(
     reason: Reason,
     bridge: &Link,
     from: &str,

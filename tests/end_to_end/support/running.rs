@@ -30,7 +30,13 @@ impl Running {
 
     /// Starts this command, likewise.
     #[track_caller]
-    pub fn of(mut command: Command) -> Self {
+    pub fn of(command: Command) -> Self {
+        Self::saying(command, "watching the ports of '--hook auto'; Ctrl-C ends")
+    }
+
+    /// Starts this command, and waits until it says so on its standard error.
+    #[track_caller]
+    pub fn saying(mut command: Command, words: &str) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start tapbridge");
         let running = Self {
@@ -38,9 +44,13 @@ impl Running {
             complaints: lines(child.stderr.take()),
             child,
         };
-        let first = running.complaint();
-        assert_eq!(first, "watching the ports of '--hook auto'; Ctrl-C ends");
+        assert_eq!(running.complaint(), words);
         running
+    }
+
+    /// Its process.
+    pub fn child(&self) -> &Child {
+        &self.child
     }
 
     /// The next thing that it complains of.
@@ -50,11 +60,30 @@ impl Running {
         line.unwrap_or_else(|error| panic!("run says nothing in {LIMIT:?}: {error}"))
     }
 
+    /// The next line that it prints.
+    #[track_caller]
+    pub fn line(&self) -> String {
+        let line = self.changes.recv_timeout(LIMIT);
+        line.unwrap_or_else(|error| panic!("nothing is printed in {LIMIT:?}: {error}"))
+    }
+
+    /// The next document that it prints.
+    #[track_caller]
+    pub fn next(&self) -> Value {
+        serde_json::from_str(&self.line()).expect("a JSON document")
+    }
+
     /// A change that it has made, if there is one that was not asked for yet.
     #[track_caller]
     pub fn change(&self) -> Option<Value> {
         let line = self.changes.try_recv().ok()?;
         Some(serde_json::from_str(&line).expect("a JSON document"))
+    }
+
+    /// All changes that were not asked for yet.
+    #[track_caller]
+    pub fn changes(&self) -> Vec<Value> {
+        std::iter::from_fn(|| self.change()).collect()
     }
 
     /// Ends it with a signal, by name.

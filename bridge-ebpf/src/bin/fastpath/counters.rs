@@ -8,10 +8,14 @@ use aya_ebpf::{
 };
 use bridge_common::{
     Hook,
-    counters::{PathCounters, Traffic},
+    counters::PathCounters,
     fastpath::{MAX_PATHS, MAX_PORTS, NEAR_PATHS, NEAR_PORTS, Path, Port, PortCounters, Settings, near_port},
+    forwarding::Reason,
     layout::NATIVE_OVERHEAD,
+    port::INTERFACE_NAME,
 };
+
+use crate::{clock, kernel::memory::offset};
 
 /// The longest frame that native XDP takes; set by the loader.
 #[unsafe(no_mangle)]
@@ -61,6 +65,13 @@ pub fn port_flags(ifindex: u32) -> u32 {
     unsafe { PORTS.get(ifindex) }.map_or(0, |port| port.flags)
 }
 
+/// The name of an attached port.
+#[inline(always)]
+pub fn port_name(ifindex: u32) -> Option<[u8; INTERFACE_NAME]> {
+    // SAFETY: at most a name that is written meanwhile is old, new or half of each.
+    unsafe { PORTS.get(ifindex) }.map(|port| port.name)
+}
+
 /// Changes this CPU's counters of a port.
 #[inline(always)]
 pub fn port(ifindex: u32, change: impl FnOnce(&mut PortCounters)) {
@@ -88,24 +99,42 @@ pub fn bulk(ifindex: u32, bytes: u32, gso: bool) {
     }
 }
 
-/// Counts a frame that a hook leaves to what comes behind it, for the [`Reason`](bridge_common::forwarding::Reason) of this
-/// number.
+/// Counts a frame that a hook leaves to what comes behind it, for the [`Reason`] of this number; whether that may be news.
 #[inline(always)]
-pub fn left(ifindex: u32, hook: Hook, reason: u32, bytes: u32) {
+pub fn left(ifindex: u32, hook: Hook, reason: u32, bytes: u32) -> bool {
+    let stops = matches!(hook, Hook::Tcx) && Reason::stops_port(reason);
+    let mut may_be_news = false;
     port(ifindex, |counters| {
         if let Some(count) = counters.left[hook as usize].get_mut(reason as usize) {
+            may_be_news = *count == 0;
             *count += 1;
         }
         if matches!(hook, Hook::Tcx) {
             counters.left_traffic.count(bytes);
         }
+        // Other CPUs know better whether it is; each asks once a second.
+        if stops {
+            let now = clock::jiffies();
+            if now.wrapping_sub(counters.stopped_at) > offset!(hz) {
+                counters.stopped_at = now;
+                may_be_news = true;
+            }
+        }
     });
+    may_be_news
 }
 
 /// Counts a frame that goes from one port to another.
 #[inline(always)]
 pub fn forwarded(from: u32, to: u32, via: Hook, bytes: u32) {
-    let path = Path { from, to };
+    path(Path { from, to }, |counters| {
+        counters.via[via as usize].count(bytes);
+    });
+}
+
+/// Changes this CPU's counters of a path.
+#[inline(always)]
+pub fn path(path: Path, change: impl Fn(&mut PathCounters)) {
     let place = path.near();
     if let (Some(owner), Some(counters)) = (NEAR_OWNERS.get_ptr_mut(place), NEAR_COUNTERS.get_ptr_mut(place))
     {
@@ -121,31 +150,28 @@ pub fn forwarded(from: u32, to: u32, via: Hook, bytes: u32) {
             };
         if is_mine {
             // SAFETY: as in `port`.
-            unsafe { (*counters).via[via as usize].count(bytes) };
+            change(unsafe { &mut *counters });
             return;
         }
     }
-    far(path, via, bytes);
+    far(path, change);
 }
 
 /// The same for a path whose place near is another's.
 #[inline(always)]
-fn far(path: Path, via: Hook, bytes: u32) {
+fn far(path: Path, change: impl Fn(&mut PathCounters)) {
     if let Some(counters) = PATHS.get_ptr_mut(path) {
         // SAFETY: as in `port`.
-        unsafe { (*counters).via[via as usize].count(bytes) };
+        change(unsafe { &mut *counters });
         return;
     }
     let mut first = PathCounters::default();
-    first.via[via as usize] = Traffic {
-        frames: 1,
-        bytes: u64::from(bytes),
-    };
+    change(&mut first);
     // Another CPU may have been faster.
     if PATHS.insert(path, first, u64::from(BPF_NOEXIST)).is_err()
         && let Some(counters) = PATHS.get_ptr_mut(path)
     {
         // SAFETY: as in `port`.
-        unsafe { (*counters).via[via as usize].count(bytes) };
+        change(unsafe { &mut *counters });
     }
 }

@@ -1,10 +1,12 @@
 //! This CPU's [`NegativeCache`].
 
-use aya_ebpf::{helpers::generated::bpf_jiffies64, macros::map, maps::PerCpuArray};
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use bridge_common::{
     Hook,
     forwarding::{NegativeCache, NegativeEntry, Reason, Received},
 };
+
+use crate::clock::jiffies;
 
 #[map]
 static NEGATIVE_CACHE: PerCpuArray<NegativeCache> = PerCpuArray::with_max_entries(1, 0);
@@ -30,10 +32,4 @@ fn entry(ifindex: u32, received: &Received) -> Option<&'static mut NegativeEntry
     let cache = NEGATIVE_CACHE.get_ptr_mut(0)?;
     // SAFETY: the element is this CPU's, and nobody else uses it while the program runs, with bottom halves off.
     Some(unsafe { &mut *cache }.entry_mut(ifindex, received))
-}
-
-#[inline(always)]
-fn jiffies() -> u64 {
-    // SAFETY: the helper has no preconditions.
-    unsafe { bpf_jiffies64() }
 }

@@ -146,6 +146,18 @@ impl Skb {
     }
 }
 
+impl Skb {
+    /// What lies at the beginning of a frame that is none; none if it is shorter.
+    #[inline(always)]
+    pub fn record<T: Default>(&self) -> Option<T> {
+        let mut record = T::default();
+        let length = size_of::<T>() as u32;
+        // SAFETY: the record is as long as what is asked for.
+        let result = unsafe { bpf_skb_load_bytes(self.context.cast(), 0, (&raw mut record).cast(), length) };
+        (result == 0).then_some(record)
+    }
+}
+
 impl Frame for Skb {
     /// Reads through the linear part where it reaches so far, else with the helper.
     #[inline(always)]

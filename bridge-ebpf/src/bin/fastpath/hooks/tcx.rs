@@ -9,11 +9,11 @@ use aya_ebpf::{
 use bridge_common::{
     Hook,
     forwarding::{Reason, Received, Retag, Verdict, decide},
-    frame::{Ethernet, VLAN_TAG},
+    frame::{Ethernet, VLAN_TAG, VlanTag},
 };
 
 use crate::{
-    counters,
+    counters, events,
     kernel::{Asks, Device, Kernel},
     negative_cache,
     packet::Skb,
@@ -45,28 +45,40 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
     let ifindex = skb.ifindex();
     let tag = skb.metadata_tag();
     let bytes = skb.length() + if tag.is_some() { VLAN_TAG } else { 0 };
-    let leave = |reason| {
-        counters::left(ifindex, Hook::Tcx, reason, bytes);
-        TCX_NEXT
-    };
     let gso = skb.is_gso();
     counters::bulk(ifindex, bytes, gso);
-    let Some(ethernet) = Ethernet::read(&skb, tag) else {
-        return leave(Reason::TooShort as u32);
-    };
+    match egress(&skb, ifindex, tag, gso) {
+        Ok(target) => {
+            counters::forwarded(ifindex, target, Hook::Tcx, bytes);
+            // SAFETY: the helper only notes the target.
+            unsafe { bpf_redirect(target, 0) as i32 }
+        }
+        Err(reason) => {
+            if counters::left(ifindex, Hook::Tcx, reason, bytes) {
+                events::left(ifindex, Hook::Tcx, reason);
+            }
+            TCX_NEXT
+        }
+    }
+}
+
+/// Where a frame goes, with the tag that it has there; or the number of the [`Reason`] to leave it.
+#[inline(always)]
+fn egress(skb: &Skb, ifindex: u32, tag: Option<VlanTag>, gso: bool) -> Result<u32, u32> {
+    let ethernet = Ethernet::read(skb, tag).ok_or(Reason::TooShort as u32)?;
     let received = Received {
         destination: ethernet.destination.to_bits(),
         source: ethernet.source.to_bits(),
         ethertype: ethernet.ethertype,
-        tag: tag.or_else(|| ethernet.tag_in_data(&skb)),
+        tag: tag.or_else(|| ethernet.tag_in_data(skb)),
         length: skb.length(),
         gso,
     };
     if let Some(reason) = negative_cache::lookup(ifindex, &received, Hook::Tcx) {
-        return leave(reason);
+        return Err(reason);
     }
     let kernel = Kernel {
-        frame: &skb,
+        frame: skb,
         payload: ethernet.payload,
         device: Device::of_skb(skb.context()),
         asks: Asks::Tcx,
@@ -74,15 +86,9 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
     match decide(&kernel, &received, Hook::Tcx) {
         Verdict::Leave(reason) => {
             negative_cache::insert(ifindex, &received, reason);
-            leave(reason as u32)
+            Err(reason as u32)
         }
-        Verdict::Forward(target, retag) => {
-            if !change_tag(skb.context(), retag) {
-                return leave(Reason::VlanTag as u32);
-            }
-            counters::forwarded(ifindex, target, Hook::Tcx, bytes);
-            // SAFETY: the helper only notes the target.
-            unsafe { bpf_redirect(target, 0) as i32 }
-        }
+        Verdict::Forward(target, retag) if change_tag(skb.context(), retag) => Ok(target),
+        Verdict::Forward(..) => Err(Reason::VlanTag as u32),
     }
 }

@@ -14,7 +14,7 @@ use bridge_common::{
 };
 
 use crate::{
-    counters,
+    counters, events,
     kernel::{
         Asks, Device, Kernel, is_from_vhost,
         memory::{Address, is_set, member, offset},
@@ -26,25 +26,35 @@ use crate::{
 #[xdp]
 pub fn tapbridge_fast_xdp(context: XdpContext) -> u32 {
     let ifindex = context.ingress_ifindex() as u32;
-    let leave = |reason| {
-        counters::left(ifindex, Hook::Xdp, reason, 0);
-        XDP_PASS
-    };
-    let Some(queue) = Queue::of_native(context.ctx) else {
-        return leave(Reason::Generic as u32);
-    };
-    let mut frame = XdpFrame::new(context.ctx);
-    let Some((ethernet, received)) = read(&frame) else {
-        return leave(Reason::TooShort as u32);
-    };
-    if let Some(reason) = negative_cache::lookup(ifindex, &received, Hook::Xdp) {
-        return leave(reason);
+    match egress(context.ctx, ifindex) {
+        Ok((target, bytes)) => {
+            counters::forwarded(ifindex, target, Hook::Xdp, bytes);
+            // SAFETY: the helper only notes the target.
+            unsafe { bpf_redirect(target, 0) as u32 }
+        }
+        Err(reason) => {
+            if counters::left(ifindex, Hook::Xdp, reason, 0) {
+                events::left(ifindex, Hook::Xdp, reason);
+            }
+            XDP_PASS
+        }
     }
-    match redirect(&queue, ifindex, &mut frame, &ethernet, &received) {
-        Ok(action) => action,
+}
+
+/// Where a frame goes that is complete by now, and its bytes; or the number of the [`Reason`] to leave it.
+#[inline(always)]
+fn egress(context: *mut xdp_md, ifindex: u32) -> Result<(u32, u32), u32> {
+    let queue = Queue::of_native(context).ok_or(Reason::Generic as u32)?;
+    let mut frame = XdpFrame::new(context);
+    let (ethernet, received) = read(&frame).ok_or(Reason::TooShort as u32)?;
+    if let Some(reason) = negative_cache::lookup(ifindex, &received, Hook::Xdp) {
+        return Err(reason);
+    }
+    match carry(&queue, ifindex, &mut frame, &ethernet, &received) {
+        Ok(target) => Ok((target, received.length)),
         Err(reason) => {
             negative_cache::insert(ifindex, &received, reason);
-            leave(reason as u32)
+            Err(reason as u32)
         }
     }
 }
@@ -103,8 +113,9 @@ impl Queue {
     }
 }
 
+/// Decides, and completes the frame.
 #[inline(always)]
-fn redirect(
+fn carry(
     queue: &Queue,
     ifindex: u32,
     frame: &mut XdpFrame,
@@ -137,7 +148,5 @@ fn redirect(
             counters::port(ifindex, |counters| counters.checksums_completed += 1);
         }
     }
-    counters::forwarded(ifindex, target, Hook::Xdp, received.length);
-    // SAFETY: the helper only notes the target.
-    Ok(unsafe { bpf_redirect(target, 0) as u32 })
+    Ok(target)
 }
