@@ -9,8 +9,10 @@ mod routing;
 
 use std::{
     collections::BTreeSet,
-    env, fs, mem, panic,
-    path::PathBuf,
+    fs::Permissions,
+    mem,
+    os::unix::fs::PermissionsExt as _,
+    panic,
     process::{Child, Stdio},
     sync::mpsc::Receiver,
     thread,
@@ -18,13 +20,13 @@ use std::{
 };
 
 use lab::{Namespace, Tap, netns};
+use tempfile::TempDir;
 
 use self::host::{GUEST_PORT, Host, Place, TUNNEL};
 use crate::support::{
     frames::{Flow, Mac, arp_request, hello, mac, text},
     guest::{Family, transfer_both_ways},
     program::{LIMIT, ip, lines},
-    switch::unique,
     wire::send,
 };
 
@@ -90,28 +92,26 @@ struct Fleet {
     /// Frames that were numbered so far.
     numbered: u64,
     record: Record,
-    _folder: Folder,
-}
-
-/// A folder for the daemons, removed in the end.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    /// Of the daemons.
+    _folder: TempDir,
 }
 
 impl Fleet {
     fn new(accelerated: bool) -> Self {
-        let folder = Folder(env::temp_dir().join(unique("tbfleet-")));
+        // They are not root's.
+        let readable = Permissions::from_mode(0o755);
+        let folder = tempfile::Builder::new()
+            .prefix("tbfleet-")
+            .permissions(readable)
+            .tempdir();
+        let folder = folder.expect("make a folder");
         let underlay = Namespace::anonymous().expect("a network");
         underlay.run(|| {
             netns::disable_ipv6().expect("a quiet namespace");
             ip("link add br0 mtu 1600 up type bridge mcast_snooping 0");
         });
         let mut hosts: Vec<_> = (1..=HOSTS)
-            .map(|number| Host::new(number, HOSTS, &underlay, &folder.0))
+            .map(|number| Host::new(number, HOSTS, &underlay, folder.path()))
             .collect();
         hosts.iter_mut().for_each(Host::start);
         if accelerated {

@@ -1,8 +1,9 @@
 //! Devices that can't be ports: what the command line says, and that nothing happens to them.
 
-use std::{env, fs, process::Command};
+use std::{fs, process::Command};
 
 use lab::Tap;
+use tempfile::NamedTempFile;
 
 use crate::support::{
     bpffs,
@@ -152,7 +153,7 @@ fn what_the_verifier_refuses_is_reported_with_its_reason_and_in_the_log_with_all
     description[called_at..][..called.len()].copy_from_slice(other);
     description[other_at..][..other.len()].copy_from_slice(called);
     let switch = Switch::detached(1);
-    let file = env::temp_dir().join(unique("tbbtf"));
+    let file = NamedTempFile::new().expect("make a file");
     fs::write(&file, description).expect("write it");
     let attach = |words: &str| {
         let command = switch.command(&format!("attach vm1 {words}"));
@@ -165,14 +166,13 @@ fn what_the_verifier_refuses_is_reported_with_its_reason_and_in_the_log_with_all
                 "-c",
                 "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"",
             ])
-            .arg(&file)
+            .arg(file.path())
             .arg(VMLINUX)
             .arg(command.get_program())
             .args(command.get_args());
         run(unshare)
     };
     let said = ["", "--log-level debug"].map(attach);
-    fs::remove_file(&file).expect("remove it");
     let [usual, whole] = said.map(|output| output.failure(1));
     // Whichever comes first.
     let program = usual

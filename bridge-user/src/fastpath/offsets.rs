@@ -277,32 +277,21 @@ fn jiffies_per_second() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::process;
-
     use super::*;
-
-    /// A folder of this process's, removed at the end.
-    struct Folder(std::path::PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     #[test]
     fn a_kernel_that_does_not_describe_its_bridge_is_refused() {
-        let folder = Folder(std::env::temp_dir().join(format!("tapbridge-btf-{}", process::id())));
-        fs::create_dir(&folder.0).unwrap();
-        fs::write(folder.0.join("vmlinux"), crate::kernel::btf::tests::sample()).unwrap();
-        let error = offsets_in(&folder.0).unwrap_err().to_string();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        fs::write(folder.join("vmlinux"), crate::kernel::btf::tests::sample()).unwrap();
+        let error = offsets_in(folder).unwrap_err().to_string();
         assert!(
             error.starts_with("/sys/kernel/btf/bridge: there is none") && error.contains("'modprobe bridge'"),
             "{error}"
         );
         // A module's description that is none is another matter.
-        fs::write(folder.0.join("bridge"), b"x").unwrap();
-        let error = offsets_in(&folder.0).unwrap_err().to_string();
+        fs::write(folder.join("bridge"), b"x").unwrap();
+        let error = offsets_in(folder).unwrap_err().to_string();
         assert!(
             error.starts_with("/sys/kernel/btf/bridge: not valid BTF"),
             "{error}"
@@ -318,16 +307,16 @@ mod tests {
         if let Some(place) = place {
             vmlinux[place + 1] = b'F';
         }
-        let folder = Folder(std::env::temp_dir().join(format!("tapbridge-btf-module-{}", process::id())));
-        fs::create_dir(&folder.0).unwrap();
-        fs::write(folder.0.join("vmlinux"), vmlinux).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        fs::write(folder.join("vmlinux"), vmlinux).unwrap();
         // A module without any types.
         let mut module = vec![0; 25];
         module[..4].copy_from_slice(&[0x9f, 0xeb, 1, 0]);
         module[4] = 24;
         module[20] = 1;
-        fs::write(folder.0.join("bridge"), module).unwrap();
-        let error = offsets_in(&folder.0).unwrap_err().to_string();
+        fs::write(folder.join("bridge"), module).unwrap();
+        let error = offsets_in(folder).unwrap_err().to_string();
         assert!(
             error.starts_with("/sys/kernel/btf/bridge: the kernel") && error.contains("net_bridge"),
             "{error}"

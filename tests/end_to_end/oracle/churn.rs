@@ -2,10 +2,8 @@
 //! anywhere else.
 
 use std::{
-    env,
     fmt::Write as _,
     fs,
-    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -14,6 +12,7 @@ use std::{
 
 use bridge_common::{Hook, port::HookMode};
 use lab::Tap;
+use tempfile::NamedTempFile;
 
 use super::{
     rig::{Manner, Rig},
@@ -25,7 +24,6 @@ use crate::support::{
     end::EndOnDrop,
     frames::{BROADCAST, mac, text},
     program::{ip, run},
-    switch::unique,
 };
 
 crate::tests![no_frame_goes_astray_while_entries_and_ports_come_and_go];
@@ -136,30 +134,24 @@ fn visit(rig: &Rig<'_>, testbed: &Testbed, counts: &Counts) {
 }
 
 /// A file of commands for `bridge -batch`.
-struct Batch(PathBuf);
+struct Batch(NamedTempFile);
 
 impl Batch {
     fn new(verb: &str) -> Self {
-        let path = env::temp_dir().join(unique("tbtest-fdb-"));
+        let file = NamedTempFile::new().expect("make a file");
         let mut lines = String::new();
         for number in 0..ENTRIES {
             let [.., high, low] = number.to_be_bytes();
             let address = text([0x52, 0x54, 1, 0, high, low]);
             let _ = writeln!(lines, "fdb {verb} {address} dev vm3 master static");
         }
-        fs::write(&path, lines).expect("write commands");
-        Self(path)
+        fs::write(&file, lines).expect("write commands");
+        Self(file)
     }
 
     fn run(&self) {
         let mut command = Command::new("bridge");
-        command.arg("-batch").arg(&self.0);
+        command.arg("-batch").arg(self.0.path());
         run(command).success();
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }

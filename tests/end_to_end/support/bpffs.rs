@@ -1,7 +1,7 @@
 //! The file system that bridges are pinned in.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +9,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount, umount2},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
+use tempfile::TempDir;
 
 /// Where the tests' state folders lie.
 pub const PATH: &str = "/sys/fs/bpf";
@@ -41,27 +42,28 @@ impl Drop for Bpffs {
 
 /// A bpffs in a place of its own, for a test that unmounts it.
 pub struct OwnBpffs {
-    path: PathBuf,
+    folder: TempDir,
     mounted: bool,
 }
 
 impl OwnBpffs {
     pub fn new() -> Self {
-        let path = env::temp_dir().join(super::switch::unique(PREFIX));
-        fs::create_dir(&path).expect("make a folder");
-        let mut bpffs = Self { path, mounted: false };
+        let mut bpffs = Self {
+            folder: tempfile::tempdir().expect("make a folder"),
+            mounted: false,
+        };
         bpffs.mount();
         bpffs
     }
 
     /// A state folder in it.
     pub fn state(&self) -> PathBuf {
-        self.path.join("state")
+        self.folder.path().join("state")
     }
 
     /// What is pinned in it goes.
     pub fn unmount(&mut self) {
-        umount2(&self.path, MntFlags::MNT_DETACH).expect("unmount a bpffs");
+        umount2(self.folder.path(), MntFlags::MNT_DETACH).expect("unmount a bpffs");
         self.mounted = false;
     }
 
@@ -69,7 +71,7 @@ impl OwnBpffs {
     pub fn mount(&mut self) {
         mount(
             Some("bpf"),
-            &self.path,
+            self.folder.path(),
             Some("bpf"),
             MsFlags::empty(),
             None::<&str>,
@@ -84,7 +86,6 @@ impl Drop for OwnBpffs {
         if self.mounted {
             self.unmount();
         }
-        fs::remove_dir(&self.path).expect("remove a folder");
     }
 }
 

@@ -4,8 +4,7 @@
 //! that it sent, whatever other tests do with the same ifindexes in other namespaces.
 
 use std::{
-    env, fs,
-    fs::File,
+    fs::{self, File},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     thread,
@@ -128,18 +127,16 @@ impl Transmission {
 
 /// A tracefs, open and out of everybody's sight.
 pub fn tracefs() -> File {
-    let folder = env::temp_dir().join(unique("tapbridge-trace-"));
-    fs::create_dir(&folder).expect("make a folder");
+    let folder = tempfile::tempdir().expect("make a folder");
     mount(
         Some("tracefs"),
-        &folder,
+        folder.path(),
         Some("tracefs"),
         MsFlags::empty(),
         None::<&str>,
     )
     .expect("mount tracefs");
-    let tracefs = File::open(&folder);
-    umount2(&folder, MntFlags::MNT_DETACH).expect("unmount tracefs");
-    fs::remove_dir(&folder).expect("remove the folder");
+    let tracefs = File::open(folder.path());
+    umount2(folder.path(), MntFlags::MNT_DETACH).expect("unmount tracefs");
     tracefs.expect("open tracefs")
 }
