@@ -2,12 +2,13 @@
 
 mod apt;
 mod bpf_core;
+mod dependencies;
 mod lab;
-mod linker;
 mod packages;
 mod root;
 mod setup;
 mod test;
+mod tool;
 mod totals;
 mod vm;
 mod vm_bench;
@@ -70,6 +71,10 @@ enum Task {
         /// Passed to the test binaries instead of what chooses among their tests, for example a part of a test's name.
         arguments: Vec<OsString>,
     },
+    /// Check the licences, versions and sources of all dependencies, as deny.toml says.
+    ///
+    /// Builds cargo-deny into the cache folder if it is not there, which takes 2 to 4 minutes.
+    Dependencies,
     /// Build tapbridge and the lab, then run the lab as root, after setting up what is missing for it.
     ///
     /// The results, a report and plots go to a new folder in `target/lab`, or to `--output FOLDER`. `cargo xtask lab
@@ -143,6 +148,7 @@ fn run(task: Task) -> Result<ExitCode> {
             test::run(&arguments)
         }),
         Task::VmTest { arguments } => Ok(vm_test::run_alone(&arguments)),
+        Task::Dependencies => dependencies::check().map(|()| ExitCode::SUCCESS),
         Task::Lab { arguments } => lab::run(&arguments),
         Task::Bench { arguments } => lab::bench(&arguments),
         Task::VmBench { arguments } => vm_bench::run(&arguments),

@@ -13,9 +13,9 @@ use xtask::{
 };
 
 use crate::{
-    bpf_core, linker,
+    bpf_core,
     packages::{self, Program},
-    vm,
+    tool, vm,
 };
 
 /// Sets up what the eBPF crate is built with.
@@ -33,7 +33,7 @@ pub fn ebpf_toolchain() -> Result<()> {
         let _lock = cache.lock()?;
         if linker().is_none() {
             let how = "building with cargo, takes 2 to 4 minutes";
-            timed(&linker_label, how, || linker::install(&cache, &pins))?;
+            timed(&linker_label, how, || tool::install_linker(&cache, &pins))?;
         }
         if core().is_none() {
             let how = match compiler.own_sources() {
@@ -63,6 +63,27 @@ pub fn virtual_machines() -> Result<PathBuf> {
     }
     found("virtual machines", Some(&folder));
     Ok(folder)
+}
+
+/// Sets up what checks dependencies; returns the program.
+pub fn cargo_deny() -> Result<PathBuf> {
+    let version = Pins::load()?.cargo_deny;
+    let cache = Cache::of_this_user()?;
+    let label = format!("cargo-deny {version}");
+    let program = cache
+        .entry(&format!("cargo-deny-{version}"))
+        .join("bin/cargo-deny");
+    if !program.is_file() {
+        let _lock = cache.lock()?;
+        if !program.is_file() {
+            let how = "building with cargo, takes 2 to 4 minutes";
+            timed(&label, how, || {
+                tool::install(&cache, "cargo-deny", &version, tool::Profile::Debug)
+            })?;
+        }
+    }
+    found(&label, Some(&program));
+    Ok(program)
 }
 
 /// Installs those of the programs that are missing.
