@@ -9,10 +9,9 @@ use aya_ebpf::{
 use bridge_common::{
     Hook,
     counters::PathCounters,
-    fastpath::{MAX_PATHS, MAX_PORTS, NEAR_PATHS, NEAR_PORTS, Path, Port, PortCounters, Settings, near_port},
+    fastpath::{MAX_PATHS, MAX_PORTS, NEAR_PATHS, NEAR_PORTS, Path, PortCounters, near_port},
     forwarding::Reason,
     layout::NATIVE_OVERHEAD,
-    port::INTERFACE_NAME,
 };
 
 use crate::{clock, kernel::memory::offset};
@@ -20,12 +19,6 @@ use crate::{clock, kernel::memory::offset};
 /// The longest frame that native XDP takes; set by the loader.
 #[unsafe(no_mangle)]
 static LONGEST_NATIVE: Global<u32> = Global::new(4096 - NATIVE_OVERHEAD);
-
-#[map]
-pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
-
-#[map]
-pub static PORTS: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);
 
 #[map]
 static PORT_OWNERS: Array<u32> = Array::with_max_entries(NEAR_PORTS, 0);
@@ -51,26 +44,6 @@ static NEAR_COUNTERS: PerCpuArray<PathCounters> = PerCpuArray::with_max_entries(
 #[map]
 static PATHS: PerCpuHashMap<Path, PathCounters> =
     PerCpuHashMap::with_max_entries(MAX_PATHS, BPF_F_NO_PREALLOC);
-
-/// Id of the program at tcx.
-#[inline(always)]
-pub fn tcx_program() -> u32 {
-    SETTINGS.get(0).map_or(0, |settings| settings.tcx_program)
-}
-
-/// What an administrator has said of an attached port, see [`flag`](bridge_common::port::flag).
-#[inline(always)]
-pub fn port_flags(ifindex: u32) -> u32 {
-    // SAFETY: at most a flag that is written meanwhile is old or new.
-    unsafe { PORTS.get(ifindex) }.map_or(0, |port| port.flags)
-}
-
-/// The name of an attached port.
-#[inline(always)]
-pub fn port_name(ifindex: u32) -> Option<[u8; INTERFACE_NAME]> {
-    // SAFETY: at most a name that is written meanwhile is old, new or half of each.
-    unsafe { PORTS.get(ifindex) }.map(|port| port.name)
-}
 
 /// Changes this CPU's counters of a port.
 #[inline(always)]

@@ -11,7 +11,7 @@ use bridge_common::{
     forwarding::Reason,
 };
 
-use crate::{clock, counters, kernel::memory::offset};
+use crate::{clock, kernel::memory::offset, ports};
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
@@ -40,7 +40,7 @@ pub fn tell(mut event: Event) {
 /// first after a silence.
 #[inline(always)]
 pub fn left(ifindex: u32, hook: Hook, reason: u32) {
-    let Some(name) = counters::port_name(ifindex) else {
+    let Some(name) = ports::name(ifindex) else {
         return;
     };
     let now = clock::jiffies();

@@ -19,6 +19,14 @@ pub struct Port(pub Structure);
 pub struct Bridge(pub Structure);
 
 impl Port {
+    /// That which a device is; none if it is none of a bridge.
+    #[inline(always)]
+    pub fn of(device: Device) -> Option<Self> {
+        let kinds = u64::from(device.0.read::<u32>(member!(dev_priv_flags)));
+        let port = device.0.follow(member!(dev_rx_handler_data));
+        (kinds & offset!(iff_bridge_port) != 0 && !port.is_null()).then(|| Self(port.open()))
+    }
+
     #[inline(always)]
     pub fn flags(self) -> u64 {
         self.0.read(member!(port_flags))

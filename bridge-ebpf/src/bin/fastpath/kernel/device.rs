@@ -2,10 +2,7 @@
 
 use bridge_common::{forwarding::Reason, layout::ABSENT};
 
-use super::{
-    bridge::Port,
-    memory::{Address, Member, Structure, is_set, member, offset},
-};
+use super::memory::{Address, Member, Structure, is_set, member, offset};
 
 /// `1 << __LINK_STATE_NOCARRIER`
 const NO_CARRIER: u64 = 1 << 2;
@@ -42,14 +39,6 @@ impl Device {
     #[inline(always)]
     pub fn has_carrier(self) -> bool {
         self.0.read::<u64>(member!(dev_state)) & NO_CARRIER == 0
-    }
-
-    /// The port that it is of a bridge; none if it is none.
-    #[inline(always)]
-    pub fn port(self) -> Option<Port> {
-        let kinds = u64::from(self.0.read::<u32>(member!(dev_priv_flags)));
-        let port = self.0.follow(member!(dev_rx_handler_data));
-        (kinds & offset!(iff_bridge_port) != 0 && !port.is_null()).then(|| Port(port.open()))
     }
 
     /// Queues by which it transmits now.

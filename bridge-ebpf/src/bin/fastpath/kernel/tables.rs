@@ -13,7 +13,7 @@ use super::{
     netfilter::filtering,
     vlan,
 };
-use crate::counters;
+use crate::ports;
 
 /// Where the next header of an IPv6 packet lies in it.
 const NEXT_HEADER: u32 = 6;
@@ -50,7 +50,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 
     #[inline(always)]
     fn ingress(&self) -> Option<Port> {
-        self.device.port()
+        Port::of(self.device)
     }
 
     #[inline(always)]
@@ -80,7 +80,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
 
     #[inline(always)]
     fn bypasses_netfilter(&self, device: Device) -> bool {
-        counters::port_flags(device.index()) & flag::BYPASS_NETFILTER != 0
+        ports::flags(device.index()) & flag::BYPASS_NETFILTER != 0
     }
 
     #[inline(always)]
@@ -107,7 +107,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
     /// Our own program must be there, alone: where it has been detached, somebody else's may have its place.
     #[inline(always)]
     fn has_ingress_filter(&self) -> bool {
-        let own = (self.asks != Asks::Tcx).then(counters::tcx_program);
+        let own = (self.asks != Asks::Tcx).then(ports::tcx_program);
         self.device.has_ingress_filter(own)
     }
 
