@@ -7,6 +7,7 @@ mod lab;
 mod packages;
 mod root;
 mod setup;
+mod steps;
 mod test;
 mod tool;
 mod totals;

@@ -3,16 +3,9 @@
 use std::{
     env,
     ffi::OsString,
-    io::{self, BufRead as _, BufReader, Read, Write, stdout},
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, Command, ExitCode, Stdio},
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
-    },
-    thread,
-    time::Duration,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
@@ -23,7 +16,12 @@ use xtask::{
     workspace,
 };
 
-use crate::{CARGO_LIMIT, cargo, packages, root, setup, totals::Totals, vm_test};
+use crate::{
+    CARGO_LIMIT, cargo, packages, root, setup,
+    steps::{Failures, conclude, count},
+    totals::Totals,
+    vm_test,
+};
 
 /// The test binaries that load programs into the kernel or make network namespaces: package and name. Run by an
 /// ordinary user, they mark their tests as ignored.
@@ -109,18 +107,6 @@ fn check(failures: &mut Failures, ready: bool) {
     }
 }
 
-/// Prints what failed, and the totals in the last line.
-pub fn conclude(failures: &Failures, totals: Totals) -> ExitCode {
-    failures.print();
-    println!("{totals}");
-    let passed = failures.0.is_empty() && totals.failed == 0;
-    if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
 /// Replaces this process by a test binary, as root if it needs root. Returns only if that fails.
 pub fn run_binary(program: &Path, arguments: &[OsString]) -> Error {
     let package = env::var("CARGO_PKG_NAME").unwrap_or_default();
@@ -131,30 +117,6 @@ pub fn run_binary(program: &Path, arguments: &[OsString]) -> Error {
     };
     let error = test.args(arguments).exec();
     anyhow!("`{}` could not be started: {error}", command::line(&test))
-}
-
-/// The parts that failed, and why.
-#[derive(Default)]
-pub struct Failures(Vec<String>);
-
-impl Failures {
-    /// Does a part of the work under a heading; a failure is printed at once, and remembered.
-    pub fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) -> bool {
-        println!("\n==> {name}");
-        let result = work();
-        if let Err(error) = &result {
-            println!("{error:#}");
-            self.0.push(format!("{name}: {error:#}"));
-        }
-        result.is_ok()
-    }
-
-    fn print(&self) {
-        println!();
-        for failure in &self.0 {
-            println!("failed: {failure}");
-        }
-    }
 }
 
 fn root_tests() -> String {
@@ -195,109 +157,6 @@ fn cargo_test(arguments: &[OsString], machines: Option<&Path>, root: bool) -> Re
     }
     // rustdoc does not get on with a runner.
     Ok(vec![test(&["--tests", "--config", &runner()?]), test(&["--doc"])])
-}
-
-/// Runs a command and adds up the totals in its output.
-pub fn count(test: &mut Command, totals: &mut Totals) -> Result<()> {
-    let mut child = command::spawn(test.stdin(Stdio::null()).stdout(Stdio::piped()))?;
-    let output = child.stdout.take().context("the pipe from the tests")?;
-    Counted::new(child, test, output, stdout()).finish(totals)
-}
-
-/// A command at work, whose output is copied and counted.
-struct Counted {
-    child: Child,
-    line: String,
-    summaries: Receiver<Totals>,
-}
-
-impl Counted {
-    fn new(
-        child: Child,
-        command: &Command,
-        output: impl Read + Send + 'static,
-        copy: impl Write + Send + 'static,
-    ) -> Self {
-        let (sender, summaries) = channel();
-        thread::spawn(move || pass_on(output, copy, &sender));
-        Self {
-            child,
-            line: command::line(command),
-            summaries,
-        }
-    }
-
-    /// Waits for its end and adds up the totals.
-    fn finish(mut self, totals: &mut Totals) -> Result<()> {
-        let status = command::wait(&mut self.child, CARGO_LIMIT);
-        // A process that a test left behind may hold the pipe open: the wait for its end has a limit too.
-        while let Ok(summary) = self.summaries.recv_timeout(Duration::from_secs(10)) {
-            *totals += summary;
-        }
-        let line = &self.line;
-        let status = status.with_context(|| format!("`{line}`"))?;
-        ensure!(
-            status.success(),
-            "`{line}` failed ({status}); its messages are above"
-        );
-        Ok(())
-    }
-}
-
-/// A command that runs beside others, which have the terminal.
-pub struct Beside {
-    command: Counted,
-    output: Kept,
-}
-
-impl Beside {
-    /// Starts it.
-    pub fn start(mut test: Command) -> Result<Self> {
-        let (output, input) = io::pipe().context("a pipe for the tests")?;
-        test.stdout(input.try_clone().context("a pipe for the tests")?);
-        let child = command::spawn(test.stdin(Stdio::null()).stderr(input))?;
-        let kept = Kept::default();
-        Ok(Self {
-            command: Counted::new(child, &test, output, kept.clone()),
-            output: kept,
-        })
-    }
-
-    /// Waits for its end, adds up the totals in its output and prints that.
-    pub fn finish(self, totals: &mut Totals) -> Result<()> {
-        let result = self.command.finish(totals);
-        let output = self.output.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever read our output may have gone; the tests still count.
-        let _ = stdout().write_all(&output);
-        result
-    }
-}
-
-/// Output that is printed later.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Copies the tests' output, line by line, and sends the totals that it names.
-fn pass_on(output: impl Read, mut copy: impl Write, summaries: &Sender<Totals>) {
-    for mut line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-        let summary = Totals::from_summary(&String::from_utf8_lossy(&line));
-        line.push(b'\n');
-        // Whoever read our output may have gone; the tests still count.
-        let _ = copy.write_all(&line);
-        if summary.is_some_and(|totals| summaries.send(totals).is_err()) {
-            return;
-        }
-    }
 }
 
 /// Makes cargo run the test binaries through this program, so that each of them runs once, as the user it needs.
@@ -358,47 +217,5 @@ mod tests {
         ));
         assert!(!needs_root("xtask", &deps.join("programs-0123456789abcdef")));
         assert!(!needs_root("bridge-user", &deps.join("programs")));
-    }
-
-    #[test]
-    fn a_step_that_fails_is_remembered() {
-        let mut failures = Failures::default();
-        assert!(failures.step("good", || Ok(())));
-        assert!(!failures.step("bad", || Err(anyhow!("no luck").context("the attempt"))));
-        assert_eq!(failures.0, ["bad: the attempt: no luck"]);
-    }
-
-    #[test]
-    fn what_runs_beside_others_is_counted_at_its_end() {
-        let mut test = Command::new("sh");
-        test.args([
-            "-c",
-            "echo 'test result: ok. 2 passed; 0 failed; 3 ignored'; echo so >&2; exit 7",
-        ]);
-        let beside = Beside::start(test).unwrap();
-        let output = beside.output.clone();
-        let mut totals = Totals::default();
-        let error = beside.finish(&mut totals).unwrap_err().to_string();
-        assert!(error.contains("exit status: 7"), "{error}");
-        assert_eq!([totals.passed, totals.failed, totals.skipped], [2, 0, 3]);
-        assert!(output.0.lock().unwrap().ends_with(b"\nso\n"));
-    }
-
-    #[test]
-    fn the_tests_output_is_copied_and_counted() {
-        let text = "running 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\nend\n";
-        let (sender, summaries) = channel();
-        let mut copy = Vec::new();
-        pass_on(text.as_bytes(), &mut copy, &sender);
-        drop(sender);
-        assert_eq!(copy, text.as_bytes());
-        assert_eq!(
-            summaries.iter().collect::<Vec<_>>(),
-            [Totals {
-                passed: 1,
-                failed: 0,
-                skipped: 0
-            }]
-        );
     }
 }

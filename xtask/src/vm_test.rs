@@ -13,7 +13,7 @@ use xtask::{command, toolchain::find_program};
 
 use crate::{
     cargo, packages, setup,
-    test::{self, Beside, Failures},
+    steps::{Beside, Failures, conclude, count},
     totals::Totals,
 };
 
@@ -73,11 +73,9 @@ pub fn run_alone(arguments: &[OsString]) -> ExitCode {
         Ok(())
     });
     if let Some(machines) = machines {
-        failures.step(NAME, || {
-            test::count(&mut machine(&machines, arguments)?, &mut totals)
-        });
+        failures.step(NAME, || count(&mut machine(&machines, arguments)?, &mut totals));
     }
-    test::conclude(&failures, totals)
+    conclude(&failures, totals)
 }
 
 const NAME: &str = "tests on another kernel, in a virtual machine";
