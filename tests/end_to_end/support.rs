@@ -1,5 +1,6 @@
 //! What the tests share: a switch in a namespace of its own, frames, and what the kernel says of them.
 
+pub mod bpf;
 pub mod bpffs;
 pub mod caller;
 pub mod counting;

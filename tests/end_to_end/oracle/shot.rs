@@ -1,9 +1,8 @@
 //! A program of somebody else's at tcx: it drops frames that are longer than 1000 bytes.
 
-use std::{
-    io, mem,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use crate::support::bpf;
 
 const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
@@ -79,13 +78,13 @@ impl Drop for Shot {
         // Closing the descriptor is not enough at once: a process that another thread is starting has a copy of it
         // until its exec. It fails only where the device is gone.
         let link = self.0.as_raw_fd().cast_unsigned();
-        let _ = call(LINK_DETACH, &Detach { link });
+        let _ = bpf::call(LINK_DETACH, &Detach { link });
     }
 }
 
 /// Attaches it behind what is there.
 pub fn attach(ifindex: u32, side: Side) -> Shot {
-    let program = bpf(
+    let program = bpf::open(
         PROG_LOAD,
         &Load {
             kind: SCHED_CLS,
@@ -94,7 +93,7 @@ pub fn attach(ifindex: u32, side: Side) -> Shot {
             license: c"GPL".as_ptr() as u64,
         },
     );
-    Shot(bpf(
+    Shot(bpf::open(
         LINK_CREATE,
         &Create {
             program: program.as_raw_fd().cast_unsigned(),
@@ -103,17 +102,4 @@ pub fn attach(ifindex: u32, side: Side) -> Shot {
             flags: 0,
         },
     ))
-}
-
-fn bpf<T>(command: libc::c_long, attributes: &T) -> OwnedFd {
-    let fd = call(command, attributes);
-    assert!(fd >= 0, "bpf command {command}: {}", io::Error::last_os_error());
-    let fd = i32::try_from(fd).expect("a descriptor");
-    // SAFETY: the kernel has just opened this descriptor for us.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-fn call<T>(command: libc::c_long, attributes: &T) -> libc::c_long {
-    // SAFETY: the attributes are of the form that the command reads, and what they point to outlives the call.
-    unsafe { libc::syscall(libc::SYS_bpf, command, attributes, mem::size_of::<T>()) }
 }

@@ -1,8 +1,8 @@
 //! What an earlier version had pinned: maps of another layout.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
 };
 
@@ -14,6 +14,8 @@ use tapbridge::common::{
     fastpath::{MAX_PORTS, NEAR_PORTS, PortCounters, Settings, map, near_port, program},
     forwarding::Reason,
 };
+
+use super::bpf;
 
 /// Of `enum bpf_cmd`.
 const MAP_CREATE: libc::c_long = 0;
@@ -46,19 +48,8 @@ struct Update {
     flags: u64,
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &T) -> libc::c_long {
-    // SAFETY: the attributes are of the form that the command reads, and what they point to outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
-    assert!(
-        result >= 0,
-        "bpf command {command}: {}",
-        io::Error::last_os_error()
-    );
-    result
-}
-
 fn create(kind: u32, entries: u32, flags: u32) -> MapData {
-    let fd = bpf(
+    let fd = bpf::open(
         MAP_CREATE,
         &Create {
             kind,
@@ -68,9 +59,7 @@ fn create(kind: u32, entries: u32, flags: u32) -> MapData {
             flags,
         },
     );
-    let fd = i32::try_from(fd).expect("a descriptor");
-    // SAFETY: the kernel has just opened this descriptor for us.
-    MapData::from_fd(unsafe { OwnedFd::from_raw_fd(fd) }).expect("a map")
+    MapData::from_fd(fd).expect("a map")
 }
 
 /// What each CPU has counted; the first one all.
@@ -80,7 +69,7 @@ fn write(map: &MapData, key: u32, counters: &PortCounters) {
     let [xdp, tcx] = [0, 1].map(|hook| &words[head + hook * Reason::COUNT..][..REASONS]);
     let mut values = [&words[..6], xdp, tcx].concat();
     values.resize(WORDS * nr_cpus().expect("CPUs"), 0);
-    bpf(
+    bpf::succeed(
         MAP_UPDATE_ELEM,
         &Update {
             map: map.fd().as_fd().as_raw_fd().cast_unsigned(),
