@@ -111,7 +111,7 @@ pub async fn watch<E: From<Error>>(
         }
         if has_changed {
             // What was told of before it was found counts too.
-            look(state, &mut source, Begin::Oldest)?;
+            look(state, &mut source, Begin::First)?;
         }
     }
 }

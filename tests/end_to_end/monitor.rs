@@ -23,6 +23,7 @@ crate::tests![
     the_first_frame_that_is_left_for_a_reason_is_told_of,
     a_port_that_is_stopped_is_told_of_once_and_again_after_a_silence,
     hooks_that_run_changes_are_told_of,
+    monitors_that_read_take_nothing_from_each_other,
     what_a_monitor_misses_is_counted,
     a_monitor_follows_what_is_attached_anew,
     people_are_told_in_words,
@@ -230,6 +231,25 @@ fn tell(switch: &Switch, times: u32) {
         ..TestRunOptions::new()
     };
     tell.test_run(options).expect("run the program");
+}
+
+fn monitors_that_read_take_nothing_from_each_other() {
+    let switch = Switch::of(1);
+    let mut monitors = vec![monitor(&switch), monitor(&switch)];
+    // Several times what there is room for.
+    for round in 0..50 {
+        tell(&switch, 100);
+        for monitor in &monitors {
+            for _ in 0..100 {
+                let event = next(monitor);
+                assert_eq!(event["event"], "left", "round {round}: {event}");
+            }
+        }
+        // Nor does one that begins.
+        if round == 4 {
+            monitors.push(self::monitor(&switch));
+        }
+    }
 }
 
 fn what_a_monitor_misses_is_counted() {

@@ -64,7 +64,9 @@ pub(super) fn open(folder: &Path, begin: Begin) -> Result<Events> {
         lost: pinned(folder, map::EVENTS_LOST)?,
         lost_before: 0,
     };
-    events.lost_before = events.lost_since_loaded()?;
+    if begin == Begin::Now {
+        events.lost_before = events.lost_since_loaded()?;
+    }
     Ok(events)
 }
 

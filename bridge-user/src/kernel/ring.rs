@@ -2,8 +2,9 @@
 //!
 //! The kernel knows one place up to which a ring buffer has been read, and what lies before that it overwrites. A reader
 //! that moves it on takes the records from all others, and aya's `RingBuf` does: so each reader here has a place of its
-//! own, and moves the kernel's only when half the room is taken. Whoever is further behind finds out, and how much it has
-//! missed. The layout is that of `kernel/bpf/ringbuf.c`.
+//! own. When half the room is taken it moves the kernel's on, but leaves a quarter of the room behind itself, since others
+//! may not be as far yet. Whoever is further behind than that finds out, and how much it has missed. The layout is that of
+//! `kernel/bpf/ringbuf.c`.
 
 use std::{
     io,
@@ -70,8 +71,8 @@ unsafe impl Sync for Mapping {}
 pub(crate) enum Begin {
     /// With what is written from now on.
     Now,
-    /// With the oldest record that is still there.
-    Oldest,
+    /// With the first record of all; those that are no more are missed.
+    First,
 }
 
 /// A reader of records that are a `T` each.
@@ -112,7 +113,7 @@ impl<T: Pod> Ring<T> {
         };
         ring.position = match begin {
             Begin::Now => ring.produced(),
-            Begin::Oldest => ring.consumed().load(Ordering::Acquire),
+            Begin::First => 0,
         };
         ring.make_room();
         Ok(ring)
@@ -141,8 +142,8 @@ impl<T: Pod> Ring<T> {
                 self.missed += (consumed - self.position) / Self::RECORD;
                 self.position = consumed;
             }
+            self.make_room();
             if self.position >= self.produced() {
-                self.make_room();
                 return None;
             }
             let place = self.page + usize::try_from(self.position % self.size).ok()?;
@@ -167,14 +168,15 @@ impl<T: Pod> Ring<T> {
         }
     }
 
-    /// Lets the kernel have the room of what has been read, if half of all is taken.
+    /// Lets the kernel have the room of what was read some time ago, if half of all is taken.
     fn make_room(&self) {
         let consumed = self.consumed().load(Ordering::Acquire);
         if self.position.saturating_sub(consumed) > self.size / 2 {
+            let kept = self.size / 4 / Self::RECORD * Self::RECORD;
             // Another reader may have been further.
             let _ = self.consumed().compare_exchange(
                 consumed,
-                self.position,
+                self.position - kept,
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             );
