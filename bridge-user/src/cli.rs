@@ -127,7 +127,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         Command::Fdb { command } => fdb::run(&state, command, json).await,
         Command::Stats(arguments) => stats::run(&state, arguments, json).await,
         Command::Monitor => monitor::run(&state, json).await,
-        Command::Upgrade => upgrade::run(&state, json),
+        Command::Upgrade => upgrade::run(&state, json).await,
         Command::Set(arguments) => Err(gone::set(&arguments)),
         Command::Syscalls(arguments) => syscalls::run(arguments, json).await,
     }

@@ -127,6 +127,14 @@ pub enum Error {
         /// Ours.
         expected: u32,
     },
+    /// What is pinned tells of nothing.
+    #[error(
+        "{path}: the programs there are of an earlier version, which told of nothing; 'tapbridge upgrade' replaces them"
+    )]
+    NoEvents {
+        /// Where it is pinned.
+        path: PathBuf,
+    },
     /// No such device.
     #[error("{name}: no such network device in this network namespace; 'ip link' lists those there are")]
     NoDevice {

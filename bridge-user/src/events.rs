@@ -27,6 +27,9 @@ use crate::{
 /// How often it is looked whether anything is attached, or something else than before.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Stands for the port that a frame was for.
+const RECEIVER: &str = "another port";
+
 /// What there is to tell.
 #[derive(Clone, Debug)]
 pub enum News {
@@ -47,6 +50,9 @@ pub struct Happened {
     /// one since it was attached; or "stopped": for this reason none of its frames goes past the bridge, which is told once
     /// as long as no ten seconds go by without such a frame.
     pub event: &'static str,
+    /// The same, to be matched.
+    #[serde(skip)]
+    pub kind: EventKind,
     /// Its device.
     pub ifname: String,
     /// The device's index.
@@ -129,8 +135,7 @@ fn look(state: &State, source: &mut Option<Source>, begin: Begin) -> Result<()> 
     let Some(folder) = state.read()? else {
         return Ok(());
     };
-    if let (Some(inode), Some(fast)) = (FastPath::inode(&folder)?, FastPath::open(&folder)?) {
-        let events = fast.events(begin)?;
+    if let Some((inode, events)) = FastPath::events(&folder, begin)? {
         // SAFETY: the descriptor is the ring's own, which keeps it open and the same as long as it lives.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
         let events = events.at("events", "wait for them")?;
@@ -187,6 +192,7 @@ fn describe(event: &Event, links: &[Link]) -> Option<Happened> {
     let mut told = Happened {
         time: time(event.time),
         event: kind.name(),
+        kind,
         ifindex: event.ifindex,
         master: bridge.map(|bridge| bridge.name.clone()),
         hooks: None,
@@ -208,7 +214,9 @@ fn describe(event: &Event, links: &[Link]) -> Option<Happened> {
             told.reason = Some(reason.name());
             told.text = bridge.and_then(|bridge| {
                 let sysfs = Sysfs::open().ok()?;
-                obstacle(reason, bridge, &told.ifname, "another port", &sysfs).map(|(_, text)| text)
+                let (port, text) = obstacle(reason, bridge, &told.ifname, RECEIVER, &sysfs)?;
+                // Which port the frame was for is not known.
+                (port.as_deref() != Some(RECEIVER)).then_some(text)
             });
         }
     }

@@ -152,6 +152,7 @@ fn what_version_4_has_pinned_is_read_and_goes_on() {
         let before = programs("vm1");
         check(0);
         assert_eq!(switch.shown("vm3")["hook"], "tcx");
+        assert!(switch.fails("monitor").contains("'tapbridge upgrade'"));
         assert_eq!(programs("vm1"), before);
 
         switch.ok(words);

@@ -4,7 +4,10 @@ use std::io::{self, Write as _};
 
 use anyhow::Result;
 use tapbridge::{
-    common::fastpath::{Cause, EventKind},
+    common::{
+        Hook,
+        fastpath::{Cause, EventKind},
+    },
     events::{self, Happened, Lost, News},
     kernel::requirements,
     state::State,
@@ -39,36 +42,31 @@ fn print(news: &News, as_json: bool) -> Result<()> {
 }
 
 fn sentence(happened: &Happened) -> String {
-    let Happened {
-        event,
-        ifname,
-        master,
-        hook,
-        ..
-    } = happened;
-    let port = match master {
-        Some(master) => format!("{master}: {ifname}"),
-        None => ifname.clone(),
+    let port = match &happened.master {
+        Some(master) => format!("{master}: {}", happened.ifname),
+        None => happened.ifname.clone(),
     };
     let hooks = happened.hooks.as_deref().unwrap_or_default().join(" + ");
     let reason = happened.reason.unwrap_or_default();
-    let is = |kind: EventKind| *event == kind.name();
-    if is(EventKind::Attached) {
-        format!("{port} is attached by {hooks}")
-    } else if is(EventKind::Hooks) {
-        format!("{port} has {hooks} now ({reason})")
-    } else if is(EventKind::Detached) {
-        let why = match reason {
-            reason if reason == Cause::Gone.name() => ": its device is gone",
-            reason if reason == Cause::Undone.name() => ": the command that attached it has failed",
-            _ => "",
-        };
-        format!("{port} is detached{why}")
-    } else if is(EventKind::Stopped) {
-        let words = happened.text.as_deref().unwrap_or(reason);
-        format!("{port} is not accelerated any more ({reason}): {words}")
-    } else {
-        let to = if *hook == Some("tcx") { "the bridge" } else { "tcx" };
-        format!("{port}: first frame left to {to} ({reason})")
+    match happened.kind {
+        EventKind::Attached => format!("{port} is attached by {hooks}"),
+        EventKind::Hooks => format!("{port} has {hooks} now ({reason})"),
+        EventKind::Detached => {
+            let why = match reason {
+                reason if reason == Cause::Gone.name() => ": its device is gone",
+                reason if reason == Cause::Undone.name() => ": the command that attached it has failed",
+                _ => "",
+            };
+            format!("{port} is detached{why}")
+        }
+        EventKind::Stopped => {
+            let words = happened.text.as_deref().unwrap_or(reason);
+            format!("{port} is not accelerated any more ({reason}): {words}")
+        }
+        EventKind::Left => {
+            let is_tcx = happened.hook == Some(Hook::Tcx.name());
+            let to = if is_tcx { "the bridge" } else { "tcx" };
+            format!("{port}: first frame left to {to} ({reason})")
+        }
     }
 }

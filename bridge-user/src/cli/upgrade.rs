@@ -6,17 +6,21 @@ use anyhow::Result;
 use serde_json::json;
 use tapbridge::{SCHEMA, fastpath::FastPath, state::State};
 
-use super::print::{self, counted};
+use super::{
+    print::{self, counted},
+    signals::uninterrupted,
+};
 
 /// Replaces the programs, and says of how many ports.
-pub fn run(state: &State, as_json: bool) -> Result<()> {
-    let ports = match state.lock_existing()? {
-        Some(locked) => match FastPath::upgrade(&locked)? {
-            Some(fast) => fast.ports()?.len(),
-            None => 0,
-        },
-        None => 0,
+pub async fn run(state: &State, as_json: bool) -> Result<()> {
+    let upgrade = async {
+        let Some(locked) = state.lock_existing()? else {
+            return Ok(0);
+        };
+        let upgraded = FastPath::upgrade(&locked)?;
+        upgraded.map_or(Ok(0), |fast| fast.ports().map(|ports| ports.len()))
     };
+    let ports = uninterrupted(upgrade).await?;
     if as_json {
         return print::json(&json!({ "schema": SCHEMA, "ports": ports }));
     }

@@ -1,6 +1,10 @@
 //! What is pinned for a network namespace.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path as FilePath, PathBuf},
+};
 
 use aya::{
     maps::{Array, HashMap, MapData},
@@ -23,6 +27,9 @@ use crate::{
     kernel::{link, namespace::Network, ring::Begin},
     state::{Cleared, FASTPATH_PREFIX, Folder, Leftover, Unreadable, file_name},
 };
+
+/// How often pins are opened that others replace meanwhile.
+const ATTEMPTS: usize = 10;
 
 /// The fast path of a network namespace.
 pub struct FastPath {
@@ -49,6 +56,24 @@ pub(super) fn folder(state: &Folder) -> Result<PathBuf> {
     Ok(state.path(&format!("{FASTPATH_PREFIX}{:x}", Network::current()?.cookie)))
 }
 
+/// Opens pins of a folder by their names, again if they are others by then: an upgrade puts another folder in its place, and a
+/// removal begins with the settings.
+fn steadily<T>(folder: &FilePath, open: impl Fn() -> Result<T>) -> Result<T> {
+    let inode = || {
+        fs::metadata(folder.join(map::SETTINGS))
+            .ok()
+            .map(|data| data.ino())
+    };
+    for _ in 0..ATTEMPTS {
+        let before = inode();
+        let opened = open();
+        if inode() == before {
+            return opened;
+        }
+    }
+    open()
+}
+
 impl FastPath {
     /// What tells the calling thread's network namespace's from an earlier one, whole or half made; none if there is none.
     pub(crate) fn inode(state: &Folder) -> Result<Option<u64>> {
@@ -69,7 +94,24 @@ impl FastPath {
     /// Opens that of the calling thread's network namespace, if there is one that is whole, to be read: it may be an earlier
     /// version's.
     pub fn open(state: &Folder) -> Result<Option<Self>> {
-        Self::open_at(folder(state)?)
+        let folder = folder(state)?;
+        steadily(&folder, || Self::open_at(folder.clone()))
+    }
+
+    /// Opens what is told of the ports of the calling thread's network namespace, for a reader, with the inode that tells it
+    /// from a later one; none if there are none.
+    pub(crate) fn events(state: &Folder, begin: Begin) -> Result<Option<(u64, Events)>> {
+        let folder = folder(state)?;
+        steadily(&folder, || {
+            let Some(inode) = Self::inode(state)? else {
+                return Ok(None);
+            };
+            match Self::open_at(folder.clone())? {
+                None => Ok(None),
+                Some(fast) if fast.is_current() => Ok(Some((inode, events::open(&folder, begin)?))),
+                Some(_) => Err(Error::NoEvents { path: folder.clone() }),
+            }
+        })
     }
 
     /// Opens what is pinned in a folder.
@@ -168,11 +210,6 @@ impl FastPath {
     pub(crate) fn oracle(&self) -> Result<Oracle> {
         let program = SchedClassifier::from_pin(self.pin(program::ASK));
         program.at(program::ASK, "open the pinned program").map(Oracle)
-    }
-
-    /// Opens what is told of the ports, for a reader.
-    pub(crate) fn events(&self, begin: Begin) -> Result<Events> {
-        events::open(&self.folder, begin)
     }
 
     /// All attached ports, by index.
