@@ -130,8 +130,8 @@ impl PortCounters {
     /// Of the numbers that a program of a [`VERSION`](super::VERSION) has counted, which may know fewer reasons, or more: the
     /// first of them are these. None if there can't be so many numbers.
     pub fn of_version(version: u32, words: &[u64]) -> Option<Self> {
-        // Before 5 there was no `stopped_at`.
-        let head = if version < 5 { Self::HEAD - 1 } else { Self::HEAD };
+        // Since 5 there is `stopped_at`.
+        let head = if version < 5 { 6 } else { 7 };
         let (head, left) = words.split_at_checked(head)?;
         let reasons = left.len() / Hook::ALL.len();
         if reasons == 0 || left.len() % Hook::ALL.len() != 0 {

@@ -147,7 +147,7 @@ impl Reason {
     /// The same of a reason's number.
     #[inline(always)]
     pub(super) const fn is_number_of_xdp_alone(number: u32) -> bool {
-        number >= Self::Generic as u32
+        number >= Self::Generic as u32 && number <= Self::VlanTag as u32
     }
 
     /// Whether, as long as it is there, no frame of the port goes past the bridge, of the reason of this number.
