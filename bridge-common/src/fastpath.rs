@@ -111,6 +111,11 @@ pub struct Addition {
     pub reserved: u32,
 }
 
+impl Addition {
+    /// What the program answers with if it has been added.
+    pub const DONE: u32 = 1;
+}
+
 /// A question to the kernel's memory, and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

@@ -60,7 +60,7 @@ fn short(from: u8, to: u8) -> (VnetHeader, Vec<u8>) {
 
 /// Sends frames from one tap to the other, all of which must arrive, until there is a change.
 #[track_caller]
-fn send_until_change(running: &Running, from: &Tap, to: &Tap, frame: &(VnetHeader, Vec<u8>)) -> Value {
+pub fn send_until_change(running: &Running, from: &Tap, to: &Tap, frame: &(VnetHeader, Vec<u8>)) -> Value {
     let deadline = Instant::now() + LIMIT;
     loop {
         for _ in 0..100 {

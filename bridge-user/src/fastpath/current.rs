@@ -60,7 +60,10 @@ impl FastPath {
     /// Removes whatever is pinned for the calling thread's network namespace, of any version and half made or removed.
     pub fn clear(state: &Folder) -> Result<()> {
         let folder = folder(state)?;
-        upgrade::clear(&folder)?;
-        if folder.is_dir() { remove(&folder) } else { Ok(()) }
+        // First: what the links run is known as long as both folders are there.
+        if folder.is_dir() {
+            remove(&folder)?;
+        }
+        upgrade::clear(&folder)
     }
 }

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     error::{Context as _, Result},
-    kernel::ring::{Begin, Ring},
+    kernel::{
+        bpf::bytes,
+        ring::{Begin, Ring},
+    },
 };
 
 /// Names of the maps.
@@ -74,13 +77,24 @@ pub(super) fn open(folder: &Path, begin: Begin) -> Result<Events> {
 pub(super) fn tell(folder: &Path, event: &Event) {
     let told = SchedClassifier::from_pin(folder.join(program::TELL))
         .at(program::TELL, "open the pinned program")
-        .and_then(|program| scratch::run_alone(&program, &bytes(event)));
+        .and_then(|program| scratch::run_alone(&program, bytes(event)));
     if let Err(error) = told {
         log::warn!(
             "device {}: nobody was told what has happened to it: {error}",
             event.ifindex
         );
     }
+}
+
+/// Takes over what other programs have told, so that it is no news again.
+pub(super) fn take_over(folder: &Path, old: &Path) -> Result<()> {
+    let before: HashMap<_, Told, u64> = pinned(old, map::TOLD)?;
+    let mut told: HashMap<_, Told, u64> = pinned(folder, map::TOLD)?;
+    for entry in &before {
+        let (key, last) = entry.at(map::TOLD, "read")?;
+        told.insert(key, last, 0).at(map::TOLD, "take over")?;
+    }
+    Ok(())
 }
 
 /// Makes news of what has been told of a device of this index.
@@ -98,9 +112,4 @@ pub(super) fn forget(folder: &Path, ifindex: u32) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn bytes(event: &Event) -> [u8; size_of::<Event>()] {
-    // SAFETY: it is made of integers, without padding (asserted in `bridge_common`).
-    unsafe { std::mem::transmute(*event) }
 }

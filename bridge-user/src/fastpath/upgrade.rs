@@ -18,15 +18,14 @@ use std::{
 use aya::programs::SchedClassifier;
 use bridge_common::{
     Hook,
-    counters::PathCounters,
     fastpath::{Addition, Path, PortCounters, program},
 };
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::{loaded::Loaded, pinned::FastPath, scratch};
+use super::{events, loaded::Loaded, pinned::FastPath, scratch};
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::link,
+    kernel::{bpf::bytes, link},
     state::file_name,
 };
 
@@ -44,8 +43,8 @@ fn beside(folder: &FilePath) -> PathBuf {
     name.into()
 }
 
-/// Puts right what a command has left that was killed as it replaced programs: the links have those that are pinned beside
-/// them, or get them back.
+/// Puts right what a command has left that was killed as it replaced programs: the links have those that are pinned in their own
+/// folder, or get them back.
 pub(super) fn recover(folder: &FilePath) -> Result<()> {
     let beside = beside(folder);
     if !beside.is_dir() {
@@ -67,16 +66,23 @@ pub(super) fn clear(folder: &FilePath) -> Result<()> {
     }
 }
 
-/// Pinned links, attached or not; those of tcx first: XDP redirects nothing where it does not find the tcx program that it
-/// knows.
+/// Pinned links, attached or not, port by port, that of tcx first: XDP redirects nothing where it does not find the tcx program
+/// that it knows. So a port is in between for a moment only.
 fn link_pins(folder: &FilePath) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).at(folder.display(), "list")?;
     let paths = entries.flatten().map(|entry| entry.path());
     let mut links: Vec<_> = paths
         .filter(|path| file_name(path).starts_with(link::PREFIX))
         .collect();
-    links.sort_by_key(|path| is_of_xdp(path));
+    links.sort_by_key(|path| (port_of(path), is_of_xdp(path)));
     Ok(links)
+}
+
+/// What the names of a port's links have in common.
+fn port_of(link: &FilePath) -> String {
+    let name = file_name(link);
+    name.rsplit_once('_')
+        .map_or_else(|| name.clone(), |(port, _)| port.to_owned())
 }
 
 fn is_of_xdp(link: &FilePath) -> bool {
@@ -140,7 +146,7 @@ impl FastPath {
             }
             return Err(error);
         }
-        // What has been pinned there is pinned twice, but for the old programs and maps.
+        // The old folder is beside now: its links are pinned in the new one too.
         clear(&self.folder)?;
         Self::open_at(self.folder.clone())?.ok_or_else(|| vanished(&self.folder))
     }
@@ -150,6 +156,10 @@ impl FastPath {
         let ports = old.ports()?;
         for (ifindex, port) in &ports {
             self.add(*ifindex, *port)?;
+        }
+        // An earlier version tells of nothing.
+        if old.is_current() {
+            events::take_over(&self.folder, &old.folder)?;
         }
         for path in link_pins(&old.folder)? {
             replace(&path, &self.folder)?;
@@ -164,11 +174,24 @@ impl FastPath {
                 stopped_at: 0,
                 ..old.counters(ifindex)?
             };
-            let port = Path { from: ifindex, to: 0 };
-            run_add(&add, port, 0, &counters.words())?;
+            let port = Addition {
+                path: Path { from: ifindex, to: 0 },
+                ..Addition::default()
+            };
+            run_add(&add, &port, bytes(&counters))?;
         }
         for (path, counters) in old.paths()? {
-            run_add(&add, path, 1, &path_words(&counters))?;
+            // No program counts what came from ports, or went to devices, that are no more.
+            if path.from == Path::GONE || path.to == Path::GONE {
+                self.add_to_path(path, counters)?;
+                continue;
+            }
+            let path = Addition {
+                path,
+                is_path: 1,
+                reserved: 0,
+            };
+            run_add(&add, &path, bytes(&counters))?;
         }
         Ok(())
     }
@@ -181,29 +204,15 @@ fn vanished(folder: &FilePath) -> Error {
     }
 }
 
-fn path_words(counters: &PathCounters) -> Vec<u64> {
-    let words = counters
-        .via
-        .iter()
-        .flat_map(|traffic| [traffic.frames, traffic.bytes]);
-    words.collect()
-}
-
 /// Has a program add to the counters of a port or path.
-fn run_add(program: &SchedClassifier, path: Path, is_path: u32, words: &[u64]) -> Result<()> {
-    let Addition {
-        path: Path { from, to },
-        is_path,
-        reserved,
-    } = Addition {
-        path,
-        is_path,
-        reserved: 0,
-    };
-    let mut data: Vec<u8> = [from, to, is_path, reserved]
-        .iter()
-        .flat_map(|word| word.to_ne_bytes())
-        .collect();
-    data.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
-    scratch::run_alone(program, &data).map(drop)
+fn run_add(program: &SchedClassifier, to: &Addition, numbers: &[u8]) -> Result<()> {
+    let answer = scratch::run_alone(program, &[bytes(to), numbers].concat())?;
+    if answer == Addition::DONE {
+        return Ok(());
+    }
+    Err(Error::System {
+        object: format!("counters from {} to {}", to.path.from, to.path.to),
+        action: "take over",
+        cause: "there is no place for them".into(),
+    })
 }

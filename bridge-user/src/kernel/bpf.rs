@@ -4,7 +4,7 @@ use std::{
     io,
     ops::AddAssign,
     os::fd::{AsFd as _, AsRawFd as _},
-    ptr,
+    ptr, slice,
 };
 
 use aya::{
@@ -163,6 +163,13 @@ pub(crate) fn sums<K: Pod, V: Pod + Default + AddAssign>(
         }
         place = Some(next);
     }
+}
+
+/// What a value is made of.
+pub(crate) fn bytes<T: Pod>(value: &T) -> &[u8] {
+    // SAFETY: as many bytes as a `T` has lie there as long as it does; what is shared with the programs has no padding
+    // (asserted in `bridge_common`).
+    unsafe { slice::from_raw_parts(ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
 /// The value that lies at the beginning of these bytes.

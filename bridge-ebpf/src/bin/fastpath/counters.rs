@@ -45,9 +45,9 @@ static NEAR_COUNTERS: PerCpuArray<PathCounters> = PerCpuArray::with_max_entries(
 static PATHS: PerCpuHashMap<Path, PathCounters> =
     PerCpuHashMap::with_max_entries(MAX_PATHS, BPF_F_NO_PREALLOC);
 
-/// Changes this CPU's counters of a port.
+/// Changes this CPU's counters of a port; whether there are any.
 #[inline(always)]
-pub fn port(ifindex: u32, change: impl FnOnce(&mut PortCounters)) {
+pub fn port(ifindex: u32, change: impl FnOnce(&mut PortCounters)) -> bool {
     let place = near_port(ifindex);
     let near = PORT_OWNERS.get(place).is_some_and(|owner| *owner == ifindex);
     let counters = if near {
@@ -59,6 +59,7 @@ pub fn port(ifindex: u32, change: impl FnOnce(&mut PortCounters)) {
         // SAFETY: the element is this CPU's and nobody else writes it now.
         change(unsafe { &mut *counters });
     }
+    counters.is_some()
 }
 
 /// Counts a frame that native XDP could not have taken, if it is one.
@@ -105,9 +106,9 @@ pub fn forwarded(from: u32, to: u32, via: Hook, bytes: u32) {
     });
 }
 
-/// Changes this CPU's counters of a path.
+/// Changes this CPU's counters of a path; whether there was room for them.
 #[inline(always)]
-pub fn path(path: Path, change: impl Fn(&mut PathCounters)) {
+pub fn path(path: Path, change: impl Fn(&mut PathCounters)) -> bool {
     let place = path.near();
     if let (Some(owner), Some(counters)) = (NEAR_OWNERS.get_ptr_mut(place), NEAR_COUNTERS.get_ptr_mut(place))
     {
@@ -124,27 +125,30 @@ pub fn path(path: Path, change: impl Fn(&mut PathCounters)) {
         if is_mine {
             // SAFETY: as in `port`.
             change(unsafe { &mut *counters });
-            return;
+            return true;
         }
     }
-    far(path, change);
+    far(path, change)
 }
 
 /// The same for a path whose place near is another's.
 #[inline(always)]
-fn far(path: Path, change: impl Fn(&mut PathCounters)) {
+fn far(path: Path, change: impl Fn(&mut PathCounters)) -> bool {
     if let Some(counters) = PATHS.get_ptr_mut(path) {
         // SAFETY: as in `port`.
         change(unsafe { &mut *counters });
-        return;
+        return true;
     }
     let mut first = PathCounters::default();
     change(&mut first);
+    if PATHS.insert(path, first, u64::from(BPF_NOEXIST)).is_ok() {
+        return true;
+    }
     // Another CPU may have been faster.
-    if PATHS.insert(path, first, u64::from(BPF_NOEXIST)).is_err()
-        && let Some(counters) = PATHS.get_ptr_mut(path)
-    {
+    let counters = PATHS.get_ptr_mut(path);
+    if let Some(counters) = counters {
         // SAFETY: as in `port`.
         change(unsafe { &mut *counters });
     }
+    counters.is_some()
 }
