@@ -397,7 +397,12 @@ impl Drop for StateLock {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command};
+    use std::{
+        process::{Child, Command},
+        slice,
+    };
+
+    use test_support::program::{happens, wait};
 
     use super::*;
 
@@ -407,13 +412,23 @@ mod tests {
         assert!(matches!(error, Error::NoBpffs { .. }), "{error}");
     }
 
+    const LIMIT: Duration = Duration::from_mins(1);
+
     /// A process that locks a folder for as long, once it can.
     fn lock_for(folder: &Path, seconds: &str) -> Child {
         let mut lock = Command::new("flock");
-        lock.arg(folder)
+        lock.arg("--no-fork")
+            .arg(folder)
             .args(["sleep", seconds])
             .spawn()
             .expect("start flock")
+    }
+
+    /// Waits until one of these processes has locked the folder.
+    fn await_holder(folder: &Path, of: &[Child]) {
+        let file = File::open(folder).unwrap();
+        let holds = || lock_holder(&file).is_some_and(|holder| of.iter().any(|child| child.id() == holder));
+        assert!(happens(LIMIT, holds), "none of the processes gets the lock");
     }
 
     #[test]
@@ -438,34 +453,32 @@ mod tests {
         let around = tempfile::tempdir().unwrap();
         let folder = around.path().join("state");
         fs::create_dir(&folder).unwrap();
-        let state = State::new(&folder);
         let mut others: Vec<_> = (0..3).map(|_| lock_for(&folder, "1")).collect();
-        while lock_holder(&File::open(&folder).unwrap()).is_none() {
-            std::thread::sleep(LOCK_POLL);
-        }
+        await_holder(&folder, &others);
         // Three seconds in all.
-        let locked = state.try_lock(Duration::from_millis(1900));
+        let locked = State::new(&folder).try_lock(Duration::from_millis(1900));
         assert!(locked.as_ref().is_ok_and(Option::is_some), "{:?}", locked.err());
-        for other in &mut others {
-            other.wait().unwrap();
-        }
+        // Where it was faster than one of them, that waits for it.
         drop(locked);
-
-        fs::create_dir_all(&folder).unwrap();
-        let mut other = lock_for(&folder, "3");
-        while lock_holder(&File::open(&folder).unwrap()) != Some(other.id()) {
-            std::thread::sleep(LOCK_POLL);
+        for other in &mut others {
+            assert!(wait(other, LIMIT).is_some_and(|status| status.success()));
         }
-        let error = state
-            .try_lock(Duration::from_millis(1200))
-            .err()
-            .unwrap()
-            .to_string();
+    }
+
+    #[test]
+    fn a_command_that_has_the_lock_and_does_nothing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let mut other = lock_for(folder, "60");
+        await_holder(folder, slice::from_ref(&other));
+        let error = State::new(folder).try_lock(Duration::from_millis(1200)).err();
         let told = format!(
-            "'flock' (process {}) has the lock and has done nothing for 1 s",
+            "'sleep' (process {}) has the lock and has done nothing for 1 s",
             other.id()
         );
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let error = error.unwrap().to_string();
         assert!(error.contains(&told), "{error}");
-        let _ = other.wait();
     }
 }
