@@ -2,12 +2,17 @@
 
 use std::{
     fmt::Write as _,
+    fs,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 
 /// Runs a command to its end and returns what it wrote to its standard output.
 pub fn output(command: &mut Command) -> Result<String> {
@@ -40,20 +45,68 @@ pub fn spawn(command: &mut Command) -> Result<Child> {
     command.spawn().map_err(|error| not_started(command, &error))
 }
 
-/// Waits for a child, but no longer than `limit`; then it is killed.
+/// Waits for a child, but no longer than `limit`; then it is killed, and what it has started.
 pub fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
+    wait_while(child, limit, || Ok(()))
+}
+
+/// As [`wait`], and no longer than `fine` answers nothing else.
+pub fn wait_while(
+    child: &mut Child,
+    limit: Duration,
+    mut fine: impl FnMut() -> Result<()>,
+) -> Result<ExitStatus> {
     let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        if Instant::now() >= end {
-            child.kill()?;
-            child.wait()?;
-            bail!("stopped: it took longer than {} minutes", limit.as_secs() / 60);
+        let in_time = || {
+            ensure!(
+                Instant::now() < end,
+                "it took longer than {} minutes",
+                limit.as_secs() / 60
+            );
+            Ok(())
+        };
+        if let Err(error) = in_time().and_then(|()| fine()) {
+            kill(child)?;
+            return Err(error.context("stopped"));
         }
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Kills a child and what it has started, as far as that is ours.
+fn kill(child: &mut Child) -> Result<()> {
+    for process in stopped(child.id()) {
+        let _ = signal::kill(process, Signal::SIGKILL);
+    }
+    child.wait()?;
+    Ok(())
+}
+
+/// A process, those that it has started, and those that they have (`proc_pid_task_children(5)`), each stopped before it
+/// is asked, so that no more come.
+fn stopped(process: u32) -> Vec<Pid> {
+    let mut found = Vec::new();
+    let mut next = vec![process.cast_signed()];
+    while let Some(process) = next.pop() {
+        let _ = signal::kill(Pid::from_raw(process), Signal::SIGSTOP);
+        let threads = fs::read_dir(format!("/proc/{process}/task"))
+            .into_iter()
+            .flatten();
+        for thread in threads.flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            next.extend(
+                children
+                    .split_ascii_whitespace()
+                    .filter_map(|child| child.parse::<i32>().ok()),
+            );
+        }
+        found.push(Pid::from_raw(process));
+    }
+    found
 }
 
 /// The command as one would type it, for messages.
@@ -80,6 +133,8 @@ fn not_started(command: &Command, error: &std::io::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, BufRead as _, BufReader, Read as _};
+
     use super::*;
 
     #[test]
@@ -114,6 +169,25 @@ mod tests {
     #[test]
     fn a_command_over_its_time_limit_is_stopped() {
         let error = run(Command::new("sleep").arg("60"), Duration::ZERO).expect_err("it takes a minute");
-        assert!(format!("{error:#}").contains("stopped"), "{error:#}");
+        assert_eq!(
+            format!("{error:#}"),
+            "`sleep 60`: stopped: it took longer than 0 minutes"
+        );
+    }
+
+    #[test]
+    fn what_a_stopped_command_has_started_is_stopped_too() {
+        let (output, input) = io::pipe().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sh -c 'echo; sleep 60; true'; true"]);
+        let mut child = spawn(command.stdout(input)).unwrap();
+        // Its output is shared by all of them, and ends with the last.
+        drop(command);
+        let mut output = BufReader::new(output);
+        output.read_line(&mut String::new()).unwrap();
+        wait(&mut child, Duration::ZERO).expect_err("it takes a minute");
+        let begin = Instant::now();
+        output.read_to_string(&mut String::new()).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(30), "they went on");
     }
 }

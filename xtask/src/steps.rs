@@ -8,10 +8,10 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use xtask::command;
 
 use crate::{CARGO_LIMIT, totals::Totals};
@@ -59,12 +59,19 @@ pub fn count(test: &mut Command, totals: &mut Totals) -> Result<()> {
     Counted::new(child, test, output, stdout()).finish(totals)
 }
 
+/// How long tests that have begun may say nothing, until they are taken to hang: several times what the slowest takes.
+const SILENCE: Duration = Duration::from_mins(15);
+
 /// A command at work, whose output is copied and counted.
 struct Counted {
     child: Child,
     line: String,
     summaries: Receiver<Totals>,
+    said: Said,
 }
+
+/// The last line that a command has said, and when.
+type Said = Arc<Mutex<Option<(Instant, String)>>>;
 
 impl Counted {
     fn new(
@@ -74,17 +81,32 @@ impl Counted {
         copy: impl Write + Send + 'static,
     ) -> Self {
         let (sender, summaries) = channel();
-        thread::spawn(move || pass_on(output, copy, &sender));
+        let said = Said::default();
+        let last = said.clone();
+        thread::spawn(move || pass_on(output, copy, &last, &sender));
         Self {
             child,
             line: command::line(command),
             summaries,
+            said,
         }
     }
 
     /// Waits for its end and adds up the totals.
-    fn finish(mut self, totals: &mut Totals) -> Result<()> {
-        let status = command::wait(&mut self.child, CARGO_LIMIT);
+    fn finish(self, totals: &mut Totals) -> Result<()> {
+        self.finish_unless_silent(SILENCE, totals)
+    }
+
+    fn finish_unless_silent(mut self, limit: Duration, totals: &mut Totals) -> Result<()> {
+        let status = command::wait_while(&mut self.child, CARGO_LIMIT, || {
+            match &*self.said.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some((time, line)) if time.elapsed() >= limit => bail!(
+                    "it has said nothing for {}, since '{line}'",
+                    humantime::format_duration(limit)
+                ),
+                _ => Ok(()),
+            }
+        });
         // A process that a test left behind may hold the pipe open: the wait for its end has a limit too.
         while let Ok(summary) = self.summaries.recv_timeout(Duration::from_secs(10)) {
             *totals += summary;
@@ -120,10 +142,14 @@ impl Beside {
 
     /// Waits for its end, adds up the totals in its output and prints that.
     pub fn finish(self, totals: &mut Totals) -> Result<()> {
+        self.finish_to(&mut stdout(), totals)
+    }
+
+    fn finish_to(self, copy: &mut impl Write, totals: &mut Totals) -> Result<()> {
         let result = self.command.finish(totals);
         let output = self.output.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever read our output may have gone; the tests still count.
-        let _ = stdout().write_all(&output);
+        let _ = copy.write_all(&output);
         result
     }
 }
@@ -143,9 +169,11 @@ impl Write for Kept {
 }
 
 /// Copies the tests' output, line by line, and sends the totals that it names.
-fn pass_on(output: impl Read, mut copy: impl Write, summaries: &Sender<Totals>) {
+fn pass_on(output: impl Read, mut copy: impl Write, said: &Said, summaries: &Sender<Totals>) {
     for mut line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-        let summary = Totals::from_summary(&String::from_utf8_lossy(&line));
+        let text = String::from_utf8_lossy(&line).into_owned();
+        let summary = Totals::from_summary(&text);
+        *said.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), text));
         line.push(b'\n');
         // Whoever read our output may have gone; the tests still count.
         let _ = copy.write_all(&line);
@@ -177,12 +205,32 @@ mod tests {
             "echo 'test result: ok. 2 passed; 0 failed; 3 ignored'; echo so >&2; exit 7",
         ]);
         let beside = Beside::start(test).unwrap();
-        let output = beside.output.clone();
-        let mut totals = Totals::default();
-        let error = beside.finish(&mut totals).unwrap_err().to_string();
+        let (mut totals, mut output) = (Totals::default(), Vec::new());
+        // Not to our own standard output, where it would be counted among these tests.
+        let error = beside
+            .finish_to(&mut output, &mut totals)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("exit status: 7"), "{error}");
         assert_eq!([totals.passed, totals.failed, totals.skipped], [2, 0, 3]);
-        assert!(output.0.lock().unwrap().ends_with(b"\nso\n"));
+        assert!(output.ends_with(b"\nso\n"));
+    }
+
+    #[test]
+    fn tests_that_say_nothing_more_are_stopped() {
+        let mut test = Command::new("sh");
+        test.args(["-c", "echo 'test a_wait ...'; exec sleep 60"]);
+        let mut child = command::spawn(test.stdout(Stdio::piped())).unwrap();
+        let output = child.stdout.take().unwrap();
+        let counted = Counted::new(child, &test, output, io::sink());
+        let error = counted
+            .finish_unless_silent(Duration::from_millis(100), &mut Totals::default())
+            .unwrap_err();
+        let error = format!("{error:#}");
+        assert!(
+            error.ends_with("stopped: it has said nothing for 100ms, since 'test a_wait ...'"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -190,7 +238,7 @@ mod tests {
         let text = "running 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\nend\n";
         let (sender, summaries) = channel();
         let mut copy = Vec::new();
-        pass_on(text.as_bytes(), &mut copy, &sender);
+        pass_on(text.as_bytes(), &mut copy, &Said::default(), &sender);
         drop(sender);
         assert_eq!(copy, text.as_bytes());
         assert_eq!(

@@ -1,10 +1,19 @@
 //! Tests that are no functions of Rust's own harness, since where the machine lacks what they need they are ignored, and
 //! say so.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use libtest_mimic::Trial;
 use nix::unistd::geteuid;
+
+/// After this time a test that still runs is named, as Rust's own harness does: it may hang.
+const LONG: Duration = Duration::from_mins(1);
 
 /// The sentence it proves, and the proof.
 pub type Test = (&'static str, fn());
@@ -30,7 +39,14 @@ pub fn trials(subject: &str, tests: &[Test], lacking: Option<&str>) -> Vec<Trial
             .map(|what| format!(" (ignored: {what})"))
             .unwrap_or_default();
         let run = move || {
+            let (end, ended) = mpsc::channel::<()>();
+            thread::spawn(move || {
+                if ended.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
+                    eprintln!("test {name} has been running for over {} seconds", LONG.as_secs());
+                }
+            });
             test();
+            drop(end);
             Ok(())
         };
         Trial::test(format!("{subject}{name}{reason}"), run).with_ignored_flag(lacking.is_some())
