@@ -14,7 +14,7 @@ mod vlan;
 
 pub use negative_cache::{NegativeCache, NegativeEntry};
 pub use netfilter::Filtering;
-pub use reason::Reason;
+pub use reason::{NAME_BYTES, Reason};
 pub use tables::{EntryFlags, Membership, Options, PortVlan, Received, STATE_FORWARDING, Tables, port_flag};
 pub use vlan::Retag;
 

@@ -41,7 +41,7 @@ pub struct CommandLine {
     state: PathBuf,
 
     /// What is told on standard error besides errors; debug: all that the kernel's verifier says of a program that it
-    /// refuses
+    /// refuses; trace: programs that are loaded tell of each frame, which 'monitor' prints
     #[arg(long, global = true, value_enum, value_name = "LEVEL", default_value_t = LogLevel::Warn)]
     pub log_level: LogLevel,
 }

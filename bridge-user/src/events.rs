@@ -13,7 +13,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     error::{Context as _, Error, Result},
-    fastpath::{Events, FastPath},
+    fastpath::{Events, FastPath, FrameLog, are_frames_logged},
     kernel::{
         netlink::{Link, Netlink},
         ring::Begin,
@@ -21,7 +21,7 @@ use crate::{
     },
     port::{hooks, recorded_name, since_boot},
     snapshot::obstacles::obstacle,
-    state::State,
+    state::{Folder, State},
 };
 
 /// How often it is looked whether anything is attached, or something else than before.
@@ -89,6 +89,8 @@ pub struct Lost {
 struct Source {
     inode: u64,
     events: AsyncFd<Events>,
+    /// What the programs say of each frame, where that is wanted.
+    log: Option<AsyncFd<FrameLog>>,
 }
 
 /// Tells of what happens in the calling thread's network namespace until `end` is done or `report` fails. What is attached
@@ -139,23 +141,52 @@ fn look(state: &State, source: &mut Option<Source>, begin: Begin) -> Result<()> 
         // SAFETY: the descriptor is the ring's own, which keeps it open and the same as long as it lives.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
         let events = events.at("events", "wait for them")?;
-        *source = Some(Source { inode, events });
+        let log = if are_frames_logged() {
+            log_of(&folder)?
+        } else {
+            None
+        };
+        *source = Some(Source { inode, events, log });
     }
     Ok(())
 }
 
+/// What the programs say of each frame.
+fn log_of(folder: &Folder) -> Result<Option<AsyncFd<FrameLog>>> {
+    let Some(log) = FastPath::log(folder)? else {
+        log::warn!(
+            "the programs say nothing of frames; 'tapbridge upgrade --log-level trace' replaces them by some that do"
+        );
+        return Ok(None);
+    };
+    // SAFETY: the descriptor is the map's own, which the log keeps open and the same as long as it lives.
+    let log = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
+    log.at("the log of the programs", "wait for it").map(Some)
+}
+
 /// Done when something may have been written since the last time.
 async fn readable(source: Option<&Source>) -> Result<()> {
-    let Some(source) = source else {
+    let Some(Source { events, log, .. }) = source else {
         return future::pending().await;
     };
+    let logged = async {
+        match log {
+            Some(log) => log.readable().await,
+            None => future::pending().await,
+        }
+    };
     // The kernel takes the buffer for readable as long as its own place lags behind: what counts is that it says so anew.
-    let mut ready = source.events.readable().await.at("events", "wait for them")?;
-    ready.clear_ready();
+    tokio::select! {
+        ready = events.readable() => ready.at("events", "wait for them")?.clear_ready(),
+        ready = logged => ready.at("the log of the programs", "wait for it")?.clear_ready(),
+    }
     Ok(())
 }
 
 async fn read(source: &mut Source, netlink: &Netlink) -> Result<Vec<News>> {
+    if let Some(log) = &mut source.log {
+        log.get_mut().flush();
+    }
     let events = source.events.get_mut();
     let mut happened = Vec::new();
     while let Some(event) = events.ring.next() {

@@ -9,6 +9,7 @@ mod current;
 mod events;
 mod instructions;
 mod loaded;
+mod log;
 mod offsets;
 mod other_programs;
 mod pinned;
@@ -23,4 +24,8 @@ pub use self::{
     pinned::FastPath,
     ports::Wish,
 };
-pub(crate) use self::{events::Events, other_programs::refuse_other_xdp};
+pub(crate) use self::{
+    events::Events,
+    log::{FrameLog, is_wanted as are_frames_logged},
+    other_programs::refuse_other_xdp,
+};

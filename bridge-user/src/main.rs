@@ -5,6 +5,7 @@ mod cli;
 use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
+use log::LevelFilter;
 
 use self::cli::print;
 
@@ -18,8 +19,12 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error, print::is_json_wanted()),
     };
     let json = command_line.json;
+    let level = command_line.log_level.into();
     env_logger::Builder::new()
-        .filter_level(command_line.log_level.into())
+        // Crates that we use only where they warn; ours, and the programs in the kernel, as was asked for.
+        .filter_level(LevelFilter::Warn.min(level))
+        .filter_module("tapbridge", level)
+        .filter_module("fastpath", level)
         .format(|line, record| {
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(line, "tapbridge: {level}: {}", record.args())

@@ -14,11 +14,11 @@ use tapbridge::common::{
 };
 
 use crate::support::{
-    frames::{Flow, hello},
-    program::{ip, link, signal},
+    frames::{Flow, hello, mac, text},
+    program::{bridge, ip, link, signal},
     running::Running,
     switch::{BRIDGE, Switch},
-    wire::{drain, receive, send},
+    wire::{assert_receives, drain, receive, send},
 };
 
 crate::tests![
@@ -31,6 +31,7 @@ crate::tests![
     a_monitor_follows_what_is_attached_anew,
     an_upgrade_is_no_news_of_what_was_told,
     people_are_told_in_words,
+    at_trace_the_programs_tell_of_each_frame,
 ];
 
 fn monitor(switch: &Switch) -> Running {
@@ -355,4 +356,52 @@ fn people_are_told_in_words() {
         let (_, told) = line.split_once("Z ").expect("a time");
         assert_eq!(told, words);
     }
+}
+
+fn at_trace_the_programs_tell_of_each_frame() {
+    let switch = Switch::of(2);
+    let [vm1, vm2] = switch.taps();
+    // Known, and no frame for many, however long the test takes.
+    for (tap, station) in [(vm1, 1), (vm2, 2)] {
+        let station = text(mac(station));
+        bridge(&format!("fdb replace {station} dev {} master static", tap.name()));
+    }
+    let silent = Running::saying(
+        switch.command("monitor --log-level trace"),
+        "tapbridge: warn: the programs say nothing of frames; 'tapbridge upgrade --log-level trace' replaces them by some \
+         that do",
+    );
+    assert!(silent.stop("INT").success());
+
+    switch.ok("upgrade --log-level trace");
+    let monitor = Running::saying(
+        switch.command("monitor --log-level trace"),
+        "watching the ports of this network namespace; Ctrl-C ends",
+    );
+    let frame = Flow::udp(1, 2).frame(b"known");
+    // With the first one the bridge sees the source.
+    for _ in 0..2 {
+        send(vm1, &frame);
+        assert_receives(vm2, &frame);
+    }
+    send(vm1, &hello(1));
+    receive(vm2);
+    let [from, to] = [vm1, vm2].map(Tap::ifindex);
+    for told in [
+        format!("xdp: 52:54:00:00:00:01 > 52:54:00:00:00:02: from device {from} to device {to}"),
+        format!("xdp: 52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff: from device {from}, left: group"),
+        format!("tcx: 52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff: from device {from}, left: group"),
+    ] {
+        let told = format!("tapbridge: trace: {told}");
+        while monitor.complaint().trim_end() != told {}
+    }
+
+    switch.ok("upgrade");
+    assert_eq!(
+        monitor.complaint(),
+        "tapbridge: warn: the programs say nothing of frames; 'tapbridge upgrade --log-level trace' replaces them by some \
+         that do"
+    );
+    send(vm1, &frame);
+    assert_receives(vm2, &frame);
 }

@@ -92,6 +92,9 @@ pub enum Reason {
     VlanTag = 38,
 }
 
+/// Bytes of the longest name.
+pub const NAME_BYTES: usize = 19;
+
 impl Reason {
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
@@ -183,6 +186,18 @@ impl Reason {
                 | Self::Checksum
                 | Self::VhostNet
         )
+    }
+
+    /// The names by number, filled up with spaces.
+    pub const fn padded_names() -> [[u8; NAME_BYTES]; Self::COUNT] {
+        let mut names = [[b' '; NAME_BYTES]; Self::COUNT];
+        let mut number = 0;
+        while number < Self::COUNT {
+            let name = Self::ALL[number].name().as_bytes();
+            names[number].split_at_mut(name.len()).0.copy_from_slice(name);
+            number += 1;
+        }
+        names
     }
 
     /// The name in JSON.

@@ -15,11 +15,10 @@ use bridge_common::{
     fastpath::{OFFSETS, Offsets, Peek, Settings, VERSION, map, program},
     layout::{self, NATIVE_OVERHEAD},
 };
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::{
     counters::{Counters, Paths},
-    events, instructions,
+    events, instructions, log,
     offsets::from_kernel,
     pins::{pinned, take},
     scratch::{self, Scratch},
@@ -55,9 +54,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// The longest frame that native XDP takes on a tap, in bytes.
 fn longest_native() -> u32 {
-    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-    let page = page.and_then(|page| u32::try_from(page).ok()).unwrap_or(4096);
-    page.saturating_sub(NATIVE_OVERHEAD)
+    log::page_size().saturating_sub(NATIVE_OVERHEAD)
 }
 
 /// How many instructions the kernel's verifier goes through for the programs at XDP and at tcx, of the million that it
@@ -102,8 +99,9 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Loads the programs, and checks in a namespace of its own that they decide as the bridge does.
     pub(super) fn try_out() -> Result<Self> {
-        let loaded = Self::whole(&offsets()?)?;
+        let mut loaded = Self::whole(&offsets()?)?;
         scratch::in_scratch(|scratch| loaded.compare(scratch))?;
+        log::begin(&mut loaded.object)?;
         Ok(loaded)
     }
 
@@ -121,9 +119,15 @@ impl Loaded {
 
     /// Its maps alone.
     fn new(offsets: &Offsets) -> Result<Self> {
-        let mut object = EbpfLoader::new()
-            .override_global(OFFSETS, offsets, true)
-            .override_global(layout::LONGEST_NATIVE, &longest_native(), true)
+        let longest_native = longest_native();
+        let mut loader = EbpfLoader::new();
+        loader.override_global(OFFSETS, offsets, true).override_global(
+            layout::LONGEST_NATIVE,
+            &longest_native,
+            true,
+        );
+        log::set(&mut loader);
+        let mut object = loader
             .load(&instructions::placed(OBJECT, offsets)?)
             .at("fast path", "create its maps")?;
         Ok(Self {

@@ -19,6 +19,7 @@ use bridge_common::{
 use super::{
     counters::{Counters, Paths},
     events::{self, Events},
+    log::{self, FrameLog},
     pins::{gone, links, pinned, remove},
     scratch,
 };
@@ -111,6 +112,15 @@ impl FastPath {
                 Some(fast) if fast.is_current() => Ok(Some((inode, events::open(&folder, begin)?))),
                 Some(_) => Err(Error::NoEvents { path: folder.clone() }),
             }
+        })
+    }
+
+    /// Opens what the programs say of each frame; none if they say nothing, or there are none.
+    pub(crate) fn log(state: &Folder) -> Result<Option<FrameLog>> {
+        let folder = folder(state)?;
+        steadily(&folder, || {
+            let open = Self::open_at(folder.clone())?;
+            open.map_or(Ok(None), |_| log::open(&folder))
         })
     }
 

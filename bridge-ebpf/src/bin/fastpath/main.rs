@@ -24,6 +24,8 @@ mod hooks;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(target_arch = "bpf")]
+mod log;
+#[cfg(target_arch = "bpf")]
 mod negative_cache;
 #[cfg(target_arch = "bpf")]
 mod packet;

@@ -15,7 +15,7 @@ use bridge_common::{
 use crate::{
     counters, events,
     kernel::{Asks, Device, Kernel},
-    negative_cache,
+    log, negative_cache,
     packet::Skb,
 };
 
@@ -50,6 +50,7 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
     match egress(&skb, ifindex, tag, gso) {
         Ok(target) => {
             counters::forwarded(ifindex, target, Hook::Tcx, bytes);
+            log::forwarded(&skb, Hook::Tcx, ifindex, target);
             // SAFETY: the helper only notes the target.
             unsafe { bpf_redirect(target, 0) as i32 }
         }
@@ -57,6 +58,7 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
             if counters::left(ifindex, Hook::Tcx, reason, bytes) {
                 events::left(ifindex, Hook::Tcx, reason);
             }
+            log::left(&skb, Hook::Tcx, ifindex, reason);
             TCX_NEXT
         }
     }

@@ -19,7 +19,7 @@ use crate::{
         Asks, Device, Kernel, is_from_vhost,
         memory::{Address, is_set, member, offset},
     },
-    negative_cache,
+    log, negative_cache,
     packet::XdpFrame,
 };
 
@@ -29,6 +29,7 @@ pub fn tapbridge_fast_xdp(context: XdpContext) -> u32 {
     match egress(context.ctx, ifindex) {
         Ok((target, bytes)) => {
             counters::forwarded(ifindex, target, Hook::Xdp, bytes);
+            log::forwarded(&XdpFrame::new(context.ctx), Hook::Xdp, ifindex, target);
             // SAFETY: the helper only notes the target.
             unsafe { bpf_redirect(target, 0) as u32 }
         }
@@ -36,6 +37,7 @@ pub fn tapbridge_fast_xdp(context: XdpContext) -> u32 {
             if counters::left(ifindex, Hook::Xdp, reason, 0) {
                 events::left(ifindex, Hook::Xdp, reason);
             }
+            log::left(&XdpFrame::new(context.ctx), Hook::Xdp, ifindex, reason);
             XDP_PASS
         }
     }
