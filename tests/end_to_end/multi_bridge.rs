@@ -273,6 +273,16 @@ fn pins_whose_namespace_is_gone_are_cleared_away() {
     );
     assert_eq!(switch.stats().ports.len(), 1);
     switch.ok("detach --all");
+    // Half made, as an upgrade's folder is.
+    let (name, reason) = abandon();
+    let folder = switch.folder().expect("something pinned");
+    change_settings(&switch, |settings| settings.version = 0);
+    fs::rename(&folder, format!("{}~", folder.display())).expect("rename a folder");
+    assert_eq!(
+        eventually("detach --all"),
+        json!([{ "name": format!("{}~", name.as_str().expect("a name")), "reason": reason }])
+    );
+    assert!(!switch.state().exists());
     let (name, reason) = abandon();
     let mut said = String::new();
     let says = || {

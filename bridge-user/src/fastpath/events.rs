@@ -11,7 +11,7 @@ use aya::{
 };
 use bridge_common::{
     Hook,
-    fastpath::{EVENTS_BYTES, Event, Told, map, program},
+    fastpath::{Event, Told, map, program},
     forwarding::Reason,
 };
 
@@ -61,9 +61,10 @@ impl AsRawFd for Events {
 /// Opens the events of what is pinned here, for a reader.
 pub(super) fn open(folder: &Path, begin: Begin) -> Result<Events> {
     let data = pinned_data(folder, map::EVENTS)?;
+    let bytes = data.info().at(map::EVENTS, "read its size")?.max_entries();
     let fd = data.fd().as_fd().try_clone_to_owned().at(map::EVENTS, "open")?;
     let mut events = Events {
-        ring: Ring::open(fd, EVENTS_BYTES, begin).at(map::EVENTS, "map into memory")?,
+        ring: Ring::open(fd, bytes, begin).at(map::EVENTS, "map into memory")?,
         lost: pinned(folder, map::EVENTS_LOST)?,
         lost_before: 0,
     };

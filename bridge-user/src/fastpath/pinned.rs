@@ -191,14 +191,15 @@ impl FastPath {
         for folder in state.fast_paths()? {
             let settings: Result<Array<_, Settings>> = pinned(&folder, map::SETTINGS);
             let settings = settings.and_then(|map| map.get(&0, 0).at(folder.display(), "read"));
-            // What is half made or of another version is its own namespace's business.
+            // What does not say whose it is, or is of another version, is its own namespace's business.
             let Ok(settings) = settings else { continue };
             let [a, b, c, d, ..] = settings.cookie.to_le_bytes();
             let network = Network {
                 inode: settings.network_namespace,
                 cookie: u32::from_le_bytes([a, b, c, d]),
             };
-            let is_known = (OLDEST_VERSION..=VERSION).contains(&settings.version);
+            // 0: half made, by a command that was killed.
+            let is_known = matches!(settings.version, 0 | OLDEST_VERSION..=VERSION);
             let gone = is_known && !network.is_current()?;
             if gone && links(&folder)?.is_empty() && !network.is_kept() {
                 remove(&folder)?;
