@@ -306,6 +306,13 @@ rows! {
     a_packet_socket_at_a_receiver(Some(Reason::PacketSocket)): [Listen("vm2"), Unlisten],
     a_packet_socket_at_the_bridge(None): [Listen("br0"), Unlisten],
     a_packet_socket_at_all_devices(Some(Reason::PacketSocket)): [Listen(""), A_WHILE, Unlisten],
+    a_packet_socket_that_hears_a_tap_that_is_no_port(Some(Reason::NotAPort)): [
+        run("ip link set vm3 nomaster"),
+        Listen(""),
+        A_WHILE,
+        Unlisten,
+        run("ip link set vm3 master br0"),
+    ],
     a_macvlan_on_the_bridge(Some(Reason::Promiscuous)): [
         // It hands broadcasts on later (`macvlan_process_broadcast`); were it down, nobody could tell when.
         Slow,
@@ -395,6 +402,18 @@ rows! {
         A_WHILE,
         Send { tap: 2, from: 1, to: 3 },
         Send { tap: 3, from: 3, to: 1 },
+    ],
+    sources_that_no_station_may_have(Some(Reason::InvalidSource)): [
+        run("bridge link set dev vm1 learning off"),
+        run("bridge link set dev vm2 learning off"),
+        run("bridge link set dev vm3 learning off"),
+        run("bridge link set dev vm4 learning off"),
+        A_WHILE,
+    ],
+    an_entry_of_a_group(Some(Reason::Group)): [
+        run("bridge fdb add 01:00:5e:00:00:fb dev vm2 master static"),
+        run("bridge fdb add 01:80:c2:00:00:03 dev vm3 master static"),
+        A_WHILE,
     ],
     an_uplink_that_is_no_tap(Some(Reason::Target)): [
         Slow,

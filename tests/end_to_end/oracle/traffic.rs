@@ -47,7 +47,7 @@ pub enum Kind {
 /// What every station sends to every other, each time.
 pub const ALWAYS: [Kind; 3] = [Kind::Partial, Kind::Complete, Kind::Segmented];
 /// What takes turns.
-pub const IN_TURN: [Kind; 9] = [
+pub const IN_TURN: [Kind; 10] = [
     Kind::Ipv6,
     Kind::Unchecked,
     Kind::Long,
@@ -56,6 +56,7 @@ pub const IN_TURN: [Kind; 9] = [
     Kind::Icmpv6,
     Kind::Padded,
     Kind::ArpReply,
+    Kind::ArpRequest,
     Kind::Datagrams,
 ];
 
