@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    process::Command,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
@@ -24,7 +25,7 @@ use tapbridge::{
 use crate::support::{
     frames::{Flow, Network, Transport, mac, partial, payload, segmented, text},
     linux_bridge::{introduce, linux_bridge, next_tick, stop_learning},
-    program::{bridge, ip, tc},
+    program::{bridge, ip, run, tc},
     switch::Switch,
     wire::{assert_receives, assert_receives_gso, assert_receives_with, assert_silent, send, send_with},
 };
@@ -39,6 +40,12 @@ crate::tests![
     of_ipv6_only_icmpv6_stays_with_a_bridge_that_answers_solicitations,
     signals_keep_no_program_from_being_loaded,
 ];
+
+/// Those that need ebtables.
+pub const EBTABLES_TESTS: &[crate::Test] = &[(
+    "chains_that_ebtables_leaves_keep_frames_with_the_bridge",
+    chains_that_ebtables_leaves_keep_frames_with_the_bridge,
+)];
 
 /// Two taps of a Linux bridge.
 pub struct Bridged {
@@ -110,8 +117,14 @@ impl Bridged {
 }
 
 fn nft(commands: &str) {
-    let nft = std::process::Command::new("nft").arg(commands).status();
+    let nft = Command::new("nft").arg(commands).status();
     assert!(nft.is_ok_and(|status| status.success()), "nft {commands}");
+}
+
+fn ebtables(words: &str) {
+    let mut command = Command::new("ebtables-nft");
+    command.args(words.split_whitespace());
+    run(command).success();
 }
 
 impl Drop for Bridged {
@@ -229,6 +242,44 @@ fn what_rules_look_at_stays_with_the_bridge() {
     send(vm1, &frames[0]);
     assert_receives(vm2, &frames[0]);
     assert_eq!(bridged.forwarded(vm1, vm2), [2, 0]);
+}
+
+/// A chain is called whether it has rules or not; ebtables shows it in either case, and also where there is none.
+fn chains_that_ebtables_leaves_keep_frames_with_the_bridge() {
+    let bridged = Bridged::new(2, false);
+    for tap in ["vm1", "vm2"] {
+        bridged.attach(tap, HookMode::Xdp);
+    }
+    let [vm1, vm2] = bridged.introduced();
+    stop_learning("vm1");
+    let frame = Flow::udp(1, 2).frame(&[7; 26]);
+    let mut past = 0;
+    for (command, stays) in [
+        ("ebtables-nft -L", false),
+        ("ebtables-nft -A FORWARD -s 52:54:00:00:00:09 -j DROP", true),
+        ("ebtables-nft -F", true),
+        ("ebtables-nft -X", false),
+        ("ebtables-nft -P FORWARD ACCEPT", true),
+        ("nft delete table bridge filter", false),
+        (
+            "ebtables-nft -t nat -A POSTROUTING -s 52:54:00:00:00:09 -j ACCEPT",
+            true,
+        ),
+        ("ebtables-nft -t nat -F", true),
+        ("nft delete table bridge nat", false),
+        // Of frames for the host alone.
+        ("ebtables-nft -A INPUT -s 52:54:00:00:00:09 -j DROP", false),
+    ] {
+        shell(command);
+        next_tick();
+        send(vm1, &frame);
+        assert_receives(vm2, &frame);
+        past += u64::from(!stays);
+        assert_eq!(bridged.forwarded(vm1, vm2), [past, 0], "{command}");
+        let shown = bridged.switch.json("show")["bridges"][0]["obstacles"].take();
+        let text = shown[0]["text"].as_str().unwrap_or_default();
+        assert_eq!(text.contains("'ebtables -X'"), stays, "{command}: {text}");
+    }
 }
 
 fn the_bridges_own_entries_are_shown_with_those_that_are_fast() {
@@ -386,6 +437,7 @@ fn shell(command: &str) {
     match program {
         "nft" => nft(arguments),
         "ip" => drop(ip(arguments)),
+        "ebtables-nft" => ebtables(arguments),
         _ => tc(arguments),
     }
 }

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments
         .test_threads
         .or_else(|| thread::available_parallelism().ok().map(|cpus| 3 * cpus.get()));
+    let ebtables = lacking(&["ip", "bridge", "tc", "ebtables-nft"]);
     let lacking = lacking(&["ip", "bridge", "tc"]);
     let bpffs = (lacking.is_none() && !arguments.list).then(Bpffs::new);
     let lacking = lacking.as_deref();
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         trials("conservation", conservation::TESTS, lacking),
         trials("drops", drops::TESTS, lacking),
         trials("fastpath", fastpath::TESTS, lacking),
+        trials("fastpath", fastpath::EBTABLES_TESTS, ebtables.as_deref()),
         trials("fastpath_commands", fastpath_commands::TESTS, lacking),
         trials("fastpath_vlan", fastpath_vlan::TESTS, vlans.as_deref()),
         trials("fdb", fdb::TESTS, lacking),
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
         trials("oracle", &oracle::TESTS.concat(), lacking),
+        trials("oracle", oracle::EBTABLES_TESTS, ebtables.as_deref()),
         trials("order", order::TESTS, two_cpus.as_deref()),
         trials("ports", ports::TESTS, lacking),
         trials("queueing", queueing::TESTS, lacking),

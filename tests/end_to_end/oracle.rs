@@ -6,6 +6,7 @@
 //! ports, the forwarding database, the counters of the devices.
 
 mod churn;
+mod ebtables;
 mod newer;
 mod record;
 mod rig;
@@ -30,6 +31,9 @@ use self::{
 pub use self::testbed::remove_all;
 
 pub const TESTS: [&[crate::Test]; 3] = [rows::TESTS, sequences::TESTS, churn::TESTS];
+
+/// Those that need ebtables.
+pub use self::ebtables::TESTS as EBTABLES_TESTS;
 
 /// How long a test goes on whose length is free; the environment may say so.
 fn seconds(default: u64) -> u64 {

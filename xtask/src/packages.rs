@@ -29,6 +29,8 @@ const fn program(name: &'static str, package: &'static str) -> Program {
 }
 
 const BUSYBOX: Program = program("busybox", "busybox-static");
+/// Which the package ebtables has not: its own keeps no tables in nftables.
+const EBTABLES: Program = program("ebtables-nft", "iptables");
 const IP: Program = program("ip", "iproute2");
 const IPERF3: Program = program("iperf3", "iperf3");
 const JQ: Program = program("jq", "jq");
@@ -49,7 +51,7 @@ pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the lab runs to measure connections between guests that are namespaces.
 pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
 /// What the tests run; those of the lab have it measure, check with busybox that files arrive, and run the scripts.
-pub const TESTS: &[Program] = &[IP, NFT, IPERF3, SOCKPERF, BUSYBOX, JQ, VTYSH];
+pub const TESTS: &[Program] = &[IP, NFT, EBTABLES, IPERF3, SOCKPERF, BUSYBOX, JQ, VTYSH];
 
 /// Installs programs with apt-get.
 pub fn install(programs: &[&Program]) -> Result<()> {

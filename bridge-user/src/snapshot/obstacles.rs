@@ -148,14 +148,17 @@ fn filter_text(bridge: &str, sysfs: &Sysfs) -> String {
         .collect();
     match calls[..] {
         [] => format!(
-            "nftables or ebtables has rules for bridged frames: every frame is left to {bridge}; 'nft list ruleset bridge' \
-             and 'ebtables -L' show them, and '--bypass-netfilter' says that they are not meant"
+            "nftables or ebtables has chains for bridged frames, with rules or without: every frame is left to {bridge}; \
+             'nft list ruleset bridge' shows them, 'ebtables -X' (of table nat 'ebtables -t nat -X') or 'nft delete table \
+             bridge filter' removes those that 'ebtables -F' has emptied; those of ebtables-legacy, which are there once it \
+             has been called, go with the module that 'lsmod' shows ('rmmod ebtable_filter'); '--bypass-netfilter' says \
+             that no rule is meant"
         ),
         [first, ..] => format!(
             "bridge-nf-call-{first} is 1 and rules are there: every frame is left to {bridge}; 'sysctl \
              net.bridge.bridge-nf-call-{first}=0' if no rule is meant for bridged frames (Docker and Kubernetes set it and \
              may need it), or 'tapbridge attach --master {bridge} --bypass-netfilter' if none is meant for frames between \
-             ports of {bridge}"
+             ports of {bridge}; chains of nftables and ebtables ('nft list ruleset bridge') look at frames whatever that is"
         ),
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// A command that succeeds.
-fn run(command: &str) -> Step {
+pub fn run(command: &str) -> Step {
     Run(command.into())
 }
 
@@ -25,7 +25,7 @@ fn attempt(command: &str) -> Step {
 }
 
 /// So long that the bridge has to see every station anew.
-const A_WHILE: Step = Wait(Duration::from_millis(1200));
+pub const A_WHILE: Step = Wait(Duration::from_millis(1200));
 
 /// A flag of a port is set and cleared, at a sender and at a receiver.
 fn flag(flag: &str, set: &str, clear: &str, reason: Option<Reason>) {
@@ -56,7 +56,11 @@ macro_rules! rows {
         })*
         crate::tests![$($flag_name,)* $($name),*];
     };
+    ($($name:ident ($reason:expr): [$($step:expr),* $(,)?]),* $(,)?) => {
+        rows! { flags: {} $($name ($reason): [$($step),*]),* }
+    };
 }
+pub(super) use rows;
 
 rows! {
     flags: {
