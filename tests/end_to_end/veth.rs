@@ -1,11 +1,12 @@
 //! A veth as a port: how the host itself takes part.
 
 use lab::{Offloads, Tap};
+use serde_json::json;
 
 use crate::support::{
-    frames::{BROADCAST, Flow, Tag, arp_request, hello, tagged},
+    frames::{BROADCAST, Flow, Tag, arp_request, hello, mac, tagged, text},
     guest::{Family, Guest, pumped, transfer_both_ways},
-    program::{ip, link},
+    program::{bridge, ip, link},
     switch::Switch,
     wire::{assert_receives, assert_silent, receive, send},
 };
@@ -16,6 +17,7 @@ crate::tests![
     the_hosts_stack_and_a_guest_transfer_both_ways,
     frames_with_any_destination_pass_a_veth,
     a_veth_port_that_vanishes_is_gone,
+    of_veths_alone_nothing_is_said_that_only_xdp_asks_for,
 ];
 
 /// Taps vm1, ... and port0, whose other end host0 is the host's.
@@ -45,6 +47,21 @@ fn a_veth_gets_tcx_alone_and_its_settings_back() {
     assert!(during["xdp"].is_null(), "{during}");
     switch.ok("detach port0");
     assert_eq!(link("port0"), before);
+}
+
+fn of_veths_alone_nothing_is_said_that_only_xdp_asks_for() {
+    let switch = switch(0);
+    ip("link add host1 type veth peer name port1");
+    for device in ["host1", "port1"] {
+        ip(&format!("link set dev {device} up"));
+    }
+    switch.ok("attach port0 port1");
+    bridge(&format!("fdb replace {} dev port0 master static", text(mac(1))));
+    bridge(&format!("fdb replace {} dev port1 master static", text(mac(2))));
+    for port in ["port0", "port1"] {
+        let shown = switch.shown(port);
+        assert_eq!(shown["obstacles"], json!([]), "{shown}");
+    }
 }
 
 fn a_promiscuous_veth_stays_promiscuous() {

@@ -166,8 +166,11 @@ impl FastPath {
             .collect();
         for (from, to, answer) in self.ask_about(&ports, &entries)? {
             let tcx = answer.obstacle(Hook::Tcx);
+            // XDP runs on taps alone.
+            let is_tap = |port: &PortOverview| port.ifname == from && port.kind == Some("tap");
+            let xdp = answer.obstacle(Hook::Xdp).filter(|_| ports.iter().any(is_tap));
             // What the bridge itself would drop, or could not do either, is no obstacle.
-            let Some(reason) = tcx.or(answer.obstacle(Hook::Xdp)) else {
+            let Some(reason) = tcx.or(xdp) else {
                 continue;
             };
             let told = obstacle(reason, bridge, &from, &to, sysfs);

@@ -71,12 +71,16 @@ pub enum Step {
     Sysfs(&'static str, &'static str),
     /// A station sends from a tap, once, to another one, or to all if that is 0.
     Send { tap: u8, from: u8, to: u8 },
+    /// A station sends another one such a frame from its own tap.
+    SendKind(Kind, u8, u8),
     /// A station sends from the device of the packet socket that was opened first.
     SendFromOutside { from: u8, to: u8 },
     /// Some time passes.
     Wait(Duration),
     /// The process that holds a tap ends; the tap stays.
     Close(u8),
+    /// The same, and the bridge need not know yet.
+    CloseUnnoticed(u8),
     /// Another process takes the tap.
     Open(u8),
     /// A tap is deleted, and another one of its name becomes a port.
@@ -193,6 +197,11 @@ impl<'testbed> Rig<'testbed> {
                 self.snapshot(format!("{step:?}"));
                 return;
             }
+            Step::SendKind(kind, from, to) => {
+                self.transmit(*from, *kind, mac(*from), mac(*to));
+                self.snapshot(format!("{step:?}"));
+                return;
+            }
             Step::SendFromOutside { from, to } => {
                 let number = u32::try_from(self.record.sent.len()).expect("not so many frames");
                 let (_, frame) = traffic::frame(Kind::Complete, mac(*from), mac(*to), number);
@@ -203,10 +212,12 @@ impl<'testbed> Rig<'testbed> {
                 return;
             }
             Step::Wait(time) => thread::sleep(*time),
-            Step::Close(number) => {
+            Step::Close(number) | Step::CloseUnnoticed(number) => {
                 let tap = self.take(*number);
                 self.idle.insert(*number, tap.close().expect("close a tap"));
-                until_carrier_is_known(*number, "disabled");
+                if matches!(step, Step::Close(_)) {
+                    until_carrier_is_known(*number, "disabled");
+                }
             }
             Step::Open(number) => {
                 let idle = self.idle.remove(number).expect("a tap that was closed");
@@ -346,7 +357,9 @@ impl<'testbed> Rig<'testbed> {
     fn until_forgotten(&mut self, from: u8, silent: u8) {
         let address = text(mac(silent));
         let deadline = Instant::now() + LIMIT;
-        while fdb().iter().any(|entry| entry.contains(&address)) {
+        let knows = |station: &str| fdb().iter().any(|entry| entry.contains(station));
+        while knows(&address) {
+            assert!(knows(&text(mac(from))), "who talks is forgotten");
             assert!(
                 Instant::now() < deadline,
                 "{address} is not forgotten in {LIMIT:?}"
@@ -442,9 +455,13 @@ impl<'testbed> Rig<'testbed> {
     fn collect(&mut self) {
         let mut arrivals = Vec::new();
         for (number, queues) in &self.taps {
-            for queue in queues {
+            for (index, queue) in queues.iter().enumerate() {
+                let place = match queues.len() {
+                    1 => format!("vm{number}"),
+                    _ => format!("queue {index} of vm{number}"),
+                };
                 while let Some((header, frame)) = queue.receive(Duration::ZERO).expect("receive") {
-                    arrivals.push((format!("vm{number}"), header, frame));
+                    arrivals.push((place.clone(), header, frame));
                 }
             }
         }

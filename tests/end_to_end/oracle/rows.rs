@@ -7,11 +7,12 @@ use bridge_common::forwarding::Reason;
 use super::{
     compare,
     rig::Step::{
-        self, Attach, Authenticate, Close, Filter, ForgetAtOnce, LearnAtMost, Listen, MoveAway, Open, Remake,
-        RemakeWithQueues, Run, Send, SendFromOutside, Shoot, Slow, Sysctl, Sysfs, Try, Uncounted, Unfilter,
-        Unlisten, Unshoot, UntilForgotten, UntilState, Wait, Watch,
+        self, Attach, Authenticate, Close, CloseUnnoticed, Filter, ForgetAtOnce, LearnAtMost, Listen,
+        MoveAway, Open, Remake, RemakeWithQueues, Run, Send, SendFromOutside, SendKind, Shoot, Slow, Sysctl,
+        Sysfs, Try, Uncounted, Unfilter, Unlisten, Unshoot, UntilForgotten, UntilState, Wait, Watch,
     },
     shot::Side,
+    traffic::Kind,
 };
 
 /// A command that succeeds.
@@ -179,7 +180,7 @@ rows! {
     a_backup_port(Some(Reason::EgressState)): [
         run("bridge fdb replace 52:54:00:00:00:02 dev vm2 master static"),
         run("bridge link set dev vm2 backup_port vm3"),
-        Close(2),
+        CloseUnnoticed(2),
         A_WHILE,
         Open(2),
         run("bridge link set dev vm2 nobackup_port"),
@@ -276,6 +277,8 @@ rows! {
         Sysctl("net/bridge/bridge-nf-call-ip6tables", "1"),
         Sysctl("net/bridge/bridge-nf-call-arptables", "1"),
         run("ip link set vm2 mtu 1000"),
+        // Frames of 1,500 bytes go into it, since there may be a tag, and are cut in two (`br_nf_dev_queue_xmit`).
+        run("ip link set vm2 mtu 1497"),
         Sysctl("net/bridge/bridge-nf-filter-vlan-tagged", "1"),
         A_WHILE,
     ],
@@ -285,6 +288,7 @@ rows! {
         run("tc qdisc replace dev vm2 root pfifo"),
         run("tc qdisc replace dev vm2 root pfifo_fast"),
         run("tc qdisc replace dev vm2 root noqueue"),
+        run("tc qdisc replace dev vm2 root blackhole"),
     ],
     another_program_at_a_sender(Some(Reason::IngressFilter)): [
         Shoot("vm1", Side::Ingress),
@@ -352,8 +356,17 @@ rows! {
     neighbours_that_the_bridge_answers_for(Some(Reason::Protocol)): [
         run("ip neigh add 10.0.0.2 lladdr 52:54:00:00:00:02 dev br0"),
         run("bridge link set dev vm2 neigh_suppress on"),
+        SendKind(Kind::ArpRequest, 1, 2),
         run("ip link set vm2 type bridge_slave proxy_arp on"),
         run("ip link set vm2 type bridge_slave proxy_arp_wifi on"),
+    ],
+    neighbours_of_ipv6_that_the_bridge_answers_for(Some(Reason::NeighSuppress)): [
+        // With which the bridge's own device sends too.
+        Uncounted,
+        Sysctl("net/ipv6/conf/br0/disable_ipv6", "0"),
+        run("ip -6 neigh add fd00::2 lladdr 52:54:00:00:00:02 dev br0"),
+        run("bridge link set dev vm2 neigh_suppress on"),
+        SendKind(Kind::Solicitation, 1, 2),
     ],
     isolated_pairs(Some(Reason::Isolated)): [
         run("bridge link set dev vm1 isolated on"),

@@ -28,7 +28,7 @@ pub enum Kind {
     Datagrams,
     /// UDP over IPv6, with a partial checksum.
     Ipv6,
-    /// A neighbour advertisement.
+    /// An echo request.
     Icmpv6,
     /// UDP without a checksum.
     Unchecked,
@@ -42,6 +42,8 @@ pub enum Kind {
     Padded,
     ArpRequest,
     ArpReply,
+    /// A neighbour solicitation.
+    Solicitation,
 }
 
 /// What every station sends to every other, each time.
@@ -94,7 +96,12 @@ pub fn frame(kind: Kind, from: Mac, to: Mac, number: u32) -> (VnetHeader, Vec<u8
         Kind::Tagged => complete(tagged(&udp.frame(&payload(number, 40)), Tag::customer(5))),
         Kind::Plain => complete([&to[..], &from, &[0x88, 0xb5], &payload(number, 60)].concat()),
         Kind::Padded => complete([udp.frame(&payload(number, 40)), vec![0; 7]].concat()),
-        Kind::ArpRequest => complete(with_number(arp_request(from[5], to[5]), number)),
+        Kind::ArpRequest => {
+            let mut request = with_number(arp_request(from[5], to[5]), number);
+            request[..6].copy_from_slice(&to);
+            complete(request)
+        }
+        Kind::Solicitation => complete(solicitation(from, to, number)),
         Kind::ArpReply => complete(with_number(arp_reply(from[5], to[5]), number)),
     }
 }
@@ -110,12 +117,26 @@ fn with_number(mut frame: Vec<u8>, number: u32) -> Vec<u8> {
     frame
 }
 
+/// A station's.
+fn address(mac: Mac) -> [u8; 16] {
+    let mut address = [0; 16];
+    (address[0], address[15]) = (0xfd, mac[5]);
+    address
+}
+
+/// For the neighbour alone, as when it is asked whether it is still there (RFC 4861, 7.3.3).
+fn solicitation(from: Mac, to: Mac, number: u32) -> Vec<u8> {
+    let packet = PacketBuilder::ethernet2(from, to)
+        .ipv6(address(from), address(to), 255)
+        .icmpv6_raw(135, 0, [0; 4]);
+    // Source link-layer address: type 1, one unit of eight bytes.
+    let body = [&address(to)[..], &[1, 1], &from, &payload(number, 8)].concat();
+    let mut frame = Vec::new();
+    packet.write(&mut frame, &body).expect("a short packet");
+    frame
+}
+
 fn icmpv6(from: Mac, to: Mac, number: u32) -> Vec<u8> {
-    let address = |mac: Mac| {
-        let mut address = [0; 16];
-        (address[0], address[15]) = (0xfd, mac[5]);
-        address
-    };
     let packet = PacketBuilder::ethernet2(from, to)
         .ipv6(address(from), address(to), 255)
         .icmpv6_echo_request(1, 1);
