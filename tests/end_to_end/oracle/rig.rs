@@ -204,26 +204,12 @@ impl<'testbed> Rig<'testbed> {
                 return;
             }
             Step::SendFromOutside { from, to } => {
-                let number = u32::try_from(self.record.sent.len()).expect("not so many frames");
-                let (_, frame) = traffic::frame(Kind::Complete, mac(*from), mac(*to), number);
-                let place = self.sniffers[0].device.clone();
-                self.record.sent.push((place, format!("{step:?}")));
-                self.sniffers[0].send(&frame);
-                self.pause();
+                self.send_from_outside(*from, *to, format!("{step:?}"));
                 return;
             }
             Step::Wait(time) => thread::sleep(*time),
             Step::SendToOneThatLostItsCarrier { from, to } => {
-                // The kernel tells of carriers once a second (`linkwatch_nextevent`), now of this one's.
-                drop(Tap::open("other").expect("open a tap"));
-                thread::sleep(Duration::from_millis(20));
-                let sysfs = Sysfs::open().expect("mount sysfs");
-                let path = sysfs.path(&format!("class/net/vm{to}/carrier"));
-                fs::write(&path, "0").expect("take the carrier off");
-                self.transmit(*from, Kind::Partial, mac(*from), mac(*to));
-                until_carrier_is_known(*to, "disabled");
-                fs::write(&path, "1").expect("give the carrier back");
-                until_carrier_is_known(*to, "forwarding");
+                self.send_to_one_that_lost_its_carrier(*from, *to);
                 self.snapshot(format!("{step:?}"));
                 return;
             }
@@ -392,6 +378,27 @@ impl<'testbed> Rig<'testbed> {
     fn send(&mut self, tap: u8, from: u8, to: u8) {
         let to = if to == 0 { BROADCAST } else { mac(to) };
         self.transmit(tap, Kind::Partial, mac(from), to);
+    }
+
+    fn send_from_outside(&mut self, from: u8, to: u8, what: String) {
+        let number = u32::try_from(self.record.sent.len()).expect("not so many frames");
+        let (_, frame) = traffic::frame(Kind::Complete, mac(from), mac(to), number);
+        self.record.sent.push((self.sniffers[0].device.clone(), what));
+        self.sniffers[0].send(&frame);
+        self.pause();
+    }
+
+    fn send_to_one_that_lost_its_carrier(&mut self, from: u8, to: u8) {
+        // The kernel tells of carriers once a second (`linkwatch_nextevent`), now of this one's.
+        drop(Tap::open("other").expect("open a tap"));
+        thread::sleep(Duration::from_millis(20));
+        let sysfs = Sysfs::open().expect("mount sysfs");
+        let carrier = sysfs.path(&format!("class/net/vm{to}/carrier"));
+        fs::write(&carrier, "0").expect("take the carrier off");
+        self.transmit(from, Kind::Partial, mac(from), mac(to));
+        until_carrier_is_known(to, "disabled");
+        fs::write(&carrier, "1").expect("give the carrier back");
+        until_carrier_is_known(to, "forwarding");
     }
 
     fn transmit(&mut self, tap: u8, kind: Kind, from: Mac, to: Mac) {
