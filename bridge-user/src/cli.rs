@@ -1,6 +1,7 @@
 //! Commands: what the user may say, what is done then, and what is printed; each in a file of its own.
 
 mod attach;
+mod check;
 mod detach;
 mod fdb;
 mod gone;
@@ -72,12 +73,20 @@ impl From<LogLevel> for log::LevelFilter {
 enum Command {
     /// Make bridges faster at these ports: all of them, or on an error none
     Attach(attach::Attach),
-    /// Keep ports of '--hook auto' on the hooks that fit their traffic, until Ctrl-C
+    /// Attach what a configuration asks for, as it comes, and keep ports of '--hook auto' on the hooks that fit their
+    /// traffic, until Ctrl-C
+    ///
+    /// A device that comes, changes or is moved is attached if a rule of the configuration is about it; SIGHUP has the
+    /// file read again, and what can't be used leaves the rules as they were. A rule that is gone detaches nothing.
     ///
     /// Looks at the counters of all ports of this network namespace five times a second: XDP goes off a tap that
     /// sends in bulk, and comes back when short frames are most of what it sends. No frame is lost or overtaken by
     /// that. Each change is printed. When this program has ended every port keeps the hooks that it has.
-    Run,
+    Run(run::Run),
+    /// Say whether a configuration of 'run' can be used, and what following it would change
+    ///
+    /// '+' is a port that would be attached, '~' one that would be changed. Nothing is changed.
+    Check(check::Check),
     /// Take the programs off ports, and devices out of the bridge that 'attach' has put them in
     Detach(detach::Detach),
     /// Show bridges and their ports, and what keeps frames from going past a bridge
@@ -116,12 +125,16 @@ struct Which {
 
 /// Does what the user said.
 pub async fn run(command_line: CommandLine) -> Result<()> {
-    requirements::check_permission()?;
+    // Whether a file can be used, everybody may ask.
+    if !matches!(command_line.command, Command::Check(_)) {
+        requirements::check_permission()?;
+    }
     let state = State::new(command_line.state);
     let json = command_line.json;
     match command_line.command {
         Command::Attach(arguments) => attach::run(&state, arguments, json).await,
-        Command::Run => run::run(&state, json).await,
+        Command::Run(arguments) => run::run(&state, arguments, json).await,
+        Command::Check(arguments) => check::run(&state, arguments, json).await,
         Command::Detach(arguments) => detach::run(&state, arguments, json).await,
         Command::Show(which) => show::run(&state, which, json).await,
         Command::Fdb { command } => fdb::run(&state, command, json).await,

@@ -1,8 +1,10 @@
-//! `run`: looks after the ports of `--hook auto` for as long as it runs.
+//! `run`: attaches what a configuration asks for, as it comes, and looks after the ports of `--hook auto`, for as long as it
+//! runs.
 //!
 //! It holds no state of its own that would be missed: when it ends, in whatever way, every port keeps the hooks that it
 //! has, and forwarding goes on.
 
+mod attacher;
 mod controller;
 mod notice;
 mod ports;
@@ -18,19 +20,22 @@ use std::{
 use bridge_common::hook_policy::INTERVAL;
 use tokio::time::MissedTickBehavior;
 
-use self::controller::HookController;
+pub use self::attacher::{Followed, Step, plan};
 pub use self::notice::{Change, Notice, Vanished};
+use self::{attacher::Attacher, controller::HookController};
 use crate::{
     error::{Context as _, Error, Result},
     fastpath::FastPath,
-    kernel::netlink::Netlink,
+    kernel::netlink::{Changes, Netlink},
     state::State,
 };
 
 /// Looks after all ports of the calling thread's network namespace, those that come later included, until `end` is
-/// done or `report` fails.
+/// done or `report` fails. A configuration that is followed is read anew each time that `reload` is done.
 pub async fn run<E: From<Error>>(
     state: &State,
+    followed: Option<Followed>,
+    mut reload: impl AsyncFnMut(),
     end: impl Future<Output = ()>,
     mut report: impl FnMut(Notice) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -46,15 +51,57 @@ pub async fn run<E: From<Error>>(
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut controller = HookController::new(state, netlink);
-    report(Notice::Ready)?;
-    loop {
-        tokio::select! {
-            () = &mut end => return Ok(()),
-            _ = ticks.tick() => {}
-        }
-        for notice in controller.tick().await {
+    // Before the devices are listed: what comes later is told of.
+    let mut changes = followed.is_some().then(Changes::listen).transpose()?;
+    let attacher = followed.map(|followed| Ok(Attacher::new(state, Netlink::connect()?, followed)));
+    let mut attacher = attacher.transpose()?;
+    if let Some(attacher) = &mut attacher {
+        report(attacher.following())?;
+        for notice in attacher.follow().await {
             report(notice)?;
         }
+    }
+    report(Notice::Ready)?;
+    loop {
+        let woken = tokio::select! {
+            () = &mut end => return Ok(()),
+            _ = ticks.tick() => Woken::Tick,
+            told = next(&mut changes) => told.map(|()| Woken::Change)?,
+            () = reload() => Woken::Reload,
+        };
+        if let Some(attacher) = &mut attacher {
+            if woken == Woken::Reload {
+                report(attacher.reload())?;
+            }
+            if woken == Woken::Change || attacher.is_due() {
+                for notice in attacher.follow().await {
+                    report(notice)?;
+                }
+            }
+        }
+        if woken == Woken::Tick {
+            for notice in controller.tick().await {
+                report(notice)?;
+            }
+        }
+    }
+}
+
+/// Why there is something to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// It is time to read the counters.
+    Tick,
+    /// Devices have changed.
+    Change,
+    /// The configuration is to be read anew.
+    Reload,
+}
+
+async fn next(changes: &mut Option<Changes>) -> Result<()> {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -77,6 +77,20 @@ pub enum Error {
         /// For how long it has been seen to have it and to use no CPU.
         seconds: u64,
     },
+    /// There is no configuration.
+    #[error("{path}: there is no such file; name another with --config, or write this one")]
+    NoConfig {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The configuration can't be used.
+    #[error("{place}: {message}")]
+    Config {
+        /// File, line and column.
+        place: String,
+        /// What is wrong there, and what was expected.
+        message: String,
+    },
     /// The name can't be a bridge's.
     #[error(
         "'{name}' can't be a bridge's name: use 1 to 15 letters, digits and signs without '/', ':' and '%'"

@@ -34,7 +34,7 @@ pub fn is_ours(link: &Link) -> bool {
 }
 
 /// What `dev_valid_name` refuses, and '%', which the kernel puts a number in for.
-fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let is_good = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
     if (1..=15).contains(&name.len()) && name.bytes().all(is_good) && !matches!(name, "." | "..") {
         return Ok(());

@@ -81,19 +81,30 @@ impl State {
     pub fn lock(&self) -> Result<StateLock> {
         self.mount()?;
         loop {
-            match fs::DirBuilder::new()
-                .mode(0o700)
-                .recursive(true)
-                .create(&self.root)
-            {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).at(self.root.display(), "make the state folder");
-                }
-                _ => {}
-            }
+            self.make()?;
             if let Some(locked) = self.try_lock(LOCK_PATIENCE)? {
                 return Ok(locked);
             }
+        }
+    }
+
+    /// Locks for changing at once or not at all, having made what is missing; `None` if a command is at work.
+    pub fn lock_now(&self) -> Result<Option<StateLock>> {
+        self.mount()?;
+        self.make()?;
+        self.lock_if_free()
+    }
+
+    fn make(&self) -> Result<()> {
+        let made = fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&self.root);
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(error).at(self.root.display(), "make the state folder")
+            }
+            _ => Ok(()),
         }
     }
 

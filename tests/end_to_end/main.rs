@@ -5,6 +5,7 @@ mod attach;
 mod behind_our_back;
 mod checksum;
 mod command_line;
+mod configuration;
 mod conservation;
 mod drops;
 mod fastpath;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         trials("checksum", checksum::TESTS, lacking),
         trials("command_line", command_line::TESTS, lacking),
         trials("command_line", command_line::UNPRIVILEGED_TESTS, public),
+        trials("configuration", configuration::TESTS, lacking),
         trials("conservation", conservation::TESTS, lacking),
         trials("drops", drops::TESTS, lacking),
         trials("fastpath", fastpath::TESTS, lacking),

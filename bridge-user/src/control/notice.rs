@@ -1,6 +1,6 @@
 //! What `run` tells of.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use bridge_common::{
     fastpath::{Cause, Port},
@@ -9,13 +9,22 @@ use bridge_common::{
 };
 use serde::Serialize;
 
-use crate::{error::Error, port::hooks};
+use crate::{error::Error, operations::attach::Attached, port::hooks};
 
 /// Something that `run` has to tell.
 #[derive(Debug)]
 pub enum Notice {
     /// It looks after ports from now on.
     Ready,
+    /// It follows this configuration from now on.
+    Following {
+        /// The file.
+        path: PathBuf,
+        /// How many rules it has.
+        rules: usize,
+    },
+    /// It has attached a port, or changed how, as the configuration asks for.
+    Attached(Attached),
     /// It has changed a port's hooks.
     Changed(Change),
     /// It could not do so, or not read what is pinned; it goes on.

@@ -1,10 +1,10 @@
 //! What the kernel says of network devices, by route netlink.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io, pin::Pin};
 
-use futures_util::TryStreamExt as _;
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
-    Handle,
+    Handle, MulticastGroup,
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressScope},
@@ -92,6 +92,43 @@ pub struct Netlink {
 impl Drop for Netlink {
     fn drop(&mut self) {
         self.connection.abort();
+    }
+}
+
+/// What the kernel says by itself of devices that come, change and go.
+pub struct Changes {
+    messages: Pin<Box<dyn Stream<Item = ()> + Send>>,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Changes {
+    /// Listens from now on, in the calling thread's network namespace. Needs a tokio runtime that runs on the thread.
+    pub fn listen() -> Result<Self> {
+        let (connection, _, messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).at("route netlink", "listen")?;
+        Ok(Self {
+            messages: Box::pin(messages.map(drop)),
+            connection: tokio::spawn(connection),
+        })
+    }
+
+    /// Done when something has changed since the last time, or may have: what the kernel had no room to say counts too
+    /// (`ENOBUFS`). Who waits looks at everything anew.
+    pub async fn next(&mut self) -> Result<()> {
+        let ended = || io::Error::from(io::ErrorKind::BrokenPipe);
+        self.messages
+            .next()
+            .await
+            .ok_or_else(ended)
+            .at("route netlink", "listen")?;
+        while let Some(Some(())) = self.messages.next().now_or_never() {}
+        Ok(())
     }
 }
 

@@ -1,0 +1,226 @@
+//! `run` with a configuration: what it asks for is attached as it comes.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+
+use lab::Tap;
+use serde_json::{Value, json};
+
+use super::attach::attach_xdp_of;
+use crate::support::{
+    frames::Flow,
+    linux_bridge::{introduce, make},
+    program::{happens, ip, run, signal},
+    running::{LIMIT, Running},
+    switch::{Switch, unique},
+    wire::{assert_receives, send},
+};
+
+crate::tests![
+    ports_are_attached_as_they_come,
+    taps_without_a_bridge_become_ports_of_the_one_that_is_made,
+    one_that_can_not_be_attached_does_not_keep_others_from_it,
+    a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing,
+    check_says_what_would_change_and_changes_nothing,
+    check_says_what_is_wrong_to_everybody,
+];
+
+/// A configuration in a folder of its own.
+struct File(tempfile::TempDir);
+
+impl File {
+    fn new(text: &str) -> Self {
+        // That others may read, too.
+        let open = fs::Permissions::from_mode(0o755);
+        let folder = tempfile::Builder::new().permissions(open).tempdir();
+        let file = Self(folder.expect("a folder"));
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.path(), text).expect("write the configuration");
+    }
+
+    fn path(&self) -> String {
+        format!("{}/tapbridge.toml", self.0.path().display())
+    }
+}
+
+fn follow(switch: &Switch, file: &File) -> Running {
+    let running = Running::saying(
+        switch.command(&format!("run -j --config {}", file.path())),
+        &format!("{}: 1 rule is followed", file.path()),
+    );
+    assert_eq!(
+        running.complaint(),
+        "watching the ports of '--hook auto'; Ctrl-C ends"
+    );
+    running
+}
+
+/// The next port that is attached: its name, bridge and hooks.
+#[track_caller]
+fn attached(running: &Running) -> [Value; 3] {
+    let event = running.next();
+    assert_eq!(event["event"], "attached", "{event}");
+    ["ifname", "master", "hooks"].map(|key| event[key].clone())
+}
+
+fn port(name: &str) -> Tap {
+    let tap = Tap::open(name).expect("open a tap");
+    ip(&format!("link set {name} master br0 up"));
+    tap
+}
+
+fn ports_are_attached_as_they_come() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    let file = File::new("[[bridge]]\nname = \"br0\"\nports = [\"vnet*\"]\nhook = \"xdp\"");
+    let before = port("vnet0");
+    let running = follow(&switch, &file);
+    let told = |name: &str| [json!(name), json!("br0"), json!(["xdp", "tcx"])];
+    assert_eq!(attached(&running), told("vnet0"));
+    let _other = port("tap0");
+    let after = port("vnet1");
+    assert_eq!(attached(&running), told("vnet1"));
+    introduce(&[&before, &after]);
+    let frame = Flow::udp(1, 2).frame(b"past the bridge");
+    let passes = || {
+        send(&before, &frame);
+        assert_receives(&after, &frame);
+        switch.stats().ports.iter().any(|port| port.forwarded.frames > 0)
+    };
+    assert!(happens(LIMIT, passes), "nothing goes past the bridge");
+    // What a command has changed is put right, a device that is made anew attached anew.
+    switch.ok("detach vnet0");
+    ip("link set vnet0 mtu 1400");
+    assert_eq!(attached(&running), told("vnet0"));
+    drop(after);
+    let _again = port("vnet1");
+    assert_eq!(attached(&running), told("vnet1"));
+    // Moved out of the bridge, and into it.
+    ip("link set vnet0 nomaster");
+    ip("link set vnet0 name vm0");
+    ip("link set vm0 master br0");
+    assert_eq!(running.change(), None);
+    assert!(running.stop("TERM").success());
+    let names: Vec<_> = switch.stats().ports.into_iter().map(|port| port.ifname).collect();
+    assert_eq!(names, ["vm0", "vnet1"], "it leaves all as it is");
+}
+
+fn taps_without_a_bridge_become_ports_of_the_one_that_is_made() {
+    let switch = Switch::detached(0);
+    let name = unique("lab");
+    let file = File::new(&format!(
+        "[[bridge]]\nname = \"{name}\"\nmake = true\nports = [\"lab-*\"]"
+    ));
+    let running = follow(&switch, &file);
+    let _taps = ["lab-1", "other", "lab-2"].map(|name| Tap::open(name).expect("open a tap"));
+    for tap in ["lab-1", "lab-2"] {
+        assert_eq!(
+            attached(&running),
+            [json!(tap), json!(name), json!(["xdp", "tcx"])]
+        );
+    }
+    switch.ok("detach --all");
+}
+
+fn one_that_can_not_be_attached_does_not_keep_others_from_it() {
+    // Its program is somebody else's where the other one is.
+    let other = Switch::of(1);
+    let switch = Switch::detached(0);
+    make(0, false);
+    let _ports = ["vnet0", "vnet1"].map(port);
+    attach_xdp_of(other.state(), "vnet0");
+    let file = File::new("[[bridge]]\nname = \"br0\"");
+    let running = Running::saying(
+        switch.command(&format!("run --config {}", file.path())),
+        &format!("{}: 1 rule is followed", file.path()),
+    );
+    let complaint = running.complaint();
+    assert!(
+        complaint.contains("vnet0") && complaint.ends_with("; trying again"),
+        "{complaint}"
+    );
+    assert_eq!(running.line(), "br0: vnet1 is attached by xdp + tcx");
+}
+
+fn a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    let file = File::new("[[bridge]]\nname = \"br0\"\nports = [\"vnet0\"]");
+    let running = follow(&switch, &file);
+    file.write("[[bridge]]\nname = \"br0\"\nport = [\"vnet1\"]");
+    signal(running.child(), "HUP");
+    let complaint = running.complaint();
+    assert!(complaint.contains(":3:1: unknown field `port`"), "{complaint}");
+    let _ports = ["vnet0", "vnet1"].map(port);
+    assert_eq!(attached(&running)[0], "vnet0");
+    file.write("[[bridge]]\nname = \"br0\"\nports = [\"vnet*\"]\nhook = \"tcx\"");
+    signal(running.child(), "HUP");
+    assert_eq!(
+        running.complaint(),
+        format!("{}: 1 rule is followed", file.path())
+    );
+    for tap in ["vnet0", "vnet1"] {
+        assert_eq!(attached(&running), [json!(tap), json!("br0"), json!(["tcx"])]);
+    }
+    fs::remove_file(file.path()).expect("remove it");
+    signal(running.child(), "HUP");
+    let complaint = running.complaint();
+    assert!(complaint.contains("there is no such file"), "{complaint}");
+}
+
+fn check_says_what_would_change_and_changes_nothing() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    let _ports = ["vnet0", "vnet1"].map(port);
+    switch.ok("attach vnet0 --hook tcx");
+    let file = File::new("[[bridge]]\nname = \"br0\"\nhook = \"auto\"\nbypass-netfilter = true");
+    let path = file.path();
+    assert_eq!(
+        switch.ok(&format!("check {path}")),
+        format!(
+            "{path}: 1 rule\n~ br0: vnet0 --hook auto --bypass-netfilter\n+ br0: vnet1 --hook auto --bypass-netfilter\n"
+        )
+    );
+    let step = |name: &str, action: &str| json!({ "ifname": name, "master": "br0", "action": action, "hook": "auto", "bypass_netfilter": true });
+    assert_eq!(
+        switch.json(&format!("check {path}")),
+        json!({ "schema": 2, "path": path, "rules": 1, "steps": [step("vnet0", "change"), step("vnet1", "attach")] })
+    );
+    assert_eq!(switch.stats().ports.len(), 1);
+    switch.ok("attach vnet0 vnet1 --hook auto --bypass-netfilter");
+    assert_eq!(
+        switch.ok(&format!("check {path}")),
+        format!("{path}: 1 rule, and all is so\n")
+    );
+}
+
+fn check_says_what_is_wrong_to_everybody() {
+    let switch = Switch::detached(0);
+    let file = File::new("[[bridge]]\nname = \"br0\"\nhook = \"xpd\"");
+    let place = format!("{}:3:8: unknown variant `xpd`", file.path());
+    assert!(switch.fails(&format!("check {}", file.path())).contains(&place));
+    assert!(
+        switch
+            .fails(&format!("run --config {}", file.path()))
+            .contains(&place)
+    );
+    let missing = switch.fails("check /nowhere/tapbridge.toml");
+    assert!(
+        missing.contains("/nowhere/tapbridge.toml: there is no such file"),
+        "{missing}"
+    );
+    // Whoever may read the file need not be root.
+    file.write("[[bridge]]\nname = \"br0\"");
+    let mut other = Command::new("setpriv");
+    other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let check = switch.command(&format!("check {}", file.path()));
+    other.arg(check.get_program()).args(check.get_args());
+    let said = run(other);
+    assert_eq!(
+        said.success(),
+        format!("{}: 1 rule; root is told what it would change\n", file.path())
+    );
+}
