@@ -1,6 +1,6 @@
 //! What the programs count, per CPU.
 
-use crate::Hook;
+use crate::hook::Hook;
 
 /// Frames and their bytes: from the destination address to the end of the payload, tags included, without FCS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

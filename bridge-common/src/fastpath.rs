@@ -11,8 +11,8 @@ pub use self::{
     ports::{NEAR_PATHS, NEAR_PORTS, Path, Port, PortCounters, near_port},
 };
 use crate::{
-    Hook,
     forwarding::{Reason, Verdict},
+    hook::Hook,
 };
 
 /// Version of everything pinned: maps, their types, their meaning. That further [`Reason`]s come behind those there are needs

@@ -20,8 +20,8 @@ pub use vlan::Retag;
 
 use self::{reason::check, vlan::Vlan};
 use crate::{
-    Hook,
     frame::{ETHERNET_HEADER, longest_frame},
+    hook::Hook,
 };
 
 /// What becomes of a frame.

@@ -7,10 +7,10 @@
 use core::time::Duration;
 
 use crate::{
-    Hook,
     counters::{PathCounters, Traffic},
     fastpath::PortCounters,
     forwarding::Reason,
+    hook::Hook,
 };
 
 /// How often a port's counters are looked at.

@@ -13,34 +13,14 @@ pub mod counters;
 pub mod fastpath;
 pub mod forwarding;
 pub mod frame;
+mod hook;
 pub mod hook_policy;
 pub mod layout;
 pub mod mac;
 pub mod port;
 pub mod syscalls;
 
-/// Where a program meets a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Hook {
-    /// Native XDP: it carries what is whole without its metadata.
-    Xdp = 0,
-    /// tcx ingress: it carries every known unicast frame.
-    Tcx = 1,
-}
-
-impl Hook {
-    /// Both hooks, in the order of their counters.
-    pub const ALL: [Self; 2] = [Self::Xdp, Self::Tcx];
-
-    /// The name in JSON and on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Xdp => "xdp",
-            Self::Tcx => "tcx",
-        }
-    }
-}
+pub use hook::Hook;
 
 /// Marks the types that aya may copy in and out of maps.
 #[cfg(feature = "user")]

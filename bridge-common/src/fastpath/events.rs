@@ -1,6 +1,6 @@
 //! What is told of as it happens: records that the programs, and commands by a program, put into a ring buffer.
 
-use crate::{Hook, forwarding::Reason, port::INTERFACE_NAME};
+use crate::{forwarding::Reason, hook::Hook, port::INTERFACE_NAME};
 
 /// Room for events that nobody has read yet, in bytes.
 pub const EVENTS_BYTES: u32 = 1 << 16;

@@ -1,6 +1,6 @@
 //! What is noted and counted of ports and paths.
 
-use crate::{Hook, counters::Traffic, forwarding::Reason, port::HookMode};
+use crate::{counters::Traffic, forwarding::Reason, hook::Hook, port::HookMode};
 
 /// Places that paths are counted in without a search; each belongs to the first path that needs it.
 pub const NEAR_PATHS: u32 = 1024;

@@ -5,7 +5,7 @@
 //! reason may be gone by then does no harm: a frame that is left is the bridge's to decide about, and the bridge knows.
 
 use super::{reason::Reason, tables::Received};
-use crate::{Hook, frame::ETHERTYPE_8021AD};
+use crate::{frame::ETHERTYPE_8021AD, hook::Hook};
 
 const ENTRIES: usize = 64;
 /// Where the last byte of an address lies in its number.
