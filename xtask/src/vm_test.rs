@@ -49,9 +49,8 @@ const RUNS: &[Run] = &[
     run("end_to_end", &["fastpath_vlan::tags"]),
     run("end_to_end", &["checksum::xdp_completes_partial_checksums"]),
     run("end_to_end", &["attach::detach_gives_every_setting_back"]),
-    // What reads a map's memory by itself, and replaces programs behind their links.
+    // Programs that are replaced behind their links, and what they say.
     run("end_to_end", &["monitor::at_trace"]),
-    run("end_to_end", &["upgrade::run_goes_on"]),
     // The machine that runs the tests may have no vhost-net.
     run("end_to_end", &["vhost_net::"]),
 ];
