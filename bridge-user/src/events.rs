@@ -89,8 +89,8 @@ pub struct Lost {
 struct Source {
     inode: u64,
     events: AsyncFd<Events>,
-    /// What the programs say of each frame, where that is wanted.
-    log: Option<AsyncFd<FrameLog>>,
+    /// What the programs say of each frame is printed as long as this is there, where that is wanted.
+    _log: Option<FrameLog>,
 }
 
 /// Tells of what happens in the calling thread's network namespace until `end` is done or `report` fails. What is attached
@@ -146,47 +146,38 @@ fn look(state: &State, source: &mut Option<Source>, begin: Begin) -> Result<()> 
         } else {
             None
         };
-        *source = Some(Source { inode, events, log });
+        *source = Some(Source {
+            inode,
+            events,
+            _log: log,
+        });
     }
     Ok(())
 }
 
-/// What the programs say of each frame.
-fn log_of(folder: &Folder) -> Result<Option<AsyncFd<FrameLog>>> {
-    let Some(log) = FastPath::log(folder)? else {
+/// Has printed what the programs say of each frame.
+fn log_of(folder: &Folder) -> Result<Option<FrameLog>> {
+    let log = FastPath::log(folder)?;
+    if log.is_none() {
         log::warn!(
             "the programs say nothing of frames; 'tapbridge upgrade --log-level trace' replaces them by some that do"
         );
-        return Ok(None);
-    };
-    // SAFETY: the descriptor is the map's own, which the log keeps open and the same as long as it lives.
-    let log = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) };
-    log.at("the log of the programs", "wait for it").map(Some)
+    }
+    Ok(log)
 }
 
 /// Done when something may have been written since the last time.
 async fn readable(source: Option<&Source>) -> Result<()> {
-    let Some(Source { events, log, .. }) = source else {
+    let Some(source) = source else {
         return future::pending().await;
     };
-    let logged = async {
-        match log {
-            Some(log) => log.readable().await,
-            None => future::pending().await,
-        }
-    };
     // The kernel takes the buffer for readable as long as its own place lags behind: what counts is that it says so anew.
-    tokio::select! {
-        ready = events.readable() => ready.at("events", "wait for them")?.clear_ready(),
-        ready = logged => ready.at("the log of the programs", "wait for it")?.clear_ready(),
-    }
+    let mut ready = source.events.readable().await.at("events", "wait for them")?;
+    ready.clear_ready();
     Ok(())
 }
 
 async fn read(source: &mut Source, netlink: &Netlink) -> Result<Vec<News>> {
-    if let Some(log) = &mut source.log {
-        log.get_mut().flush();
-    }
     let events = source.events.get_mut();
     let mut happened = Vec::new();
     while let Some(event) = events.ring.next() {

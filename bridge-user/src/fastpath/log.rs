@@ -1,6 +1,14 @@
 //! What the programs say of each frame, if they were loaded at log level trace: for who debugs them.
 
-use std::path::Path;
+use std::{
+    os::fd::AsFd as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -10,7 +18,10 @@ use aya::{
 use aya_log::EbpfLogger;
 use bridge_common::fastpath::program;
 use log::{LevelFilter, Log};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::{SysconfVar, sysconf},
+};
 
 use super::pins::take;
 use crate::error::{Context as _, Result};
@@ -18,10 +29,40 @@ use crate::error::{Context as _, Result};
 /// The map of aya-log-ebpf.
 const MAP: &str = "AYA_LOGS";
 
-/// What the programs say, for one reader.
-pub(crate) type FrameLog = EbpfLogger<&'static dyn Log>;
+/// How often it is looked whether printing is to end, in milliseconds.
+const LOOK: u8 = 200;
 
-/// Whether frames are to be told of.
+/// What the programs say is printed, by a thread of its own, until this is dropped: they may say more than can be printed,
+/// and what finds no room they drop. There is one reader.
+pub(crate) struct FrameLog(Arc<AtomicBool>);
+
+impl FrameLog {
+    fn of(log: EbpfLogger<&'static dyn Log>) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let has_ended = Arc::clone(&ended);
+        thread::spawn(move || print(log, &has_ended));
+        Self(ended)
+    }
+}
+
+impl Drop for FrameLog {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn print(mut log: EbpfLogger<&'static dyn Log>, has_ended: &AtomicBool) {
+    while !has_ended.load(Ordering::Relaxed) {
+        // A signal that interrupts it, or nothing to read, only has it look sooner.
+        let _ = poll(
+            &mut [PollFd::new(log.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::from(LOOK),
+        );
+        log.flush();
+    }
+}
+
+/// Whether frames are to be told of: whoever embeds this library and sets its log level to trace asks for it too.
 pub(crate) fn is_wanted() -> bool {
     log::max_level() == LevelFilter::Trace
 }
@@ -56,7 +97,7 @@ pub(super) fn begin(object: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-/// Opens what the programs that are pinned here say; none if they say nothing.
+/// Prints what the programs that are pinned here say; none if they say nothing.
 pub(super) fn open(folder: &Path) -> Result<Option<FrameLog>> {
     let program =
         SchedClassifier::from_pin(folder.join(program::TCX)).at(program::TCX, "open the pinned program")?;
@@ -70,5 +111,6 @@ pub(super) fn open(folder: &Path) -> Result<Option<FrameLog>> {
     if is_silent {
         return Ok(None);
     }
-    FrameLog::init_from_id(info.id()).map(Some).at(MAP, "open")
+    let log = EbpfLogger::init_from_id(info.id()).at(MAP, "open")?;
+    Ok(Some(FrameLog::of(log)))
 }

@@ -115,7 +115,7 @@ impl FastPath {
         })
     }
 
-    /// Opens what the programs say of each frame; none if they say nothing, or there are none.
+    /// Has printed what the programs say of each frame; none if they say nothing, or there are none.
     pub(crate) fn log(state: &Folder) -> Result<Option<FrameLog>> {
         let folder = folder(state)?;
         steadily(&folder, || {
