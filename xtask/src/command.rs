@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::{
+    errno::Errno,
     sys::signal::{self, Signal},
     unistd::Pid,
 };
@@ -70,8 +71,10 @@ pub fn wait_while(
             Ok(())
         };
         if let Err(error) = in_time().and_then(|()| fine()) {
-            kill(child)?;
-            return Err(error.context("stopped"));
+            return Err(match kill(child) {
+                Ok(()) => error.context("stopped"),
+                Err(lasting) => error.context(lasting),
+            });
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -79,9 +82,18 @@ pub fn wait_while(
 
 /// Kills a child and what it has started, as far as that is ours.
 fn kill(child: &mut Child) -> Result<()> {
+    let mut lasting = Vec::new();
     for process in stopped(child.id()) {
-        let _ = signal::kill(process, Signal::SIGKILL);
+        if signal::kill(process, Signal::SIGKILL) == Err(Errno::EPERM) {
+            lasting.push(process.to_string());
+        }
     }
+    // Only root may end what sudo has started, and sudo itself.
+    ensure!(
+        lasting.is_empty(),
+        "not stopped, since it is root's: process {}; end it as root",
+        lasting.join(", ")
+    );
     child.wait()?;
     Ok(())
 }
