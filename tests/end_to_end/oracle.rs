@@ -18,7 +18,10 @@ mod tap_filter;
 mod testbed;
 mod traffic;
 
-use std::env;
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 
 use bridge_common::{Hook, forwarding::Reason};
 
@@ -39,6 +42,22 @@ pub use self::ebtables::TESTS as EBTABLES_TESTS;
 fn seconds(default: u64) -> u64 {
     let wished = env::var("TAPBRIDGE_ORACLE_SECONDS");
     wished.map_or(default, |seconds| seconds.parse().expect("a number of seconds"))
+}
+
+/// Says now and then that a test goes on which was asked to take long: whoever runs it takes one that says nothing to hang.
+struct Alive(Instant);
+
+impl Alive {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn tell(&mut self, what: &str) {
+        if self.0.elapsed() > Duration::from_mins(5) {
+            *self = Self::new();
+            println!("{what}");
+        }
+    }
 }
 
 /// Runs a script on the bridge alone and in each manner, and compares. With the fast path it must have met this reason to

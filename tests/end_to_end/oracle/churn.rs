@@ -15,6 +15,7 @@ use lab::Tap;
 use tempfile::NamedTempFile;
 
 use super::{
+    Alive,
     rig::{Manner, Rig},
     seconds,
     testbed::Testbed,
@@ -65,7 +66,9 @@ fn no_frame_goes_astray_while_entries_and_ports_come_and_go() {
             filled
         });
         let stop = EndOnDrop(&over);
+        let mut alive = Alive::new();
         while Instant::now() < end {
+            alive.tell("no_frame_goes_astray goes on");
             visit(&rig, &testbed, &counts);
             for change in ["nomaster", "master br0", "down", "up"] {
                 ip(&format!("link set vm4 {change}"));

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    Alive,
     rig::{
         Manner, Rig,
         Step::{self, ForgetAtOnce, Listen, Remake, Run, Send, Sysctl, Try, Unlisten, Wait},
@@ -36,12 +37,14 @@ const FLAGS: [&str; 11] = [
 fn random_sequences() {
     let testbed = Testbed::take();
     let end = Instant::now() + Duration::from_secs(seconds(0));
-    let mut forwarded = 0;
+    let (mut forwarded, mut alive) = (0, Alive::new());
     for seed in (0..).take_while(|seed| *seed < SCRIPTS || Instant::now() < end) {
+        alive.tell(&format!("random_sequences: script {seed}"));
         let mut random = Random::new(seed);
         let manner = random.pick(&[Manner::Tcx, Manner::Xdp, Manner::Some]);
         let script: Vec<Step> = (0..STEPS).map(|_| step(&mut random)).collect();
         forwarded += differ(&testbed, &script, manner).unwrap_or_else(|difference| {
+            println!("random_sequences: script {seed} differs and is made shorter");
             let (script, difference) = shortest(&testbed, script, manner, difference);
             panic!("script {seed}, {manner:?}: {script:#?}\n{difference}")
         });
