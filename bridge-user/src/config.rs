@@ -34,10 +34,6 @@ pub const DEFAULT_CONFIG: &str = "/etc/tapbridge/tapbridge.toml";
 /// How alike two words are of which one may be meant by the other: 1 for the same, 0 for nothing in common.
 const ALIKE: f64 = 0.6;
 
-/// The keys that there are.
-const KEYS: [&str; 6] = ["bridge", "name", "ports", "hook", "bypass-netfilter", "make"];
-const HOOKS: [&str; 3] = ["auto", "xdp", "tcx"];
-
 /// What is to be attached.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
@@ -217,13 +213,12 @@ fn place(text: &str, path: &Path, offset: usize) -> String {
 
 /// With the word that may have been meant.
 fn explained(message: &str, word: &str) -> String {
-    let known: &[&str] = if message.starts_with("unknown field") {
-        &KEYS
-    } else if message.starts_with("unknown variant") {
-        &HOOKS
-    } else {
-        &[]
-    };
+    // "unknown field `hok`, expected one of `name`, `hook`", in words of serde's.
+    let expected = message
+        .strip_prefix("unknown ")
+        .and_then(|told| told.split_once("expected "))
+        .map_or("", |(_, expected)| expected);
+    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
     let word = word.trim_matches(['"', '\'']);
     let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(word, known);
     let nearest = known
@@ -271,6 +266,10 @@ mod tests {
             (
                 "[[bridge]]\nname = \"br0\"\nhook = \"xpd\"",
                 "f.toml:3:8: unknown variant `xpd`, expected one of `auto`, `xdp`, `tcx`; did you mean 'xdp'?",
+            ),
+            (
+                "name = \"br0\"",
+                "f.toml:1:1: unknown field `name`, expected `bridge`",
             ),
             (
                 "[[bridge]]\nname = 7",

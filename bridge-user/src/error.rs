@@ -78,7 +78,7 @@ pub enum Error {
         seconds: u64,
     },
     /// There is no configuration.
-    #[error("{path}: there is no such file; name another with --config, or write this one")]
+    #[error("{path}: there is no such file; write it, or name another")]
     NoConfig {
         /// Where it should be.
         path: PathBuf,

@@ -27,5 +27,5 @@ pub use self::{
 pub(crate) use self::{
     events::Events,
     log::{FrameLog, is_wanted as are_frames_logged},
-    other_programs::refuse_other_xdp,
+    other_programs::{refuse_other_xdp, refuse_strangers},
 };

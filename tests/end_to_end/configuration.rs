@@ -9,7 +9,7 @@ use super::attach::attach_xdp_of;
 use crate::support::{
     frames::Flow,
     linux_bridge::{introduce, make},
-    program::{happens, ip, run, signal},
+    program::{happens, ip, link, run, signal},
     running::{LIMIT, Running},
     switch::{Switch, unique},
     wire::{assert_receives, send},
@@ -21,8 +21,13 @@ crate::tests![
     one_that_can_not_be_attached_does_not_keep_others_from_it,
     a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing,
     check_says_what_would_change_and_changes_nothing,
-    check_says_what_is_wrong_to_everybody,
 ];
+
+/// Run the binary as another user.
+pub const UNPRIVILEGED_TESTS: &[crate::Test] = &[(
+    "check_says_what_is_wrong_to_everybody",
+    check_says_what_is_wrong_to_everybody,
+)];
 
 /// A configuration in a folder of its own.
 struct File(tempfile::TempDir);
@@ -102,10 +107,12 @@ fn ports_are_attached_as_they_come() {
     ip("link set vnet0 nomaster");
     ip("link set vnet0 name vm0");
     ip("link set vm0 master br0");
-    assert_eq!(running.change(), None);
+    // What comes next is the next that comes.
+    let _last = port("vnet2");
+    assert_eq!(attached(&running), told("vnet2"));
     assert!(running.stop("TERM").success());
     let names: Vec<_> = switch.stats().ports.into_iter().map(|port| port.ifname).collect();
-    assert_eq!(names, ["vm0", "vnet1"], "it leaves all as it is");
+    assert_eq!(names, ["vm0", "vnet1", "vnet2"], "it leaves all as it is");
 }
 
 fn taps_without_a_bridge_become_ports_of_the_one_that_is_made() {
@@ -122,7 +129,14 @@ fn taps_without_a_bridge_become_ports_of_the_one_that_is_made() {
             [json!(tap), json!(name), json!(["xdp", "tcx"])]
         );
     }
+    // When the bridge goes, another one is made.
+    ip(&format!("link del {name}"));
+    for tap in ["lab-1", "lab-2"] {
+        assert_eq!(attached(&running)[..2], [json!(tap), json!(name)]);
+    }
+    assert!(running.stop("INT").success());
     switch.ok("detach --all");
+    assert!(link(&name).is_none(), "it goes with its last port");
 }
 
 fn one_that_can_not_be_attached_does_not_keep_others_from_it() {
@@ -153,7 +167,13 @@ fn a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing() {
     file.write("[[bridge]]\nname = \"br0\"\nport = [\"vnet1\"]");
     signal(running.child(), "HUP");
     let complaint = running.complaint();
-    assert!(complaint.contains(":3:1: unknown field `port`"), "{complaint}");
+    let rule = "unknown field `port`, expected one of `name`, `ports`, `hook`, `bypass-netfilter`, `make`; did you mean \
+                'ports'?; the rules stay as they were";
+    let complaint: Value = serde_json::from_str(&complaint).expect("JSON");
+    assert_eq!(
+        complaint["error"]["message"],
+        format!("{}:3:1: {rule}", file.path())
+    );
     let _ports = ["vnet0", "vnet1"].map(port);
     assert_eq!(attached(&running)[0], "vnet0");
     file.write("[[bridge]]\nname = \"br0\"\nports = [\"vnet*\"]\nhook = \"tcx\"");

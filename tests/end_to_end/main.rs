@@ -88,6 +88,7 @@ fn main() -> ExitCode {
         trials("command_line", command_line::TESTS, lacking),
         trials("command_line", command_line::UNPRIVILEGED_TESTS, public),
         trials("configuration", configuration::TESTS, lacking),
+        trials("configuration", configuration::UNPRIVILEGED_TESTS, public),
         trials("conservation", conservation::TESTS, lacking),
         trials("drops", drops::TESTS, lacking),
         trials("fastpath", fastpath::TESTS, lacking),

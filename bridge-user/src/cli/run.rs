@@ -82,6 +82,7 @@ fn print(notice: &Notice, as_json: bool) -> Result<()> {
             path.display(),
             counted(u64::try_from(*rules)?, "rule is followed", "rules are followed")
         ),
+        Notice::Rejected(cause) => error(&format!("{cause}; the rules stay as they were"), as_json),
         Notice::Attached(attached) if as_json => {
             print::json(
                 &json!({ "event": "attached", "ifname": attached.ifname, "ifindex": attached.ifindex,

@@ -18,12 +18,15 @@ use crate::{
     error::{Error, Result},
     fastpath::FastPath,
     kernel::netlink::{Kind, Link, Netlink, bridge_of},
-    operations::attach::{Options, attach},
+    operations::attach::{Options, attach_chosen},
     state::State,
 };
 
-/// After this time it is tried again to attach a device that could not be.
+/// How often all is looked at although nothing was told of: that a program was detached from tcx, nobody tells.
+const LOOK: Duration = Duration::from_secs(10);
+/// After this time it is tried again to attach a device that could not be, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(10);
+const LONGEST_RETRY: Duration = Duration::from_mins(10);
 
 /// A configuration that is followed, and its file.
 #[derive(Clone, Debug)]
@@ -60,34 +63,43 @@ pub async fn plan(state: &State, config: &Config) -> Result<Vec<Step>> {
         .collect())
 }
 
-/// The ports that are attached.
-fn attached(state: &State) -> Result<BTreeMap<u32, Port>> {
-    let Some(folder) = state.read()? else {
+/// A port that is attached, and whether one of its programs is not any more.
+type Attached = (Port, bool);
+
+/// The ports that are attached, by index.
+fn attached(state: &State) -> Result<BTreeMap<u32, Attached>> {
+    let open = state.read()?.map_or(Ok(None), |folder| FastPath::open(&folder))?;
+    let Some(fast) = open else {
         return Ok(BTreeMap::new());
     };
-    let ports = FastPath::open(&folder)?.map_or(Ok(Vec::new()), |fast| fast.ports())?;
-    Ok(ports
-        .into_iter()
-        .filter(|(_, port)| port.has(flag::ACTIVE))
-        .collect())
+    let mut ports = BTreeMap::new();
+    for (ifindex, port) in fast.ports()? {
+        if port.has(flag::ACTIVE) {
+            let is_broken = !fast.broken_hooks(ifindex, &port)?.is_empty();
+            ports.insert(ifindex, (port, is_broken));
+        }
+    }
+    Ok(ports)
 }
 
 /// Devices that are not as a rule asks for, each with its rule.
 fn missing<'all>(
     config: &'all Config,
     links: &'all [Link],
-    ports: &'all BTreeMap<u32, Port>,
+    ports: &'all BTreeMap<u32, Attached>,
 ) -> impl Iterator<Item = (&'all Link, &'all Rule)> {
     let wanted = links
         .iter()
         .filter_map(|device| Some((device, config.rule_for(device, links)?)));
     wanted.filter(|(device, rule)| {
-        ports.get(&device.ifindex).is_none_or(|port| {
+        ports.get(&device.ifindex).is_none_or(|(port, is_broken)| {
             let other_hook = rule.hook.is_some_and(|hook| hook != port.hook_mode());
             let other_rules = rule
                 .bypass_netfilter
                 .is_some_and(|bypass| bypass != port.has(flag::BYPASS_NETFILTER));
-            other_hook && device.kind == Kind::Tap || other_rules
+            // Its bridge has gone.
+            let is_alone = device.master.is_none();
+            *is_broken || is_alone || other_hook && device.kind == Kind::Tap || other_rules
         })
     })
 }
@@ -114,17 +126,25 @@ impl Rule {
     }
 }
 
+/// A device that could not be attached.
+struct Refused {
+    /// Why, which is told once.
+    text: String,
+    /// When it is tried again.
+    retry: Instant,
+    /// How long after that.
+    pause: Duration,
+}
+
 /// Who follows the configuration.
 pub(super) struct Attacher<'state> {
     state: &'state State,
     netlink: Netlink,
     followed: Followed,
-    /// Something is to be done that could not be: a command was at work.
-    pending: bool,
-    /// Devices that could not be attached, by index, and when that is tried again.
-    refused: BTreeMap<u32, Instant>,
-    /// What went wrong last with each of these, which is told once; at 0, with all of them.
-    told: BTreeMap<u32, String>,
+    /// When all is looked at, whether something was told of or not.
+    next: Instant,
+    /// By index; at 0 what concerns all devices.
+    refused: BTreeMap<u32, Refused>,
 }
 
 impl<'state> Attacher<'state> {
@@ -133,24 +153,22 @@ impl<'state> Attacher<'state> {
             state,
             netlink,
             followed,
-            pending: true,
+            next: Instant::now(),
             refused: BTreeMap::new(),
-            told: BTreeMap::new(),
         }
     }
 
     /// Reads the configuration anew; if that fails what it said before stays.
     pub(super) fn reload(&mut self) -> Notice {
         let path = &self.followed.path;
-        match Config::read(path)
-            .and_then(|config| config.ok_or_else(|| Error::NoConfig { path: path.clone() }))
-        {
-            Err(error) => Notice::Failed(error),
+        let config = Config::read(path)
+            .and_then(|config| config.ok_or_else(|| Error::NoConfig { path: path.clone() }));
+        match config {
+            Err(error) => Notice::Rejected(error),
             Ok(config) => {
                 self.followed.config = config;
                 self.refused.clear();
-                self.told.clear();
-                self.pending = true;
+                self.next = Instant::now();
                 self.following()
             }
         }
@@ -164,60 +182,68 @@ impl<'state> Attacher<'state> {
         }
     }
 
-    /// Whether it is time to look although nothing has changed.
+    /// Whether it is time to look although nothing was told of.
     pub(super) fn is_due(&self) -> bool {
-        let now = Instant::now();
-        self.pending || self.refused.values().any(|retry| *retry <= now)
+        self.next <= Instant::now()
     }
 
     /// Attaches what is missing.
     pub(super) async fn follow(&mut self) -> Vec<Notice> {
         let mut notices = Vec::new();
         let now = Instant::now();
-        let mut refused = BTreeMap::new();
-        self.pending = match self.attach_missing(now, &mut refused, &mut notices).await {
-            Ok(is_done) => !is_done,
+        if let Some(all) = self.refused.get(&0)
+            && all.retry > now
+        {
+            self.next = all.retry;
+            return notices;
+        }
+        let mut failed = BTreeMap::new();
+        let looked = self.attach_missing(now, &mut failed, &mut notices).await;
+        self.next = now + LOOK;
+        match looked {
+            Ok(Some(missing)) => {
+                let fails = failed.contains_key(&0);
+                self.refused
+                    .retain(|ifindex, _| missing.contains(ifindex) || *ifindex == 0 && fails);
+            }
+            // A command is at work: the next tick tells.
+            Ok(None) => self.next = now,
             // What is pinned could not be read, or the devices not be listed.
             Err(error) => {
-                refused.insert(0, error);
-                true
-            }
-        };
-        self.refused.retain(|_, retry| *retry > now);
-        for (ifindex, error) in refused {
-            if ifindex != 0 {
-                self.refused.insert(ifindex, now + RETRY);
-            }
-            let text = error.to_string();
-            if self.told.insert(ifindex, text.clone()) != Some(text) {
-                notices.push(Notice::Failed(error));
+                failed.insert(0, error);
             }
         }
-        for notice in &notices {
-            if let Notice::Attached(attached) = notice {
-                self.told.remove(&attached.ifindex);
+        for (ifindex, error) in failed {
+            let before = self.refused.remove(&ifindex);
+            let text = error.to_string();
+            let pause = before
+                .as_ref()
+                .map_or(RETRY, |before| LONGEST_RETRY.min(2 * before.pause));
+            if before.is_none_or(|before| before.text != text) {
+                notices.push(Notice::Failed(error));
             }
+            let retry = now + pause;
+            self.next = self.next.min(retry);
+            self.refused.insert(ifindex, Refused { text, retry, pause });
         }
         notices
     }
 
-    /// Whether all was tried: not while a command is at work.
+    /// Answers with the devices that are not as a rule asks for, or were not; none while a command is at work.
     async fn attach_missing(
         &self,
         now: Instant,
-        refused: &mut BTreeMap<u32, Error>,
+        failed: &mut BTreeMap<u32, Error>,
         notices: &mut Vec<Notice>,
-    ) -> Result<bool> {
+    ) -> Result<Option<Vec<u32>>> {
         let links = self.netlink.links().await?;
         let ports = attached(self.state)?;
+        let mut all = Vec::new();
         let mut batches = Vec::<(&Rule, Vec<&Link>)>::new();
-        let is_to_wait = |device: &Link| {
-            self.refused
-                .get(&device.ifindex)
-                .is_some_and(|retry| *retry > now)
-        };
         for (device, rule) in missing(&self.followed.config, &links, &ports) {
-            if is_to_wait(device) {
+            all.push(device.ifindex);
+            let refused = self.refused.get(&device.ifindex);
+            if refused.is_some_and(|refused| refused.retry > now) {
                 continue;
             }
             match batches.iter_mut().find(|(other, _)| std::ptr::eq(*other, rule)) {
@@ -228,51 +254,76 @@ impl<'state> Attacher<'state> {
         for (rule, devices) in batches {
             // Together, which is faster; and one by one if that fails, so that one does not keep the others from it.
             let Some(result) = self.try_attach(&devices, rule).await? else {
-                return Ok(false);
+                return Ok(None);
             };
             match result {
                 Ok(told) => notices.extend(told),
-                Err(_) if devices.len() > 1 => {
+                Err(error) if devices.len() == 1 || !names_one(&error, &devices) => {
+                    settle(&devices, Err(error), failed, notices);
+                }
+                Err(_) => {
                     for device in devices {
                         let Some(result) = self.try_attach(&[device], rule).await? else {
-                            return Ok(false);
+                            return Ok(None);
                         };
-                        settle(device, result, refused, notices);
+                        settle(&[device], result, failed, notices);
                     }
                 }
-                Err(error) => settle(devices[0], Err(error), refused, notices),
             }
         }
-        Ok(true)
+        Ok(Some(all))
     }
 
-    /// Attaches devices; none if a command is at work.
+    /// Attaches devices, as far as the rule is still about them by then; none if a command is at work.
     async fn try_attach(&self, devices: &[&Link], rule: &Rule) -> Result<Option<Result<Vec<Notice>>>> {
         let Some(locked) = self.state.lock_now()? else {
             return Ok(None);
         };
-        let names: Vec<String> = devices.iter().map(|device| device.name.clone()).collect();
-        let attachment = attach(&locked, &names, &rule.options(), |_, _| ()).await;
-        Ok(Some(attachment.map(|attachment| {
-            let ports = attachment.ports.into_iter().filter(|port| port.changed);
-            ports.map(Notice::Attached).collect()
+        let config = &self.followed.config;
+        let choose = |links: &[Link]| {
+            let is_meant = |link: &Link| {
+                let is_one = devices.iter().any(|device| device.ifindex == link.ifindex);
+                is_one
+                    && config
+                        .rule_for(link, links)
+                        .is_some_and(|found| std::ptr::eq(found, rule))
+            };
+            Ok((0..links.len())
+                .filter(|place| is_meant(&links[*place]))
+                .collect())
+        };
+        let ports = attach_chosen(&locked, choose, &rule.options(), |_, _| ()).await;
+        Ok(Some(ports.map(|ports| {
+            let changed = ports.into_iter().filter(|port| port.changed);
+            changed.map(Notice::Attached).collect()
         })))
     }
 }
 
-/// Tells what became of a device, and notes if it was refused.
+/// Whether what went wrong concerns one of several devices, and not all.
+fn names_one(error: &Error, devices: &[&Link]) -> bool {
+    let text = error.to_string();
+    devices
+        .iter()
+        .any(|device| text.starts_with(&format!("{}: ", device.name)))
+}
+
+/// Tells what became of devices, and notes those that were refused.
 fn settle(
-    device: &Link,
+    devices: &[&Link],
     result: Result<Vec<Notice>>,
-    refused: &mut BTreeMap<u32, Error>,
+    failed: &mut BTreeMap<u32, Error>,
     notices: &mut Vec<Notice>,
 ) {
-    match result {
-        Ok(told) => notices.extend(told),
+    match (result, devices) {
+        (Ok(told), _) => notices.extend(told),
         // It is told of when it is there again.
-        Err(Error::WentAway { .. } | Error::NoDevice { .. }) => {}
-        Err(error) => {
-            refused.insert(device.ifindex, error);
+        (Err(Error::WentAway { .. } | Error::NoDevice { .. }), _) => {}
+        (Err(error), [device]) => {
+            failed.insert(device.ifindex, error);
+        }
+        (Err(error), _) => {
+            failed.insert(0, error);
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum Notice {
         /// How many rules it has.
         rules: usize,
     },
+    /// The configuration was to be read again and can't be used: what it said before stays.
+    Rejected(Error),
     /// It has attached a port, or changed how, as the configuration asks for.
     Attached(Attached),
     /// It has changed a port's hooks.

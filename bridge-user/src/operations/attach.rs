@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
-    fastpath::{FastPath, Wish},
+    fastpath::{FastPath, Wish, refuse_other_xdp, refuse_strangers},
     kernel::netlink::{Kind, Link, Netlink, bridge_of},
     operations::claim::Devices,
     own_bridge,
@@ -72,34 +72,54 @@ pub async fn attach(
     state: &StateLock,
     interfaces: &[String],
     options: &Options,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<Attachment> {
+    let mut without_ports = Vec::new();
+    let choose = |links: &[Link]| {
+        let mut wanted = find(links, interfaces)?;
+        for master in &options.masters {
+            let ports = ports_of(links, master)?;
+            if ports.is_empty() {
+                without_ports.push(master.clone());
+            }
+            for port in ports {
+                if !wanted.contains(&port) {
+                    wanted.push(port);
+                }
+            }
+        }
+        Ok(wanted)
+    };
+    let ports = attach_chosen(state, choose, options, progress).await?;
+    Ok(Attachment { ports, without_ports })
+}
+
+/// As [`attach`], of devices that are chosen, by their places, from those that there are at that moment.
+pub(crate) async fn attach_chosen(
+    state: &StateLock,
+    choose: impl FnOnce(&[Link]) -> Result<Vec<usize>>,
+    options: &Options,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Vec<Attached>> {
     FastPath::undo_unfinished(state)?;
     let netlink = Netlink::connect()?;
     let devices = Devices::list(&netlink).await?;
     let links = &devices.links;
-    let mut wanted = find(links, interfaces)?;
-    let mut without_ports = Vec::new();
-    for master in &options.masters {
-        let ports = ports_of(links, master)?;
-        if ports.is_empty() {
-            without_ports.push(master.clone());
-        }
-        for port in ports {
-            if !wanted.iter().any(|link| link.ifindex == port.ifindex) {
-                wanted.push(port);
-            }
-        }
-    }
+    let wanted: Vec<&Link> = choose(links)?.into_iter().map(|place| &links[place]).collect();
     for link in &wanted {
         check_device(&devices, link, options)?;
     }
-    let mut report = Attachment {
-        ports: Vec::new(),
-        without_ports,
-    };
     if wanted.is_empty() {
-        return Ok(report);
+        return Ok(Vec::new());
+    }
+    // What would be refused afterwards too, before the programs are loaded for it.
+    if FastPath::open(state)?.is_none() {
+        for link in &wanted {
+            refuse_strangers(link)?;
+            if link.kind == Kind::Tap && options.hook != Some(HookMode::Tcx) {
+                refuse_other_xdp(link)?;
+            }
+        }
     }
     let mut fast = FastPath::open_or_create(state)?;
     let gone = fast.reconcile(links)?;
@@ -154,8 +174,7 @@ pub async fn attach(
             .map_or(name, |bridge| &bridge.name)
             .to_owned()
     };
-    report.ports = done.report(master, options.hook)?;
-    Ok(report)
+    done.report(master, options.hook)
 }
 
 impl From<&Options> for Wish {
@@ -168,21 +187,21 @@ impl From<&Options> for Wish {
     }
 }
 
-/// The devices of these names, each once: naming a device twice asks for nothing more than naming it once.
-fn find<'links>(links: &'links [Link], names: &[String]) -> Result<Vec<&'links Link>> {
-    let mut found: Vec<&Link> = Vec::new();
+/// Where the devices of these names are, each once: naming a device twice asks for nothing more than naming it once.
+fn find(links: &[Link], names: &[String]) -> Result<Vec<usize>> {
+    let mut found = Vec::new();
     for name in names {
-        let link = links.iter().find(|link| link.is_called(name));
-        let link = link.ok_or_else(|| Error::NoDevice { name: name.clone() })?;
-        if !found.iter().any(|other| other.ifindex == link.ifindex) {
-            found.push(link);
+        let place = links.iter().position(|link| link.is_called(name));
+        let place = place.ok_or_else(|| Error::NoDevice { name: name.clone() })?;
+        if !found.contains(&place) {
+            found.push(place);
         }
     }
     Ok(found)
 }
 
-/// The ports of a Linux bridge of this name.
-fn ports_of<'links>(links: &'links [Link], bridge: &str) -> Result<Vec<&'links Link>> {
+/// Where the ports of a Linux bridge of this name are.
+fn ports_of(links: &[Link], bridge: &str) -> Result<Vec<usize>> {
     let master = links.iter().find(|link| link.is_called(bridge));
     let master = master.ok_or_else(|| Error::NoDevice {
         name: bridge.to_owned(),
@@ -193,7 +212,7 @@ fn ports_of<'links>(links: &'links [Link], bridge: &str) -> Result<Vec<&'links L
             next: "'ip -br link show type bridge' lists those there are".into(),
         });
     }
-    let ports = links.iter().filter(|link| link.master == Some(master.ifindex));
+    let ports = (0..links.len()).filter(|place| links[*place].master == Some(master.ifindex));
     Ok(ports.collect())
 }
 
