@@ -56,7 +56,7 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// Hash of a place to the [`super::Path`] that it belongs to; see [`super::Path::near`].
     pub const NEAR: &str = "NEAR";
-    /// Array of the same as numbers, by place.
+    /// Array of the numbers of those paths ([`super::Path::to_bits`]), by place.
     pub const NEAR_OWNERS: &str = "NEAR_OWNERS";
     /// Per-CPU array of those places' [`crate::counters::PathCounters`].
     pub const NEAR_COUNTERS: &str = "NEAR_COUNTERS";

@@ -39,7 +39,8 @@ pub trait Frame {
     /// most 512. `None` if they don't all lie inside the frame.
     fn sum<const N: usize>(&self, offset: u32, seed: u32) -> Option<u32>;
 
-    /// The same of `length` bytes, a multiple of 4 and less than `N`. `None` if not even `N` lie inside the frame.
+    /// The ones' complement sum of `length` bytes from `offset`, added to `seed`; `length` is a multiple of 4 and less
+    /// than `N`. `None` if not even `N` bytes lie inside the frame.
     fn sum_part<const N: usize>(&self, offset: u32, length: u32, seed: u32) -> Option<u32>;
 }
 

@@ -50,7 +50,7 @@ pub struct Happened {
     /// one since it was attached; or "stopped": for this reason none of its frames goes past the bridge, which is told once
     /// as long as no ten seconds go by without such a frame.
     pub event: &'static str,
-    /// The same, to be matched.
+    /// What `event` names, to be matched.
     #[serde(skip)]
     pub kind: EventKind,
     /// Its device.
@@ -69,7 +69,7 @@ pub struct Happened {
     /// a [`Cause`](bridge_common::fastpath::Cause).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// The same in words, with the way out, if there is one.
+    /// `reason` in words, with the way out, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }

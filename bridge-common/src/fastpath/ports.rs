@@ -4,7 +4,7 @@ use crate::{counters::Traffic, forwarding::Reason, hook::Hook, port::HookMode};
 
 /// Places that paths are counted in without a search; each belongs to the first path that needs it.
 pub const NEAR_PATHS: u32 = 1024;
-/// Places that ports are counted in likewise.
+/// Places that ports are counted in without a search; each belongs to the first port that could have it.
 pub const NEAR_PORTS: u32 = 256;
 /// What the loader has noted of an attached port. Of it the programs read only [`crate::port::flag::BYPASS_NETFILTER`], where
 /// netfilter looks at bridged frames.
@@ -26,7 +26,7 @@ pub struct Port {
     pub reserved: u32,
     /// What the device had transmitted when it was attached, in frames: later growth is the port's own.
     pub tx_frames_at_attach: u64,
-    /// Likewise what it had dropped.
+    /// What the device had dropped on transmission when it was attached, in frames.
     pub tx_dropped_at_attach: u64,
 }
 

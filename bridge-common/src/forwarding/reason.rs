@@ -147,7 +147,7 @@ impl Reason {
         Self::is_number_of_xdp_alone(self as u32)
     }
 
-    /// The same of a reason's number.
+    /// Whether only XDP asks for the reason of this number.
     #[inline(always)]
     pub(super) const fn is_number_of_xdp_alone(number: u32) -> bool {
         number >= Self::Generic as u32 && number <= Self::VlanTag as u32

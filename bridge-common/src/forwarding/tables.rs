@@ -149,7 +149,7 @@ pub trait Tables {
 pub struct Received {
     /// The destination, see [`crate::mac::Mac::to_bits`].
     pub destination: u64,
-    /// The source likewise.
+    /// The source, see [`crate::mac::Mac::to_bits`].
     pub source: u64,
     /// The EtherType, behind the outermost tag.
     pub ethertype: u16,

@@ -25,7 +25,7 @@ pub struct Paths {
     owners: Array<MapData, u64>,
     counters: PerCpuArray<MapData, PathCounters>,
     far: PerCpuHashMap<MapData, Path, PathCounters>,
-    /// The same map, to be read at once.
+    /// The map of `far`, to be read at once.
     far_data: MapData,
 }
 

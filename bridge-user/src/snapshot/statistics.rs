@@ -106,11 +106,11 @@ pub struct PortStatistics {
     pub forwarded: Count,
     /// Those that were left to the bridge.
     pub left: Count,
-    /// The same by reason ([`Reason::name`]); reasons without any are left out.
+    /// How many were left to the bridge by reason ([`Reason::name`]); reasons without any are left out.
     pub left_by_reason: BTreeMap<&'static str, u64>,
     /// Times that XDP left a frame to tcx, which carried it or left it in turn.
     pub passed_up: u64,
-    /// The same by reason.
+    /// How often XDP left a frame to tcx by reason ([`Reason::name`]); reasons without any are left out.
     pub passed_up_by_reason: BTreeMap<&'static str, u64>,
     /// Frames from attached ports that went past the bridge to this one; those that have been detached since count.
     pub tx: Count,

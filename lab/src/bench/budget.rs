@@ -43,7 +43,7 @@ impl Budget {
         (case, self.to.as_deref().unwrap_or(&self.datapath))
     }
 
-    /// The same for people.
+    /// What it is compared with, for people.
     fn beside(&self) -> &str {
         let (case, datapath) = self.other();
         if self.to_case.is_some() { case } else { datapath }

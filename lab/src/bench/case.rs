@@ -44,7 +44,7 @@ pub enum Family {
 pub enum Topology {
     /// Two ports.
     Pair,
-    /// The same, with an MTU of 9000.
+    /// Two ports with an MTU of 9000.
     Jumbo,
     Three,
     Nine,
@@ -57,7 +57,7 @@ pub enum Topology {
     Kept,
     /// Two ports; `br_netfilter` calls the rules of IP, and there are none.
     Called,
-    /// The same with a rule.
+    /// Two ports; `br_netfilter` calls the rules of IP, and there is one.
     Ruled,
     /// Two ports, the first of which is no tap: it leads out of the host.
     Uplink,
@@ -129,11 +129,11 @@ impl Topology {
 pub enum Work {
     /// One thread writes a frame to the first port and reads it from the second.
     WriteRead(FrameKind),
-    /// The same, one frame after the other between so many pairs of stations.
+    /// One thread writes and reads, one frame after the other, between so many pairs of stations.
     Spread(usize),
-    /// The same from one station to so many others in turn.
+    /// One thread writes and reads, from one station to so many others in turn.
     Destinations(usize),
-    /// The same to a station that nobody knows.
+    /// One thread writes to a station that nobody knows, and reads.
     Unknown,
     /// One thread writes a frame for the host.
     Host,

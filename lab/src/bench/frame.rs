@@ -56,7 +56,7 @@ pub fn text(mac: Mac) -> String {
 pub enum FrameKind {
     /// TCP over IPv4 in a frame of this length, its checksum complete.
     Complete(usize),
-    /// The same with the checksum left to the device.
+    /// TCP over IPv4 in a frame of this length, its checksum left to the device.
     Partial(usize),
     /// The shortest of the first kind, with a tag of [`VLAN`] more.
     Tagged,

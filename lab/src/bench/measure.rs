@@ -146,7 +146,7 @@ fn one_thread(testbed: &BenchTestbed, case: &Case, turn: Duration, stream: &mut 
     Ok(turned(value, written, lost))
 }
 
-/// The same while a neighbour sends, each on a CPU of its own where there are two.
+/// Writes and reads while a neighbour sends, each on a CPU of its own where there are two.
 fn beside(testbed: &BenchTestbed, case: &Case, turn: Duration, learning: bool) -> Result<Sample> {
     let cpus = cpus::allowed()?;
     let (own, other) = (cpus[0], cpus[cpus.len() - 1]);
@@ -173,8 +173,8 @@ fn beside(testbed: &BenchTestbed, case: &Case, turn: Duration, learning: bool) -
     Ok(turn)
 }
 
-/// The same for long enough that the statistics can be read meanwhile. The value is the mean, since reading disturbs
-/// few batches, if any.
+/// Writes and reads for long enough that the statistics can be read meanwhile. The value is the mean, since reading
+/// disturbs few batches, if any.
 fn steady(testbed: &BenchTestbed, case: &Case, turn: Duration, read: bool) -> Result<Sample> {
     let mut stream = Stream::one(FrameKind::Complete(SHORTEST));
     thread::scope(|scope| {

@@ -34,7 +34,7 @@ impl Machine {
         format!("{}{load}", self.hardware())
     }
 
-    /// The same without what changes from minute to minute.
+    /// The machine in words, without what changes from minute to minute.
     pub fn hardware(&self) -> String {
         let cpu = self.cpu_model.as_deref().unwrap_or("unknown CPU");
         let virtualised = if self.virtualised { ", itself virtual" } else { "" };

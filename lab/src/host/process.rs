@@ -51,7 +51,8 @@ impl Process {
         Self::spawn(name.into(), die_with_parent(command), Stdio::null(), None)
     }
 
-    /// The same, and its standard output goes elsewhere instead of being kept.
+    /// Starts a process that the kernel kills when the calling thread ends; its standard output goes elsewhere instead
+    /// of being kept.
     pub fn start_with_output(
         name: impl Into<String>,
         command: Command,

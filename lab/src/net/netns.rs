@@ -124,7 +124,7 @@ impl Namespace {
         Ok(command)
     }
 
-    /// The same file for programs that take a path, as long as this process holds the namespace.
+    /// The namespace's file for programs that take a path, as long as this process holds the namespace.
     pub fn handle_path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.handle.as_raw_fd()).into()
     }

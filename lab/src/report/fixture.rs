@@ -89,7 +89,7 @@ pub fn latency(p50_us: f64) -> Run {
     run(Outcome::Latency(messages(p50_us)), &[("ppoll", 2000)])
 }
 
-/// The same while streams of TCP go.
+/// A thousand messages while streams of TCP go.
 pub fn loaded_latency(p50_us: f64) -> Run {
     let outcome = Outcome::LoadedLatency {
         latency: messages(p50_us),

@@ -40,7 +40,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The same without the columns of numbers that have nothing in any row.
+    /// The table without the columns of numbers that have nothing in any row.
     pub fn without_empty_columns(self) -> Self {
         let told = |column| self.rows.iter().any(|row| row[column] != NOTHING);
         let kept = (0..self.head.len()).map(|column| column < self.words || told(column));
@@ -48,7 +48,7 @@ impl Table {
         self.with(&kept)
     }
 
-    /// The same without columns of these names.
+    /// The table without columns of these names.
     pub fn without(self, names: &[&str]) -> Self {
         let kept = self.head.iter().map(|name| !names.contains(&&**name));
         let kept: Vec<_> = kept.collect();

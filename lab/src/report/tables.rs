@@ -175,7 +175,7 @@ fn between_files(files: &[Labelled]) -> Option<String> {
     (files.len() > 1).then(|| format!("to {}", files[0].label))
 }
 
-/// The same datapath's side by side.
+/// Rows of the files' datapaths, those of one datapath side by side.
 fn rows<'files>(
     files: &'files [Labelled<'files>],
     workload: Workload,

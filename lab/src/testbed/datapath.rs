@@ -38,7 +38,7 @@ pub trait Attachment {
         Ok(None)
     }
 
-    /// The same for people.
+    /// What the datapath has counted, for people, if it counts.
     fn stats_text(&self) -> Result<Option<String>> {
         Ok(None)
     }

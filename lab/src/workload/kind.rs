@@ -11,7 +11,7 @@ pub enum Workload {
     Throughput,
     /// One message after the other, there and back: sockperf ping-pong
     Latency,
-    /// The same while a TCP stream goes the same way as fast as it can
+    /// One message after the other, there and back, while a TCP stream goes the same way as fast as it can
     LoadedLatency,
     /// Short TCP connections, each with a small request and its answer: wrk and weborf
     Connections,

@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(output.matches("\nsum_received: {").count(), 1, "{output}");
     }
 
-    /// The same of `-u -b 100M -P 2 -t 1 -J`, with the counts of losses changed.
+    /// What iperf3 printed with `-u -b 100M -P 2 -t 1 -J`, with the counts of losses changed.
     const UDP_SAMPLE: &str = include_str!("../../tests/data/iperf3-udp.json");
 
     #[test]

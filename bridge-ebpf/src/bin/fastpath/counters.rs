@@ -34,7 +34,7 @@ static COUNTERS: PerCpuHashMap<u32, PortCounters> =
 #[map]
 static NEAR: HashMap<u32, Path> = HashMap::with_max_entries(NEAR_PATHS, BPF_F_NO_PREALLOC);
 
-/// The same by place, as one number each, for who only compares.
+/// The paths that have the places near, by place, as one number each, for who only compares.
 #[map]
 static NEAR_OWNERS: Array<u64> = Array::with_max_entries(NEAR_PATHS, 0);
 
@@ -131,7 +131,7 @@ pub fn path(path: Path, change: impl Fn(&mut PathCounters)) -> bool {
     far(path, change)
 }
 
-/// The same for a path whose place near is another's.
+/// Changes this CPU's counters of a path whose place near is another's; whether there was room for them.
 #[inline(always)]
 fn far(path: Path, change: impl Fn(&mut PathCounters)) -> bool {
     if let Some(counters) = PATHS.get_ptr_mut(path) {

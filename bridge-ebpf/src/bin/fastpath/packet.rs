@@ -176,7 +176,7 @@ impl Frame for Skb {
         (result == 0).then_some(bytes)
     }
 
-    /// As above.
+    /// Reads through the linear part where it reaches so far, else with the helper.
     #[inline(always)]
     fn word(&self, offset: u32) -> Option<u64> {
         // SAFETY: the kernel passes a valid context.

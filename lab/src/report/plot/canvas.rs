@@ -133,7 +133,7 @@ pub fn text(size: i32, style: FontStyle, colour: Colour) -> TextStyle<'static> {
     font.color(&colour.rgb())
 }
 
-/// The same with the height's middle where it is drawn, and another point of the width.
+/// A style of text with the height's middle where it is drawn, and this point of the width.
 pub fn beside(style: &TextStyle<'static>, point: HPos) -> TextStyle<'static> {
     style.pos(Pos::new(point, VPos::Center))
 }

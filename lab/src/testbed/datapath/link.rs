@@ -49,7 +49,7 @@ pub fn ip(host: &Namespace, words: &[&str]) -> Result<()> {
     ip_output(host, words).map(drop)
 }
 
-/// The same; returns what it prints.
+/// Runs `ip` in the host's namespace and returns what it prints.
 pub fn ip_output(host: &Namespace, words: &[&str]) -> Result<String> {
     let mut ip = host.command("ip")?;
     ip.args(words);

@@ -173,7 +173,7 @@ impl Structure {
         Address(self.read(member))
     }
 
-    /// The same, as a structure.
+    /// What a member points to, as a structure.
     #[inline(always)]
     pub fn open(self, member: Member) -> Self {
         self.follow(member).open()
