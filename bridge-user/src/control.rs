@@ -20,7 +20,7 @@ use std::{
 use bridge_common::hook_policy::INTERVAL;
 use tokio::time::MissedTickBehavior;
 
-pub use self::attacher::{Followed, Step, plan};
+pub use self::attacher::{Followed, Plan, Step, plan};
 pub use self::notice::{Change, Notice, Vanished};
 use self::{attacher::Attacher, controller::HookController};
 use crate::{

@@ -207,13 +207,20 @@ fn check_says_what_would_change_and_changes_nothing() {
     let step = |name: &str, action: &str| json!({ "ifname": name, "master": "br0", "action": action, "hook": "auto", "bypass_netfilter": true });
     assert_eq!(
         switch.json(&format!("check {path}")),
-        json!({ "schema": 2, "path": path, "rules": 1, "steps": [step("vnet0", "change"), step("vnet1", "attach")] })
+        json!({ "schema": 2, "path": path, "rules": 1, "steps": [step("vnet0", "change"), step("vnet1", "attach")], "idle": [] })
     );
     assert_eq!(switch.stats().ports.len(), 1);
     switch.ok("attach vnet0 vnet1 --hook auto --bypass-netfilter");
     assert_eq!(
         switch.ok(&format!("check {path}")),
-        format!("{path}: 1 rule, and all is so\n")
+        format!("{path}: 1 rule, and nothing to change\n")
+    );
+    file.write("[[bridge]]\nname = \"vribr0\"");
+    assert_eq!(
+        switch.ok(&format!("check {path}")),
+        format!(
+            "{path}: 1 rule, and nothing to change\nvribr0: no port that this rule is about is here now\n"
+        )
     );
 }
 

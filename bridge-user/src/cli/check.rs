@@ -11,7 +11,7 @@ use serde_json::json;
 use tapbridge::{
     SCHEMA,
     config::DEFAULT_CONFIG,
-    control::{self, Followed, Step},
+    control::{self, Followed, Plan, Step},
     kernel::requirements,
     state::State,
 };
@@ -31,43 +31,50 @@ pub struct Check {
 /// Reads a configuration, and prints what 'run' would do with it; without root only whether it can be used.
 pub async fn run(state: &State, arguments: Check, as_json: bool) -> Result<()> {
     let Followed { path, config } = read(arguments.config)?;
-    let steps = match requirements::check_permission() {
+    let plan = match requirements::check_permission() {
         Ok(()) => Some(control::plan(state, &config).await?),
         Err(_) => None,
     };
     let rules = config.bridges.len();
     if as_json {
-        return print::json(&json!({ "schema": SCHEMA, "path": path, "rules": rules, "steps": steps }));
+        let (steps, idle) = plan.map(|plan| (plan.steps, plan.idle)).unzip();
+        let document =
+            json!({ "schema": SCHEMA, "path": path, "rules": rules, "steps": steps, "idle": idle });
+        return print::json(&document);
     }
     let mut out = io::stdout();
+    let path = path.display();
     let rules = counted(u64::try_from(rules)?, "rule", "rules");
-    match &steps {
-        None => writeln!(
+    let Some(Plan { steps, idle }) = plan else {
+        return Ok(writeln!(
             out,
-            "{}: {rules}; root is told what it would change",
-            path.display()
-        )?,
-        Some(steps) if steps.is_empty() => writeln!(out, "{}: {rules}, and all is so", path.display())?,
-        Some(steps) => {
-            writeln!(out, "{}: {rules}", path.display())?;
-            for Step {
-                ifname,
-                master,
-                action,
-                hook,
-                bypass_netfilter,
-            } in steps
-            {
-                let sign = if *action == "attach" { '+' } else { '~' };
-                let hook = hook.map(|hook| format!(" --hook {hook}")).unwrap_or_default();
-                let bypass = match bypass_netfilter {
-                    Some(true) => " --bypass-netfilter",
-                    Some(false) => " --no-bypass-netfilter",
-                    None => "",
-                };
-                writeln!(out, "{sign} {master}: {ifname}{hook}{bypass}")?;
-            }
-        }
+            "{path}: {rules}; root is told what it would change"
+        )?);
+    };
+    if steps.is_empty() {
+        writeln!(out, "{path}: {rules}, and nothing to change")?;
+    } else {
+        writeln!(out, "{path}: {rules}")?;
+    }
+    for step in steps {
+        writeln!(out, "{}", line(&step))?;
+    }
+    for rule in idle {
+        writeln!(out, "{rule}: no port that this rule is about is here now")?;
     }
     Ok(())
+}
+
+fn line(step: &Step) -> String {
+    let sign = if step.action == "attach" { '+' } else { '~' };
+    let hook = step
+        .hook
+        .map(|hook| format!(" --hook {hook}"))
+        .unwrap_or_default();
+    let bypass = match step.bypass_netfilter {
+        Some(true) => " --bypass-netfilter",
+        Some(false) => " --no-bypass-netfilter",
+        None => "",
+    };
+    format!("{sign} {}: {}{hook}{bypass}", step.master, step.ifname)
 }

@@ -54,13 +54,34 @@ pub struct Step {
     pub bypass_netfilter: Option<bool>,
 }
 
+/// What following a configuration comes to now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// What would be done.
+    pub steps: Vec<Step>,
+    /// Names of rules that are about no device that is here now.
+    pub idle: Vec<String>,
+}
+
 /// What would be done if this configuration were followed now.
-pub async fn plan(state: &State, config: &Config) -> Result<Vec<Step>> {
+pub async fn plan(state: &State, config: &Config) -> Result<Plan> {
     let links = Netlink::connect()?.links().await?;
     let ports = attached(state)?;
-    Ok(missing(config, &links, &ports)
+    let steps = missing(config, &links, &ports)
         .map(|(device, rule)| step(device, rule, &links, ports.contains_key(&device.ifindex)))
-        .collect())
+        .collect();
+    let is_of = |rule: &Rule, device: &Link| {
+        let found = config.rule_for(device, &links);
+        found.is_some_and(|found| std::ptr::eq(found, rule))
+    };
+    let idle = config
+        .bridges
+        .iter()
+        .filter(|rule| !links.iter().any(|device| is_of(rule, device)));
+    Ok(Plan {
+        steps,
+        idle: idle.map(|rule| rule.name().to_owned()).collect(),
+    })
 }
 
 /// A port that is attached, and whether one of its programs is not any more.
