@@ -112,15 +112,7 @@ pub(crate) async fn attach_chosen(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    // What would be refused afterwards too, before the programs are loaded for it.
-    if FastPath::open(state)?.is_none() {
-        for link in &wanted {
-            refuse_strangers(link)?;
-            if link.kind == Kind::Tap && options.hook != Some(HookMode::Tcx) {
-                refuse_other_xdp(link)?;
-            }
-        }
-    }
+    check_programs(FastPath::open(state)?.as_ref(), &wanted, options)?;
     let mut fast = FastPath::open_or_create(state)?;
     let gone = fast.reconcile(links)?;
     let name = options.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE);
@@ -214,6 +206,26 @@ fn ports_of(links: &[Link], bridge: &str) -> Result<Vec<usize>> {
     }
     let ports = (0..links.len()).filter(|place| links[*place].master == Some(master.ifindex));
     Ok(ports.collect())
+}
+
+/// Refuses new ports where programs of others are in the way, before any are loaded, and before it is forgotten what ports
+/// that are gone had.
+fn check_programs(fast: Option<&FastPath>, wanted: &[&Link], options: &Options) -> Result<()> {
+    let ports = fast.map_or_else(|| Ok(Vec::new()), FastPath::ports)?;
+    for link in wanted {
+        if ports.iter().any(|(ifindex, _)| *ifindex == link.ifindex) {
+            continue;
+        }
+        refuse_strangers(link)?;
+        let namesake = ports
+            .iter()
+            .find(|(_, port)| recorded_name(&port.name) == link.name);
+        let kept = namesake.map(|(_, port)| port.hook_mode());
+        if link.kind == Kind::Tap && options.hook.or(kept) != Some(HookMode::Tcx) {
+            refuse_other_xdp(link)?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses devices that have no Ethernet frames, those whose frames somebody else waits for, and those of another bridge
