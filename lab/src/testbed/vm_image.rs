@@ -81,8 +81,8 @@ pub struct Image {
     pub initramfs: PathBuf,
     /// The kernel's release.
     pub release: String,
-    /// The memory that it takes to hold the initramfs and to run what is in it, as QEMU is told.
-    pub memory: &'static str,
+    /// The memory that it takes to hold the initramfs and to run what is in it, in MiB.
+    pub memory: u64,
 }
 
 /// What an image is made of, beside busybox and [`INIT`].
@@ -103,7 +103,7 @@ impl Image {
             modules: MODULES.to_vec(),
             programs: &PROGRAMS,
         };
-        Self::obtain(packages, &recipe, "256M")
+        Self::obtain(packages, &recipe, 256)
     }
 
     /// The image that tests run in, which is made when there is none yet. It has no programs; see
@@ -114,10 +114,10 @@ impl Image {
             modules: [&MODULES[..], &TESTED_MODULES[..]].concat(),
             programs: &[],
         };
-        Self::obtain(packages, &recipe, "1G")
+        Self::obtain(packages, &recipe, 512)
     }
 
-    fn obtain(packages: &Packages, recipe: &Recipe, memory: &'static str) -> Result<Self> {
+    fn obtain(packages: &Packages, recipe: &Recipe, memory: u64) -> Result<Self> {
         let (vmlinuz, release) = find_kernel(&recipe.kernel)?;
         let folder = packages
             .folder()
@@ -140,12 +140,15 @@ impl Image {
     /// the caller's.
     pub fn with_files(&self, files: &[PathBuf], folder: &Path) -> Result<Self> {
         let initramfs = folder.join("initramfs.cpio");
+        let memory = |bytes: usize| 3 * u64::try_from(bytes >> 20).unwrap_or_default();
         // The kernel unpacks one archive after the other.
         let mut archives = read(&self.initramfs)?;
         archives.extend(host::archive(files)?);
-        fs::write(&initramfs, archives).with_context(|| format!("writing {}", initramfs.display()))?;
+        fs::write(&initramfs, &archives).with_context(|| format!("writing {}", initramfs.display()))?;
         Ok(Self {
             initramfs,
+            // The archives, what comes out of them, and as much free again, of which its file system wants to have half.
+            memory: self.memory + memory(archives.len()),
             ..self.clone()
         })
     }

@@ -216,7 +216,7 @@ impl Model {
             // more than it gains.
             Accelerator::Tcg => command
                 .args(["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"])
-                .args(["-smp", "1", "-m", self.image.memory]),
+                .args(["-smp", "1", "-m", &format!("{}M", self.image.memory)]),
         };
         // Requests and answers have a virtio port of their own: a serial port under TCG loses an interrupt now and
         // then, and its output with it until the next input. There the kernel's last words go. The guest finds the port

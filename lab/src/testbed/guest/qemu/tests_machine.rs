@@ -10,7 +10,7 @@ use super::{
     machine::{BOOT_LIMIT, Model, Qemu},
 };
 use crate::{
-    host::{cpus::Placement, scratch},
+    host::{cpus::Placement, process::quoted, scratch},
     testbed::vm_image::{self, Image, Packages},
 };
 
@@ -50,6 +50,18 @@ impl TestsMachine {
             .with_context(|| format!("booting Linux {}", model.image.release))?;
         let (status, said) = machine.channel.request(SET_UP)?;
         ensure!(status == 0, "setting up file systems: status {status}; {said}");
+        // What finds no room while the kernel unpacks it is left out, and the kernel goes on.
+        for file in files {
+            let (status, _) = machine
+                .channel
+                .request(&format!("test -e {}", quoted(&file.to_string_lossy())))?;
+            ensure!(
+                status == 0,
+                "{}: had no room in the virtual machine's {} MiB of memory",
+                file.display(),
+                model.image.memory
+            );
+        }
         Ok(machine)
     }
 
