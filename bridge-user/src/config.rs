@@ -138,6 +138,12 @@ impl Config {
             _ => None,
         }
     }
+
+    /// Whether a device is to be attached by this one of the rules.
+    pub(crate) fn is_for(&self, rule: &Rule, device: &Link, links: &[Link]) -> bool {
+        self.rule_for(device, links)
+            .is_some_and(|found| std::ptr::eq(found, rule))
+    }
 }
 
 impl Bridge {

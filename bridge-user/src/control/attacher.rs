@@ -70,14 +70,10 @@ pub async fn plan(state: &State, config: &Config) -> Result<Plan> {
     let steps = missing(config, &links, &ports)
         .map(|(device, rule)| step(device, rule, &links, ports.contains_key(&device.ifindex)))
         .collect();
-    let is_of = |rule: &Rule, device: &Link| {
-        let found = config.rule_for(device, &links);
-        found.is_some_and(|found| std::ptr::eq(found, rule))
-    };
     let idle = config
         .bridges
         .iter()
-        .filter(|rule| !links.iter().any(|device| is_of(rule, device)));
+        .filter(|rule| !links.iter().any(|device| config.is_for(rule, device, &links)));
     Ok(Plan {
         steps,
         idle: idle.map(|rule| rule.name().to_owned()).collect(),
@@ -304,10 +300,7 @@ impl<'state> Attacher<'state> {
         let choose = |links: &[Link]| {
             let is_meant = |link: &Link| {
                 let is_one = devices.iter().any(|device| device.ifindex == link.ifindex);
-                is_one
-                    && config
-                        .rule_for(link, links)
-                        .is_some_and(|found| std::ptr::eq(found, rule))
+                is_one && config.is_for(rule, link, links)
             };
             Ok((0..links.len())
                 .filter(|place| is_meant(&links[*place]))
