@@ -2,15 +2,18 @@
 
 mod attach;
 mod check;
+mod config;
 mod detach;
 mod fdb;
 mod gone;
 mod monitor;
 pub mod print;
 mod run;
+mod service_manager;
 mod show;
 mod signals;
 mod stats;
+mod status;
 mod syscalls;
 mod upgrade;
 
@@ -87,6 +90,13 @@ enum Command {
     ///
     /// '+' is a port that would be attached, '~' one that would be changed. Nothing is changed.
     Check(check::Check),
+    /// Write a configuration
+    Config {
+        #[command(subcommand)]
+        command: config::Config,
+    },
+    /// Say what 'run' does: since when, by which file, what it did last, and what it could not do and why
+    Status,
     /// Take the programs off ports, and devices out of the bridge that 'attach' has put them in
     Detach(detach::Detach),
     /// Show bridges and their ports, and what keeps frames from going past a bridge
@@ -125,8 +135,8 @@ struct Which {
 
 /// Does what the user said.
 pub async fn run(command_line: CommandLine) -> Result<()> {
-    // Whether a file can be used, everybody may ask.
-    if !matches!(command_line.command, Command::Check(_)) {
+    // Whether a file can be used, and what 'run' does, everybody may ask.
+    if !matches!(command_line.command, Command::Check(_) | Command::Status) {
         requirements::check_permission()?;
     }
     let state = State::new(command_line.state);
@@ -135,6 +145,8 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         Command::Attach(arguments) => attach::run(&state, arguments, json).await,
         Command::Run(arguments) => run::run(&state, arguments, json).await,
         Command::Check(arguments) => check::run(&state, arguments, json).await,
+        Command::Config { command } => config::run(&state, command, json).await,
+        Command::Status => status::run(&state, json).await,
         Command::Detach(arguments) => detach::run(&state, arguments, json).await,
         Command::Show(which) => show::run(&state, which, json).await,
         Command::Fdb { command } => fdb::run(&state, command, json).await,

@@ -1,30 +1,33 @@
 //! `run`: attaches what a configuration asks for, as it comes, and looks after the ports of `--hook auto`, for as long as it
 //! runs.
 //!
-//! It holds no state of its own that would be missed: when it ends, in whatever way, every port keeps the hooks that it
+//! It holds no state of its own that would be missed, and tells whoever asks what it does: when it ends, in whatever way, every port keeps the hooks that it
 //! has, and forwarding goes on.
 
 mod attacher;
 mod controller;
 mod notice;
 mod ports;
-
-use std::{
-    io,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixDatagram},
-    },
-};
+mod presence;
+mod status;
 
 use bridge_common::hook_policy::INTERVAL;
-use tokio::time::MissedTickBehavior;
+use tokio::{net::UnixStream, time::MissedTickBehavior};
 
-pub use self::attacher::{Followed, Plan, Step, plan};
-pub use self::notice::{Change, Notice, Vanished};
-use self::{attacher::Attacher, controller::HookController};
+use self::{
+    attacher::Attacher,
+    controller::HookController,
+    presence::{Presence, answer},
+    status::Journal,
+};
+pub use self::{
+    attacher::{Followed, Plan, Step, plan},
+    notice::{Change, Load, Notice, Vanished},
+    presence::{is_running, status},
+    status::{Configured, Event, Failing, Status},
+};
 use crate::{
-    error::{Context as _, Error, Result},
+    error::{Error, Result},
     fastpath::FastPath,
     kernel::netlink::{Changes, Netlink},
     state::State,
@@ -37,9 +40,13 @@ pub async fn run<E: From<Error>>(
     followed: Option<Followed>,
     mut reload: impl AsyncFnMut(),
     end: impl Future<Output = ()>,
-    mut report: impl FnMut(Notice) -> Result<(), E>,
+    report: impl FnMut(Notice) -> Result<(), E>,
 ) -> Result<(), E> {
-    let _only = only_one(state)?;
+    let presence = Presence::claim(state).await?;
+    let mut teller = Teller {
+        journal: Journal::new(),
+        report,
+    };
     let netlink = Netlink::connect()?;
     // What a killed one has left. Without any port there is nothing; what can't be opened it will tell of.
     if let Some(locked) = state.lock_existing()?
@@ -56,39 +63,45 @@ pub async fn run<E: From<Error>>(
     let attacher = followed.map(|followed| Ok(Attacher::new(state, Netlink::connect()?, followed)));
     let mut attacher = attacher.transpose()?;
     if let Some(attacher) = &mut attacher {
-        report(attacher.following())?;
-        for notice in attacher.follow().await {
-            report(notice)?;
-        }
+        teller.tell(attacher.following())?;
+        teller.tell_all(attacher.follow().await)?;
     }
-    report(Notice::Ready)?;
+    teller.tell(Notice::Ready)?;
     loop {
         let woken = tokio::select! {
             () = &mut end => return Ok(()),
             _ = ticks.tick() => Woken::Tick,
             told = next(&mut changes) => told.map(|()| Woken::Change)?,
             () = reload() => Woken::Reload,
+            stream = presence.asked() => Woken::Asked(stream),
         };
         if let Some(attacher) = &mut attacher {
-            if woken == Woken::Reload {
-                report(attacher.reload())?;
+            if matches!(woken, Woken::Reload) {
+                teller.tell(Notice::Reloading)?;
+                teller.tell(attacher.reload())?;
             }
-            if woken == Woken::Change || attacher.is_due() {
-                for notice in attacher.follow().await {
-                    report(notice)?;
-                }
+            if matches!(woken, Woken::Change) || attacher.is_due() {
+                teller.tell_all(attacher.follow().await)?;
             }
         }
-        if woken == Woken::Tick {
-            for notice in controller.tick().await {
-                report(notice)?;
+        match woken {
+            Woken::Tick => {
+                teller.tell_all(controller.tick().await)?;
+                teller.tell(Notice::Alive(Load {
+                    ports: controller.attached(),
+                    failing: attacher.as_ref().map_or(0, Attacher::failures),
+                }))?;
             }
+            Woken::Asked(stream) => {
+                let failing = attacher.as_ref().map_or_else(Vec::new, Attacher::failing);
+                answer(stream, &teller.journal.status(failing));
+            }
+            Woken::Change | Woken::Reload => {}
         }
     }
 }
 
 /// Why there is something to do.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Woken {
     /// It is time to read the counters.
     Tick,
@@ -96,32 +109,36 @@ enum Woken {
     Change,
     /// The configuration is to be read anew.
     Reload,
+    /// Somebody wants to know how it goes.
+    Asked(UnixStream),
+}
+
+/// Tells of what happens, and remembers it.
+struct Teller<R> {
+    journal: Journal,
+    report: R,
+}
+
+impl<R> Teller<R> {
+    fn tell<E>(&mut self, notice: Notice) -> Result<(), E>
+    where
+        R: FnMut(Notice) -> Result<(), E>,
+    {
+        self.journal.note(&notice);
+        (self.report)(notice)
+    }
+
+    fn tell_all<E>(&mut self, notices: Vec<Notice>) -> Result<(), E>
+    where
+        R: FnMut(Notice) -> Result<(), E>,
+    {
+        notices.into_iter().try_for_each(|notice| self.tell(notice))
+    }
 }
 
 async fn next(changes: &mut Option<Changes>) -> Result<()> {
     match changes {
         Some(changes) => changes.next().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Whether somebody looks after the ports of the calling thread's network namespace.
-pub fn is_running(state: &State) -> bool {
-    let connected = UnixDatagram::unbound().and_then(|socket| socket.connect_addr(&name(state)?));
-    connected.is_ok()
-}
-
-/// A name in the network namespace, which goes with the process that has it.
-fn name(state: &State) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("tapbridge-run:{}", state.root().display()))
-}
-
-/// There is one in a network namespace: two would take each other's changes for an administrator's.
-fn only_one(state: &State) -> Result<UnixDatagram> {
-    match name(state).and_then(|name| UnixDatagram::bind_addr(&name)) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Error::Running {
-            path: state.root().to_owned(),
-        }),
-        bound => bound.at(state.root().display(), "make sure that no other 'run' is at work"),
     }
 }

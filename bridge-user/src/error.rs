@@ -204,10 +204,31 @@ pub enum Error {
         name: String,
     },
     /// Another `run` is at work.
-    #[error("{path}: another 'tapbridge run' looks after the ports of this network namespace; one is enough")]
+    #[error(
+        "{path}: another 'tapbridge run' looks after the ports of this network namespace: {process}; one is enough, and \
+         'tapbridge status' says what it does"
+    )]
     Running {
         /// The state folder.
         path: PathBuf,
+        /// Who it is.
+        process: String,
+    },
+    /// No `run` is at work.
+    #[error(
+        "tapbridge run: is not running in this network namespace; what is attached goes on without it, and 'tapbridge \
+         show' shows that"
+    )]
+    NotRunning,
+    /// `run` says nothing.
+    #[error(
+        "tapbridge run: {process} does not answer within {seconds} s; see whether it is stopped, or end it and start another"
+    )]
+    NoAnswer {
+        /// Who it is.
+        process: String,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// No such process.
     #[error("process {pid}: there is none in this namespace of process ids; 'ps -e' lists those there are")]

@@ -1,6 +1,7 @@
 //! What there is, read at one moment: ports, what keeps frames from going past bridges, what was counted, and the
 //! forwarding databases.
 
+mod configuration;
 pub mod fdb;
 pub mod obstacles;
 pub mod overview;

@@ -30,10 +30,10 @@ pub const UNPRIVILEGED_TESTS: &[crate::Test] = &[(
 )];
 
 /// A configuration in a folder of its own.
-struct File(tempfile::TempDir);
+pub struct File(tempfile::TempDir);
 
 impl File {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         // That others may read, too.
         let open = fs::Permissions::from_mode(0o755);
         let folder = tempfile::Builder::new().permissions(open).tempdir();
@@ -42,16 +42,16 @@ impl File {
         file
     }
 
-    fn write(&self, text: &str) {
+    pub fn write(&self, text: &str) {
         fs::write(self.path(), text).expect("write the configuration");
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("{}/tapbridge.toml", self.0.path().display())
     }
 }
 
-fn follow(switch: &Switch, file: &File) -> Running {
+pub fn follow(switch: &Switch, file: &File) -> Running {
     let running = Running::saying(
         switch.command(&format!("run -j --config {}", file.path())),
         &format!("{}: 1 rule is followed", file.path()),
@@ -65,13 +65,13 @@ fn follow(switch: &Switch, file: &File) -> Running {
 
 /// The next port that is attached: its name, bridge and hooks.
 #[track_caller]
-fn attached(running: &Running) -> [Value; 3] {
+pub fn attached(running: &Running) -> [Value; 3] {
     let event = running.next();
     assert_eq!(event["event"], "attached", "{event}");
     ["ifname", "master", "hooks"].map(|key| event[key].clone())
 }
 
-fn port(name: &str) -> Tap {
+pub fn port(name: &str) -> Tap {
     let tap = Tap::open(name).expect("open a tap");
     ip(&format!("link set {name} master br0 up"));
     tap

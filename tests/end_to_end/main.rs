@@ -30,6 +30,7 @@ mod ring;
 mod run;
 mod state;
 mod statistics;
+mod status;
 mod support;
 mod syscalls;
 mod syscalls_output;
@@ -115,6 +116,8 @@ fn main() -> ExitCode {
         trials("multi_bridge", multi_bridge::TESTS, lacking),
         trials("state", state::TESTS, lacking),
         trials("statistics", statistics::TESTS, lacking),
+        trials("status", status::TESTS, lacking),
+        trials("status", status::UNPRIVILEGED_TESTS, public),
         trials("syscalls", syscalls::TESTS, lacking),
         trials("syscalls_output", syscalls_output::TESTS, lacking),
         trials("syscalls_output", syscalls_output::TRACING_TESTS, tracing),

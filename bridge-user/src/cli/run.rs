@@ -4,7 +4,6 @@ use std::{
     future,
     io::{self, Write as _},
     path::PathBuf,
-    time::Duration,
 };
 
 use anyhow::Result;
@@ -12,9 +11,8 @@ use clap::Args;
 use serde_json::json;
 use tapbridge::{
     Error,
-    common::forwarding::Reason,
     config::{Config, DEFAULT_CONFIG},
-    control::{self, Change, Followed, Notice, Vanished},
+    control::{self, Followed, Notice},
     kernel::requirements,
     state::State,
 };
@@ -22,7 +20,8 @@ use tapbridge::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    print::{self, counted, error},
+    print::{self, error},
+    service_manager::ServiceManager,
     signals::asked_to_end,
 };
 
@@ -59,7 +58,9 @@ pub async fn run(state: &State, arguments: Run, json: bool) -> Result<()> {
         Some(hangups) => drop(hangups.recv().await),
         None => future::pending().await,
     };
+    let mut manager = ServiceManager::new();
     control::run(state, followed, reload, asked_to_end(), |notice| {
+        manager.tell(&notice);
         print(&notice, json)
     })
     .await
@@ -76,65 +77,19 @@ pub(super) fn read(path: PathBuf) -> Result<Followed> {
 /// Changes go to standard output, the rest to standard error.
 fn print(notice: &Notice, as_json: bool) -> Result<()> {
     match notice {
-        Notice::Ready => eprintln!("watching the ports of '--hook auto'; Ctrl-C ends"),
-        Notice::Following { path, rules } => eprintln!(
-            "{}: {}",
-            path.display(),
-            counted(u64::try_from(*rules)?, "rule is followed", "rules are followed")
-        ),
-        Notice::Rejected(cause) => error(&format!("{cause}; the rules stay as they were"), as_json),
+        Notice::Alive(_) | Notice::Reloading => {}
+        Notice::Ready | Notice::Following { .. } => eprintln!("{notice}"),
+        Notice::Rejected(_) | Notice::Failed(_) => error(&notice.to_string(), as_json),
+        Notice::Vanished(vanished) if as_json => print::json(vanished)?,
+        Notice::Vanished(_) => error(&notice.to_string(), false),
+        Notice::Changed(change) if as_json => print::json(change)?,
         Notice::Attached(attached) if as_json => {
             print::json(
-                &json!({ "event": "attached", "ifname": attached.ifname, "ifindex": attached.ifindex,
+                &json!({ "event": notice.event(), "ifname": attached.ifname, "ifindex": attached.ifindex,
                 "master": attached.master, "hook": attached.hook, "hooks": attached.hooks }),
             )?;
         }
-        Notice::Attached(attached) => writeln!(
-            io::stdout(),
-            "{}: {} is attached by {}",
-            attached.master,
-            attached.ifname,
-            attached.hooks.join(" + ")
-        )?,
-        Notice::Failed(failure) => error(&format!("{failure}; trying again"), as_json),
-        Notice::Vanished(vanished) if as_json => print::json(vanished)?,
-        Notice::Vanished(Vanished { ports, .. }) => {
-            let text = format!(
-                "the programs on {0} are gone though no command has detached them: their bpffs was unmounted, or their \
-                 folder removed; their bridges go on without them, and 'tapbridge attach {0}' attaches them again",
-                ports.join(" ")
-            );
-            error(&text, as_json);
-        }
-        Notice::Changed(change) if as_json => print::json(change)?,
-        Notice::Changed(change) => {
-            let milliseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3;
-            let Change {
-                ifname,
-                master,
-                interval_ms,
-                frames,
-                bulk_frames,
-                ..
-            } = change;
-            if change.reason == Reason::VhostNet.name() {
-                writeln!(
-                    io::stdout(),
-                    "{master}: {ifname} has {} now: vhost-net sends its frames, in batches that XDP would reorder",
-                    change.hooks.join(" + ")
-                )?;
-                return Ok(());
-            }
-            writeln!(
-                io::stdout(),
-                "{master}: {ifname} has {} now: in {interval_ms} ms, of {} {bulk_frames} in bulk, XDP saves {:.1} \
-                 ms and costs {:.1} ms",
-                change.hooks.join(" + "),
-                counted(*frames, "frame", "frames"),
-                milliseconds(change.xdp_saves_ns),
-                milliseconds(change.xdp_costs_ns)
-            )?;
-        }
+        Notice::Changed(_) | Notice::Attached(_) => writeln!(io::stdout(), "{notice}")?,
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use bridge_common::{
 };
 use serde::Serialize;
 
-use super::notice::Notice;
+use super::{notice::Notice, status::Failing};
 use crate::{
     config::{Config, Rule},
     error::{Error, Result},
@@ -143,8 +143,35 @@ impl Rule {
     }
 }
 
+/// What went wrong with a device, or with all.
+struct Failure {
+    /// 0 for all.
+    ifindex: u32,
+    ifname: Option<String>,
+    error: Error,
+}
+
+impl Failure {
+    fn of(device: &Link, error: Error) -> Self {
+        Self {
+            ifindex: device.ifindex,
+            ifname: Some(device.name.clone()),
+            error,
+        }
+    }
+
+    fn of_all(error: Error) -> Self {
+        Self {
+            ifindex: 0,
+            ifname: None,
+            error,
+        }
+    }
+}
+
 /// A device that could not be attached.
 struct Refused {
+    ifname: Option<String>,
     /// Why, which is told once.
     text: String,
     /// When it is tried again.
@@ -214,23 +241,26 @@ impl<'state> Attacher<'state> {
             self.next = all.retry;
             return notices;
         }
-        let mut failed = BTreeMap::new();
+        let mut failed = Vec::new();
         let looked = self.attach_missing(now, &mut failed, &mut notices).await;
         self.next = now + LOOK;
         match looked {
             Ok(Some(missing)) => {
-                let fails = failed.contains_key(&0);
+                let fails = failed.iter().any(|failure| failure.ifindex == 0);
                 self.refused
                     .retain(|ifindex, _| missing.contains(ifindex) || *ifindex == 0 && fails);
             }
             // A command is at work: the next tick tells.
             Ok(None) => self.next = now,
             // What is pinned could not be read, or the devices not be listed.
-            Err(error) => {
-                failed.insert(0, error);
-            }
+            Err(error) => failed.push(Failure::of_all(error)),
         }
-        for (ifindex, error) in failed {
+        for Failure {
+            ifindex,
+            ifname,
+            error,
+        } in failed
+        {
             let before = self.refused.remove(&ifindex);
             let text = error.to_string();
             let pause = before
@@ -241,16 +271,43 @@ impl<'state> Attacher<'state> {
             }
             let retry = now + pause;
             self.next = self.next.min(retry);
-            self.refused.insert(ifindex, Refused { text, retry, pause });
+            let refused = Refused {
+                ifname,
+                text,
+                retry,
+                pause,
+            };
+            self.refused.insert(ifindex, refused);
         }
         notices
+    }
+
+    /// How many devices could not be attached.
+    pub(super) fn failures(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// What could not be attached and why.
+    pub(super) fn failing(&self) -> Vec<Failing> {
+        let now = Instant::now();
+        let mut failing: Vec<_> = self
+            .refused
+            .values()
+            .map(|refused| Failing {
+                ifname: refused.ifname.clone(),
+                message: refused.text.clone(),
+                retry: refused.retry.saturating_duration_since(now).as_secs(),
+            })
+            .collect();
+        failing.sort_by(|one, other| one.ifname.cmp(&other.ifname));
+        failing
     }
 
     /// Answers with the devices that are not as a rule asks for, or were not; none while a command is at work.
     async fn attach_missing(
         &self,
         now: Instant,
-        failed: &mut BTreeMap<u32, Error>,
+        failed: &mut Vec<Failure>,
         notices: &mut Vec<Notice>,
     ) -> Result<Option<Vec<u32>>> {
         let links = self.netlink.links().await?;
@@ -326,18 +383,14 @@ fn names_one(error: &Error, devices: &[&Link]) -> bool {
 fn settle(
     devices: &[&Link],
     result: Result<Vec<Notice>>,
-    failed: &mut BTreeMap<u32, Error>,
+    failed: &mut Vec<Failure>,
     notices: &mut Vec<Notice>,
 ) {
     match (result, devices) {
         (Ok(told), _) => notices.extend(told),
         // It is told of when it is there again.
         (Err(Error::WentAway { .. } | Error::NoDevice { .. }), _) => {}
-        (Err(error), [device]) => {
-            failed.insert(device.ifindex, error);
-        }
-        (Err(error), _) => {
-            failed.insert(0, error);
-        }
+        (Err(error), [device]) => failed.push(Failure::of(device, error)),
+        (Err(error), _) => failed.push(Failure::of_all(error)),
     }
 }

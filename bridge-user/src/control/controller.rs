@@ -47,6 +47,11 @@ impl<'state> HookController<'state> {
         notices
     }
 
+    /// How many ports were attached when it looked last, by whomever.
+    pub(super) fn attached(&self) -> usize {
+        self.ports.attached()
+    }
+
     async fn adapt_ports(
         &mut self,
         now: Duration,

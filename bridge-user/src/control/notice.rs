@@ -1,9 +1,14 @@
 //! What `run` tells of.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fmt::{self, Display, Formatter},
+    path::PathBuf,
+    time::Duration,
+};
 
 use bridge_common::{
     fastpath::{Cause, Port},
+    forwarding::Reason,
     hook_policy::CounterDelta,
     port::flag,
 };
@@ -16,6 +21,10 @@ use crate::{error::Error, operations::attach::Attached, port::hooks};
 pub enum Notice {
     /// It looks after ports from now on.
     Ready,
+    /// It is at work, as five times a second: who wants to know that it has not stopped.
+    Alive(Load),
+    /// It was asked to read the configuration again, and begins to.
+    Reloading,
     /// It follows this configuration from now on.
     Following {
         /// The file.
@@ -33,6 +42,68 @@ pub enum Notice {
     Failed(Error),
     /// What was pinned is gone, though no command has removed it; it goes on with what comes.
     Vanished(Vanished),
+}
+
+/// What `run` has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Ports of this network namespace that are attached, by whomever.
+    pub ports: usize,
+    /// Devices that the configuration asks for and that could not be attached when it was tried last.
+    pub failing: usize,
+}
+
+impl Notice {
+    /// What this is called where things that happened are listed.
+    pub fn event(&self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Alive(_) => "alive",
+            Self::Reloading => "reloading",
+            Self::Following { .. } => "following",
+            Self::Rejected(_) => "rejected",
+            Self::Attached(_) => "attached",
+            Self::Changed(change) => change.event,
+            Self::Failed(_) => "failed",
+            Self::Vanished(vanished) => vanished.event,
+        }
+    }
+}
+
+impl Display for Notice {
+    fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready => write!(to, "watching the ports of '--hook auto'; Ctrl-C ends"),
+            Self::Alive(Load { ports, failing: 0 }) => write!(to, "ports attached: {ports}"),
+            Self::Alive(Load { ports, failing }) => {
+                write!(to, "ports attached: {ports}, could not be: {failing}")
+            }
+            Self::Reloading => write!(to, "reading the configuration again"),
+            Self::Following { path, rules } => {
+                let rules = match rules {
+                    1 => "1 rule is followed".to_owned(),
+                    rules => format!("{rules} rules are followed"),
+                };
+                write!(to, "{}: {rules}", path.display())
+            }
+            Self::Rejected(cause) => write!(to, "{cause}; the rules stay as they were"),
+            Self::Attached(attached) => write!(
+                to,
+                "{}: {} is attached by {}",
+                attached.master,
+                attached.ifname,
+                attached.hooks.join(" + ")
+            ),
+            Self::Changed(change) => write!(to, "{change}"),
+            Self::Failed(failure) => write!(to, "{failure}; trying again"),
+            Self::Vanished(Vanished { ports, .. }) => write!(
+                to,
+                "the programs on {0} are gone though no command has detached them: their bpffs was unmounted, or their \
+                 folder removed; their bridges go on without them, and 'tapbridge attach {0}' attaches them again",
+                ports.join(" ")
+            ),
+        }
+    }
 }
 
 /// Pins have been removed, with which the programs have left the ports; their bridges go on without them.
@@ -73,6 +144,35 @@ pub struct Change {
     pub xdp_saves_ns: u64,
     /// CPU time in nanoseconds that XDP costs on this traffic.
     pub xdp_costs_ns: u64,
+}
+
+impl Display for Change {
+    fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            ifname,
+            master,
+            interval_ms,
+            frames,
+            bulk_frames,
+            ..
+        } = self;
+        let milliseconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3;
+        let hooks = self.hooks.join(" + ");
+        if self.reason == Reason::VhostNet.name() {
+            return write!(
+                to,
+                "{master}: {ifname} has {hooks} now: vhost-net sends its frames, in batches that XDP would reorder",
+            );
+        }
+        let noun = if *frames == 1 { "frame" } else { "frames" };
+        write!(
+            to,
+            "{master}: {ifname} has {hooks} now: in {interval_ms} ms, of {frames} {noun} {bulk_frames} in bulk, XDP saves \
+             {:.1} ms and costs {:.1} ms",
+            milliseconds(self.xdp_saves_ns),
+            milliseconds(self.xdp_costs_ns)
+        )
+    }
 }
 
 impl Change {

@@ -28,6 +28,8 @@ pub(super) struct Ports {
     fast: Option<(FastPath, u64)>,
     /// By index of the device.
     watched: BTreeMap<u32, Watched>,
+    /// How many ports are attached, those with hooks of their own included.
+    attached: usize,
 }
 
 struct Watched {
@@ -63,10 +65,12 @@ impl Ports {
     /// Reads the counters, and finds the ports whose hooks do not fit.
     pub(super) fn observe(&mut self, now: Duration) -> Result<Vec<Wanted>> {
         let mut wanted = Vec::new();
+        self.attached = 0;
         let Some((fast, _)) = &self.fast else {
             return Ok(wanted);
         };
         let mut ports = fast.ports()?;
+        self.attached = ports.iter().filter(|(_, port)| port.has(flag::ACTIVE)).count();
         ports.retain(|(_, port)| port.has(flag::ACTIVE | flag::AUTO));
         self.watched
             .retain(|ifindex, _| ports.iter().any(|(index, _)| index == ifindex));
@@ -105,6 +109,10 @@ impl Ports {
             }
         }
         Ok(wanted)
+    }
+
+    pub(super) fn attached(&self) -> usize {
+        self.attached
     }
 
     pub(super) fn policy(&mut self, ifindex: u32) -> Option<&mut HookPolicy> {

@@ -47,7 +47,7 @@ pub struct Overview {
 pub async fn read(state: &State, only: Option<&str>) -> Result<Overview> {
     let mut overview = Overview {
         schema: SCHEMA,
-        running: is_running(state),
+        running: is_running(state).await,
         bridges: Vec::new(),
         unreadable: Vec::new(),
     };

@@ -1,0 +1,29 @@
+//! `config`: configurations of `run`.
+
+use std::io::{self, Write as _};
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::json;
+use tapbridge::{SCHEMA, snapshot::overview, state::State};
+
+use super::print;
+
+#[derive(Subcommand)]
+pub enum Config {
+    /// Print a configuration that asks for what is attached now
+    ///
+    /// Ports are named one by one unless all of a bridge's are attached; patterns such as "vnet*" are about those that
+    /// come later, too.
+    Dump,
+}
+
+/// Does what the user said.
+pub async fn run(state: &State, command: Config, as_json: bool) -> Result<()> {
+    let Config::Dump = command;
+    let text = overview::read(state, None).await?.configuration();
+    if as_json {
+        return print::json(&json!({ "schema": SCHEMA, "configuration": text }));
+    }
+    Ok(write!(io::stdout(), "{text}")?)
+}

@@ -1,0 +1,108 @@
+//! There is one `run` in a network namespace: the one that has a socket of a name that goes with it. Who asks there is told
+//! what it does.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+
+use super::status::Status;
+use crate::{
+    error::{Context as _, Error, Result},
+    state::State,
+};
+
+/// How long somebody who asks may take to read the answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long `run` may take to answer: attaching hundreds of ports takes seconds, and it does one thing at a time.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What says that this process is the one, for as long as it is there.
+pub(super) struct Presence(UnixListener);
+
+/// A name in the network namespace (abstract, unix(7)), which goes with the process that has it.
+fn name(state: &State) -> String {
+    format!("\0tapbridge-run:{}", state.root().display())
+}
+
+impl Presence {
+    /// Refuses if another one is there: two would take each other's changes for an administrator's.
+    pub(super) async fn claim(state: &State) -> Result<Self> {
+        match UnixListener::bind(name(state)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Error::Running {
+                path: state.root().to_owned(),
+                process: match connect(state).await {
+                    Ok(Some(stream)) => describe(&stream),
+                    _ => "another process".into(),
+                },
+            }),
+            bound => bound
+                .map(Self)
+                .at(state.root().display(), "make sure that no other 'run' is at work"),
+        }
+    }
+
+    /// Somebody who asks. That one can't be served is no reason to end.
+    pub(super) async fn asked(&self) -> UnixStream {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, _)) => return stream,
+                // Without file descriptors it would be asked again at once.
+                Err(_) => tokio::time::sleep(PATIENCE).await,
+            }
+        }
+    }
+}
+
+/// Tells whoever asked, and waits for no one.
+pub(super) fn answer(mut stream: UnixStream, status: &Status) {
+    let Ok(text) = serde_json::to_vec(status) else {
+        return;
+    };
+    tokio::spawn(async move {
+        let _ = timeout(PATIENCE, stream.write_all(&text)).await;
+    });
+}
+
+/// None if nobody is there.
+async fn connect(state: &State) -> Result<Option<UnixStream>> {
+    match UnixStream::connect(name(state)).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+        connected => connected.map(Some).at("tapbridge run", "ask"),
+    }
+}
+
+/// Whether somebody looks after the ports of the calling thread's network namespace.
+pub async fn is_running(state: &State) -> bool {
+    // One that is busy has a full queue perhaps, and is there.
+    !matches!(connect(state).await, Ok(None))
+}
+
+/// What `run` does in the calling thread's network namespace; none if there is none.
+pub async fn status(state: &State) -> Result<Option<Status>> {
+    let Some(mut stream) = connect(state).await? else {
+        return Ok(None);
+    };
+    let process = describe(&stream);
+    let mut text = Vec::new();
+    match timeout(ANSWER, stream.read_to_end(&mut text)).await {
+        Err(_) => Err(Error::NoAnswer {
+            process,
+            seconds: ANSWER.as_secs(),
+        }),
+        // It has ended meanwhile.
+        Ok(Ok(0)) => Ok(None),
+        Ok(read) => {
+            read.at("tapbridge run", "ask")?;
+            serde_json::from_slice(&text).map(Some).at(process, "understand")
+        }
+    }
+}
+
+fn describe(stream: &UnixStream) -> String {
+    let id = stream.peer_cred().ok().and_then(|who| who.pid());
+    id.map_or_else(|| "another process".into(), |id| format!("process {id}"))
+}
