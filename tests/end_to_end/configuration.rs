@@ -17,6 +17,7 @@ use crate::support::{
 
 crate::tests![
     ports_are_attached_as_they_come,
+    what_vanished_is_cleared_and_known_when_it_comes_again,
     taps_without_a_bridge_become_ports_of_the_one_that_is_made,
     one_that_can_not_be_attached_does_not_keep_others_from_it,
     a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing,
@@ -113,6 +114,28 @@ fn ports_are_attached_as_they_come() {
     assert!(running.stop("TERM").success());
     let names: Vec<_> = switch.stats().ports.into_iter().map(|port| port.ifname).collect();
     assert_eq!(names, ["vm0", "vnet1", "vnet2"], "it leaves all as it is");
+}
+
+fn what_vanished_is_cleared_and_known_when_it_comes_again() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    let file = File::new("[[bridge]]\nname = \"br0\"");
+    let (stays, goes) = (port("vnet0"), port("vnet1"));
+    switch.ok("attach vnet0");
+    switch.ok("attach vnet1 --hook tcx");
+    let running = follow(&switch, &file);
+    drop(goes);
+    let cleared = || {
+        let names = switch.stats().ports.into_iter().map(|port| port.ifname);
+        names.collect::<Vec<_>>() == ["vnet0"]
+    };
+    assert!(happens(LIMIT, cleared), "it is not cleared away");
+    // Another one comes first.
+    let _other = port("vnet2");
+    assert_eq!(attached(&running)[0], "vnet2");
+    let _again = port("vnet1");
+    assert_eq!(attached(&running), [json!("vnet1"), json!("br0"), json!(["tcx"])]);
+    drop(stays);
 }
 
 fn taps_without_a_bridge_become_ports_of_the_one_that_is_made() {

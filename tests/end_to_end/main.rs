@@ -15,6 +15,7 @@ mod fdb;
 mod fleet;
 mod flood;
 mod gso;
+mod hotplug;
 mod interrupted;
 mod learning;
 mod monitor;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         trials("fleet", fleet::TESTS, routing.as_deref()),
         trials("flood", flood::TESTS, lacking),
         trials("gso", gso::TESTS, lacking),
+        trials("hotplug", hotplug::TESTS, lacking),
         trials("interrupted", interrupted::TESTS, lacking),
         trials("learning", learning::TESTS, lacking),
         trials("monitor", monitor::TESTS, lacking),

@@ -13,7 +13,6 @@ mod rig;
 mod rows;
 mod sequences;
 mod shot;
-mod sniffer;
 mod tap_filter;
 mod testbed;
 mod traffic;

@@ -10,6 +10,7 @@ pub mod frames;
 pub mod guest;
 pub mod linux_bridge;
 pub mod running;
+pub mod sniffer;
 pub mod statistics;
 pub mod switch;
 pub mod trace;

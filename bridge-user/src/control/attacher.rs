@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use crate::{
     error::{Error, Result},
     fastpath::FastPath,
     kernel::netlink::{Kind, Link, Netlink, bridge_of},
-    operations::attach::{Options, attach_chosen},
+    operations::attach::{Gone, Options, attach_chosen},
     state::State,
 };
 
@@ -189,6 +190,7 @@ pub(super) struct Attacher<'state> {
     next: Instant,
     /// By index; at 0 what concerns all devices.
     refused: BTreeMap<u32, Refused>,
+    gone: Gone,
 }
 
 impl<'state> Attacher<'state> {
@@ -199,6 +201,7 @@ impl<'state> Attacher<'state> {
             followed,
             next: Instant::now(),
             refused: BTreeMap::new(),
+            gone: Gone::default(),
         }
     }
 
@@ -242,7 +245,11 @@ impl<'state> Attacher<'state> {
             return notices;
         }
         let mut failed = Vec::new();
-        let looked = self.attach_missing(now, &mut failed, &mut notices).await;
+        let mut gone = mem::take(&mut self.gone);
+        let looked = self
+            .attach_missing(now, &mut gone, &mut failed, &mut notices)
+            .await;
+        self.gone = gone;
         self.next = now + LOOK;
         match looked {
             Ok(Some(missing)) => {
@@ -303,15 +310,32 @@ impl<'state> Attacher<'state> {
         failing
     }
 
+    /// Clears ports away whose devices are gone, or somewhere else; says whether it could: a command may be at work.
+    async fn clear(&self, gone: &mut Gone) -> Result<bool> {
+        let Some(locked) = self.state.lock_if_free()? else {
+            return Ok(false);
+        };
+        if let Some(mut fast) = FastPath::open_current(&locked)? {
+            // As they are now that nobody else attaches.
+            gone.add(fast.reconcile(&self.netlink.links().await?)?);
+        }
+        Ok(true)
+    }
+
     /// Answers with the devices that are not as a rule asks for, or were not; none while a command is at work.
     async fn attach_missing(
         &self,
         now: Instant,
+        gone: &mut Gone,
         failed: &mut Vec<Failure>,
         notices: &mut Vec<Notice>,
     ) -> Result<Option<Vec<u32>>> {
         let links = self.netlink.links().await?;
         let ports = attached(self.state)?;
+        let is_here = |ifindex: &u32| links.iter().any(|link| link.ifindex == *ifindex);
+        if !ports.keys().all(is_here) && !self.clear(gone).await? {
+            return Ok(None);
+        }
         let mut all = Vec::new();
         let mut batches = Vec::<(&Rule, Vec<&Link>)>::new();
         for (device, rule) in missing(&self.followed.config, &links, &ports) {
@@ -327,7 +351,7 @@ impl<'state> Attacher<'state> {
         }
         for (rule, devices) in batches {
             // Together, which is faster; and one by one if that fails, so that one does not keep the others from it.
-            let Some(result) = self.try_attach(&devices, rule).await? else {
+            let Some(result) = self.try_attach(&devices, rule, gone).await? else {
                 return Ok(None);
             };
             match result {
@@ -337,7 +361,7 @@ impl<'state> Attacher<'state> {
                 }
                 Err(_) => {
                     for device in devices {
-                        let Some(result) = self.try_attach(&[device], rule).await? else {
+                        let Some(result) = self.try_attach(&[device], rule, gone).await? else {
                             return Ok(None);
                         };
                         settle(&[device], result, failed, notices);
@@ -349,7 +373,12 @@ impl<'state> Attacher<'state> {
     }
 
     /// Attaches devices, as far as the rule is still about them by then; none if a command is at work.
-    async fn try_attach(&self, devices: &[&Link], rule: &Rule) -> Result<Option<Result<Vec<Notice>>>> {
+    async fn try_attach(
+        &self,
+        devices: &[&Link],
+        rule: &Rule,
+        gone: &mut Gone,
+    ) -> Result<Option<Result<Vec<Notice>>>> {
         let Some(locked) = self.state.lock_now()? else {
             return Ok(None);
         };
@@ -363,7 +392,7 @@ impl<'state> Attacher<'state> {
                 .filter(|place| is_meant(&links[*place]))
                 .collect())
         };
-        let ports = attach_chosen(&locked, choose, &rule.options(), |_, _| ()).await;
+        let ports = attach_chosen(&locked, choose, &rule.options(), gone, |_, _| ()).await;
         Ok(Some(ports.map(|ports| {
             let changed = ports.into_iter().filter(|port| port.changed);
             changed.map(Notice::Attached).collect()

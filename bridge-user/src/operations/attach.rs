@@ -2,7 +2,7 @@
 //! port of one first.
 
 use bridge_common::{
-    fastpath::Port,
+    fastpath::{MAX_PORTS, Port},
     port::{HookMode, INTERFACE_NAME, flag},
 };
 use serde::Serialize;
@@ -90,15 +90,41 @@ pub async fn attach(
         }
         Ok(wanted)
     };
-    let ports = attach_chosen(state, choose, options, progress).await?;
+    let ports = attach_chosen(state, choose, options, &mut Gone::default(), progress).await?;
     Ok(Attachment { ports, without_ports })
 }
 
-/// As [`attach`], of devices that are chosen, by their places, from those that there are at that moment.
+/// Ports whose devices are gone: a tap that is made anew, as with every start of a virtual machine, gets what was asked for
+/// its name.
+#[derive(Default)]
+pub(crate) struct Gone(Vec<Port>);
+
+impl Gone {
+    /// So many are remembered, as many as can be attached.
+    const MOST: usize = MAX_PORTS as usize;
+
+    /// The last that went counts.
+    pub(crate) fn add(&mut self, ports: Vec<Port>) {
+        for port in ports {
+            self.0.retain(|other| other.name != port.name);
+            self.0.push(port);
+        }
+        let many = self.0.len().saturating_sub(Self::MOST);
+        self.0.drain(..many);
+    }
+
+    fn find(&self, name: &str) -> Option<&Port> {
+        self.0.iter().find(|port| recorded_name(&port.name) == name)
+    }
+}
+
+/// As [`attach`], of devices that are chosen, by their places, from those that there are at that moment. Ports that turn out
+/// to be gone are added to those that are.
 pub(crate) async fn attach_chosen(
     state: &StateLock,
     choose: impl FnOnce(&[Link]) -> Result<Vec<usize>>,
     options: &Options,
+    gone: &mut Gone,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Attached>> {
     FastPath::undo_unfinished(state)?;
@@ -112,9 +138,9 @@ pub(crate) async fn attach_chosen(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    check_programs(FastPath::open(state)?.as_ref(), &wanted, options)?;
+    check_programs(FastPath::open(state)?.as_ref(), gone, &wanted, options)?;
     let mut fast = FastPath::open_or_create(state)?;
-    let gone = fast.reconcile(links)?;
+    gone.add(fast.reconcile(links)?);
     let name = options.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE);
     let home = if wanted.iter().any(|link| link.master.is_none()) {
         match own_bridge::find_or_make(&netlink, links, name).await {
@@ -139,7 +165,7 @@ pub(crate) async fn attach_chosen(
         };
         let attached = done.attach(
             device,
-            &gone,
+            gone,
             Wish {
                 bridge,
                 ..options.into()
@@ -210,17 +236,16 @@ fn ports_of(links: &[Link], bridge: &str) -> Result<Vec<usize>> {
 
 /// Refuses new ports where programs of others are in the way, before any are loaded, and before it is forgotten what ports
 /// that are gone had.
-fn check_programs(fast: Option<&FastPath>, wanted: &[&Link], options: &Options) -> Result<()> {
+fn check_programs(fast: Option<&FastPath>, gone: &Gone, wanted: &[&Link], options: &Options) -> Result<()> {
     let ports = fast.map_or_else(|| Ok(Vec::new()), FastPath::ports)?;
     for link in wanted {
         if ports.iter().any(|(ifindex, _)| *ifindex == link.ifindex) {
             continue;
         }
         refuse_strangers(link)?;
-        let namesake = ports
-            .iter()
-            .find(|(_, port)| recorded_name(&port.name) == link.name);
-        let kept = namesake.map(|(_, port)| port.hook_mode());
+        let mut namesakes = ports.iter().map(|(_, port)| port);
+        let namesake = namesakes.find(|port| recorded_name(&port.name) == link.name);
+        let kept = namesake.or_else(|| gone.find(&link.name)).map(Port::hook_mode);
         if link.kind == Kind::Tap && options.hook.or(kept) != Some(HookMode::Tcx) {
             refuse_other_xdp(link)?;
         }
@@ -275,9 +300,8 @@ struct Done<'links> {
 
 impl<'links> Done<'links> {
     /// Attaches a device, which may be the one that one of the ports was whose device is `gone`.
-    fn attach(&mut self, device: &'links Link, gone: &[Port], wish: Wish) -> Result<()> {
-        // A tap that was made anew, as with every start of a VM, gets what was asked for its name.
-        let namesake = gone.iter().find(|port| recorded_name(&port.name) == device.name);
+    fn attach(&mut self, device: &'links Link, gone: &Gone, wish: Wish) -> Result<()> {
+        let namesake = gone.find(&device.name);
         let kept = namesake.map(|port| Wish {
             mode: (device.kind == Kind::Tap).then_some(port.hook_mode()),
             bypass_netfilter: Some(port.has(flag::BYPASS_NETFILTER)),

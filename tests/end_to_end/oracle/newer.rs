@@ -12,8 +12,8 @@ use rtnetlink::{
     },
 };
 
-use super::sniffer::index;
 use crate::support::frames::Mac;
+use crate::support::sniffer::index;
 
 /// `NDA_FDB_EXT_ATTRS` (14) with `NLA_F_NESTED`, and what is in it: `NFEA_ACTIVITY_NOTIFY` with both bits, of entries that are
 /// watched and have not been active (include/uapi/linux/neighbour.h).

@@ -18,7 +18,6 @@ use super::{
     newer,
     record::{Arrival, Record, Snapshot},
     shot::{self, Shot, Side},
-    sniffer::{Sniffer, index},
     tap_filter,
     testbed::Testbed,
     traffic::{self, ALWAYS, BRIDGE, IN_TURN, Kind, SPECIAL},
@@ -27,6 +26,7 @@ use crate::support::{
     frames::{BROADCAST, Mac, mac, text},
     linux_bridge::call_netfilter,
     program::{LIMIT, happens, run},
+    sniffer::{Sniffer, index},
 };
 
 pub const TAPS: u8 = 4;
