@@ -431,18 +431,26 @@ impl<'testbed> Rig<'testbed> {
             self.transmit(from, Kind::Complete, mac(from), BROADCAST);
         }
         if self.slow {
-            self.settle(&handed_on);
+            self.settle(&handed_on, from);
         }
         self.snapshot(step.into());
     }
 
-    /// Waits until the round's broadcasts have been handed on, which a worker of the kernel does when it has its turn, and
-    /// nothing is counted any more.
-    fn settle(&mut self, before: &[HandedOn]) {
+    /// Waits until all that the round has sent to groups has been handed on, which a worker of the kernel does when it has its
+    /// turn, and nothing is counted any more. One tap has sent what is [`SPECIAL`].
+    fn settle(&mut self, before: &[HandedOn], special: u8) {
         let deadline = Instant::now() + LIMIT;
+        let is_group = |(_, to): &&(Option<Mac>, Mac)| to[0] & 1 == 1;
+        let groups = u64::try_from(SPECIAL.iter().filter(is_group).count()).expect("some");
         for HandedOn { device, lower, count } in before {
-            // Each tap sends one to all stations, as the ARP request is; a tap by itself sends at least one.
-            let sent = if lower == "br0" { u64::from(TAPS) + 1 } else { 1 };
+            let sent = if lower == "br0" {
+                // One of each tap to all stations, the ARP request, and one group: link-local ones stay at the port.
+                u64::from(TAPS) + 2
+            } else if *lower == format!("vm{special}") {
+                groups + 2
+            } else {
+                1
+            };
             let is_done = || {
                 let now = handed_on();
                 let now = now.iter().find(|now| now.device == *device);
@@ -450,7 +458,7 @@ impl<'testbed> Rig<'testbed> {
             };
             assert!(
                 happens(LIMIT, is_done),
-                "{device} does not get {sent} broadcasts from {lower} in {LIMIT:?}"
+                "{device} does not get {sent} frames to groups from {lower} in {LIMIT:?}"
             );
         }
         let (mut before, mut quiet) = (self.counters(), 0);
