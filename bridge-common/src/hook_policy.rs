@@ -16,6 +16,9 @@ use crate::{
 /// How often a port's counters are looked at.
 pub const INTERVAL: Duration = Duration::from_millis(200);
 
+/// How often when no port does anything that matters: each look at a hundred ports costs a quarter of a millisecond.
+pub const CALM_INTERVAL: Duration = Duration::from_secs(1);
+
 // What XDP does to a frame's cost from one tap to the other, beside tcx alone. From `cargo xtask bench` on Linux 6.18,
 // cases 64, 1514-partial, vxlan-1514, 9014-partial and tso4; only what they are to each other matters.
 
@@ -31,6 +34,8 @@ const BULK_BYTES_PER_NS: u64 = 45;
 
 /// What a change costs, in CPU time: it is made when the wrong hook has cost as much.
 const CHANGE_NS: u64 = 1_000_000;
+/// From one look to the next a port that could save or spend less than this does not matter: some 160 short frames.
+const CALM_NS: u64 = CHANGE_NS / 10;
 /// An interval is against a hook if what it costs there outweighs what it saves by one part in so many.
 const MARGIN: u64 = 4;
 /// So many intervals in a row must be.
@@ -119,6 +124,13 @@ impl CounterDelta {
             saved: (short - left) * SAVED_NS,
             spent: left * LEFT_NS + self.bulk.frames * BULK_NS + self.bulk.bytes / BULK_BYTES_PER_NS,
         }
+    }
+}
+
+impl Balance {
+    /// Whether a port need not be looked at for a while ([`CALM_INTERVAL`]).
+    pub const fn is_calm(&self) -> bool {
+        self.saved.saturating_add(self.spent) < CALM_NS
     }
 }
 

@@ -82,7 +82,7 @@ enum Command {
     /// A device that comes, changes or is moved is attached if a rule of the configuration is about it; SIGHUP has the
     /// file read again, and what can't be used leaves the rules as they were. A rule that is gone detaches nothing.
     ///
-    /// Looks at the counters of all ports of this network namespace five times a second: XDP goes off a tap that
+    /// Looks at the counters of all ports of this network namespace up to five times a second: XDP goes off a tap that
     /// sends in bulk, and comes back when short frames are most of what it sends. No frame is lost or overtaken by
     /// that. Each change is printed. When this program has ended every port keeps the hooks that it has.
     Run(run::Run),

@@ -174,8 +174,8 @@ fn a_linux_bridges_ports_that_lost_their_pins_are_told_of() {
     let switch = linux_bridge(2, false);
     switch.ok("attach --master br0");
     let running = Running::start(&switch);
-    // It has seen them when it has looked once.
-    thread::sleep(2 * INTERVAL);
+    let seen = || switch.json("status")["ports"] == 2;
+    assert!(happens(LIMIT, seen), "it does not see them");
     fs::remove_dir_all(switch.state()).expect("remove the pins");
     let deadline = Instant::now() + LIMIT;
     let told = loop {

@@ -17,10 +17,7 @@ use nix::{
     unistd::pipe,
 };
 use serde_json::{Value, json};
-use tapbridge::common::{
-    fastpath::{OLDEST_VERSION, VERSION, map},
-    hook_policy::INTERVAL,
-};
+use tapbridge::common::fastpath::{OLDEST_VERSION, VERSION, map};
 
 use crate::support::{
     bpffs::OwnBpffs,
@@ -266,14 +263,14 @@ fn run_tells_of_pins_that_no_command_has_removed() {
     let mut bpffs = OwnBpffs::new();
     let state = bpffs.state();
     let running = Running::of(command_in(&state, "run -j"));
-    let look_after = |words: &str| {
+    let look_after = |words: &str, ports: u64| {
         run(command_in(&state, words)).success();
-        // It has looked when it knows of these.
-        thread::sleep(3 * INTERVAL);
+        let seen = || run(command_in(&state, "status -j")).json()["ports"] == ports;
+        assert!(happens(LIMIT, seen), "run does not look after {words}");
     };
-    look_after("attach vm1 vm2");
-    look_after("detach --all");
-    look_after("attach vm1 vm2 --bridge two");
+    look_after("attach vm1 vm2", 2);
+    look_after("detach --all", 0);
+    look_after("attach vm1 vm2 --bridge two", 2);
     assert_eq!(running.change(), None);
     bpffs.unmount();
     let mut told = None;
@@ -289,7 +286,7 @@ fn run_tells_of_pins_that_no_command_has_removed() {
     for device in ["vm1", "vm2"] {
         assert_leaves(device);
     }
-    look_after("attach vm1 vm2");
+    look_after("attach vm1 vm2", 2);
     assert_eq!(running.change(), None);
     let folder = fs::read_dir(&state).expect("the state").flatten().next();
     fs::remove_dir_all(folder.expect("a folder").path()).expect("remove the folder");
@@ -299,8 +296,8 @@ fn run_tells_of_pins_that_no_command_has_removed() {
     for device in ["vm1", "vm2"] {
         assert_leaves(device);
     }
-    look_after("attach vm1 vm2");
-    look_after("detach --all");
+    look_after("attach vm1 vm2", 2);
+    look_after("detach --all", 0);
     assert_eq!(running.change(), None);
     assert!(running.stop("TERM").success());
 }

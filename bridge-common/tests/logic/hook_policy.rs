@@ -116,6 +116,26 @@ fn xdp_comes_to_a_port_that_sends_short_frames_after_two_intervals() {
 }
 
 #[test]
+fn a_port_with_little_traffic_need_not_be_looked_at_so_often() {
+    for (load, calm) in [
+        (SILENCE, true),
+        (load(150, 0, 0), true),
+        (load(0, 500, 0), true),
+        (load(0, 0, 40), true),
+        (load(200, 0, 0), false),
+        (load(0, 600, 0), false),
+        (load(0, 0, 60), false),
+        (SHORT, false),
+    ] {
+        let mut port = Port::new(true);
+        let before = port.look;
+        port.pass(load);
+        let delta = CounterDelta::between(&before, &port.look, true);
+        assert_eq!(delta.balance(true).is_calm(), calm, "{load:?}");
+    }
+}
+
+#[test]
 fn xdp_goes_at_once_off_a_port_that_vhost_net_serves_and_is_tried_ever_so_rarely() {
     let mut port = Port::new(true);
     port.follow(VHOST_NET);

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bridge_common::hook_policy::CALM_INTERVAL;
+
 use super::{notice::Notice, ports::Ports};
 use crate::{
     error::{Error, Result},
@@ -36,9 +38,12 @@ impl<'state> HookController<'state> {
         }
     }
 
-    /// Looks at all ports once, and changes what is to be changed.
+    /// Looks at all ports once, unless they were calm a moment ago, and changes what is to be changed.
     pub(super) async fn tick(&mut self) -> Vec<Notice> {
         let now = self.start.elapsed();
+        if self.ports.are_calm() && now.saturating_sub(self.last) < CALM_INTERVAL {
+            return Vec::new();
+        }
         let interval = now.saturating_sub(std::mem::replace(&mut self.last, now));
         let mut notices = Vec::new();
         if let Err(error) = self.adapt_ports(now, interval, &mut notices).await {

@@ -30,6 +30,8 @@ pub(super) struct Ports {
     watched: BTreeMap<u32, Watched>,
     /// How many ports are attached, those with hooks of their own included.
     attached: usize,
+    /// Whether none of them has had traffic that matters since the last time.
+    calm: bool,
 }
 
 struct Watched {
@@ -65,7 +67,7 @@ impl Ports {
     /// Reads the counters, and finds the ports whose hooks do not fit.
     pub(super) fn observe(&mut self, now: Duration) -> Result<Vec<Wanted>> {
         let mut wanted = Vec::new();
-        self.attached = 0;
+        (self.attached, self.calm) = (0, true);
         let Some((fast, _)) = &self.fast else {
             return Ok(wanted);
         };
@@ -104,6 +106,7 @@ impl Ports {
             };
             let delta = CounterDelta::between(&watched.snapshot, &snapshot, xdp);
             watched.snapshot = snapshot;
+            self.calm &= delta.balance(xdp).is_calm();
             if let Some(xdp) = watched.policy.observe(&delta, now) {
                 wanted.push(Wanted { ifindex, xdp, delta });
             }
@@ -113,6 +116,10 @@ impl Ports {
 
     pub(super) fn attached(&self) -> usize {
         self.attached
+    }
+
+    pub(super) fn are_calm(&self) -> bool {
+        self.calm
     }
 
     pub(super) fn policy(&mut self, ifindex: u32) -> Option<&mut HookPolicy> {

@@ -12,7 +12,9 @@ use aya::{
 };
 use bridge_common::{
     counters::PathCounters,
-    fastpath::{Answer, OLDEST_VERSION, Path, Port, PortCounters, Settings, VERSION, map, program},
+    fastpath::{
+        Answer, MAX_PORTS, OLDEST_VERSION, Path, Port, PortCounters, Settings, VERSION, map, program,
+    },
     mac::Mac,
 };
 
@@ -20,12 +22,12 @@ use super::{
     counters::{Counters, Paths},
     events::{self, Events},
     log::{self, FrameLog},
-    pins::{gone, links, pinned, remove},
+    pins::{gone, links, pinned, pinned_data, remove},
     scratch,
 };
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::{link, namespace::Network, ring::Begin},
+    kernel::{bpf::elements, link, namespace::Network, ring::Begin},
     state::{Cleared, FASTPATH_PREFIX, Folder, Leftover, Unreadable, file_name},
 };
 
@@ -38,6 +40,8 @@ pub struct FastPath {
     /// Of what is pinned, [`VERSION`] or an earlier one that can be read.
     pub(super) version: u32,
     pub(super) ports: HashMap<MapData, u32, Port>,
+    /// The map of `ports`, to be read at once.
+    ports_data: MapData,
     counters: Counters,
     paths: Paths,
 }
@@ -147,6 +151,7 @@ impl FastPath {
             0 => Ok(None),
             version @ OLDEST_VERSION..=VERSION => Ok(Some(Self {
                 ports: pinned(&folder, map::PORTS).map_err(damaged)?,
+                ports_data: pinned_data(&folder, map::PORTS).map_err(damaged)?,
                 counters: Counters::open(&folder, version).map_err(damaged)?,
                 paths: Paths::open(&folder).map_err(damaged)?,
                 version,
@@ -225,11 +230,8 @@ impl FastPath {
 
     /// All attached ports, by index.
     pub fn ports(&self) -> Result<Vec<(u32, Port)>> {
-        let mut ports = self
-            .ports
-            .iter()
-            .collect::<Result<Vec<_>, _>>()
-            .at(self.folder.display(), "read its ports")?;
+        let read = elements(&self.ports_data, MAX_PORTS);
+        let mut ports: Vec<(u32, Port)> = read.at(self.folder.display(), "read its ports")?;
         ports.sort_by_key(|(ifindex, _)| *ifindex);
         Ok(ports)
     }

@@ -110,8 +110,16 @@ struct BatchAttributes {
 /// How many elements are asked for at once.
 const BATCH: u32 = 1024;
 
-/// All elements of a per-CPU hash of this many at most, each the sum over all CPUs. What changes meanwhile is met once, or
-/// not at all.
+/// All elements of a hash of this many at most. What changes meanwhile is met once, or not at all.
+pub(crate) fn elements<K: Pod, V: Pod>(map: &MapData, most: u32) -> io::Result<Vec<(K, V)>> {
+    let mut found = Vec::new();
+    lookup_batches(map, most, size_of::<K>(), size_of::<V>(), |key, value| {
+        found.push((read(key), read(value)));
+    })?;
+    Ok(found)
+}
+
+/// As [`elements`] of a per-CPU hash, each the sum over all CPUs.
 pub(crate) fn sums<K: Pod, V: Pod + Default + AddAssign>(
     map: &MapData,
     most: u32,
@@ -120,13 +128,29 @@ pub(crate) fn sums<K: Pod, V: Pod + Default + AddAssign>(
     // `BPF_MAP_LOOKUP_BATCH` writes an element's values CPU by CPU, each padded.
     let padded = size_of::<V>().next_multiple_of(8);
     let mut found = Vec::new();
+    lookup_batches(map, most, size_of::<K>(), padded * cpus, |key, values| {
+        let mut sum = V::default();
+        values.chunks_exact(padded).for_each(|value| sum += read(value));
+        found.push((read(key), sum));
+    })?;
+    Ok(found)
+}
+
+/// Meets all elements of a hash, whose keys and values have so many bytes.
+fn lookup_batches(
+    map: &MapData,
+    most: u32,
+    key_bytes: usize,
+    value_bytes: usize,
+    mut meet: impl FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
     let mut batch = BATCH.min(most);
     // A place in the table (`__htab_map_lookup_and_delete_batch`).
     let mut place: Option<u32> = None;
     loop {
         let wanted = usize::try_from(batch).map_err(io::Error::other)?;
-        let mut keys = vec![0_u8; size_of::<K>() * wanted];
-        let mut values = vec![0_u8; padded * cpus * wanted];
+        let mut keys = vec![0_u8; key_bytes * wanted];
+        let mut values = vec![0_u8; value_bytes * wanted];
         let mut next = 0_u32;
         let mut attributes = BatchAttributes {
             in_batch: place.as_ref().map_or(0, |place| ptr::from_ref(place) as u64),
@@ -150,16 +174,10 @@ pub(crate) fn sums<K: Pod, V: Pod + Default + AddAssign>(
             result => result.map(|_| false)?,
         };
         let count = usize::try_from(attributes.count).map_err(io::Error::other)?;
-        let elements = keys
-            .chunks_exact(size_of::<K>())
-            .zip(values.chunks_exact(padded * cpus));
-        for (key, value) in elements.take(count) {
-            let mut sum = V::default();
-            value.chunks_exact(padded).for_each(|value| sum += read(value));
-            found.push((read(key), sum));
-        }
+        let found = keys.chunks_exact(key_bytes).zip(values.chunks_exact(value_bytes));
+        found.take(count).for_each(|(key, value)| meet(key, value));
         if last {
-            return Ok(found);
+            return Ok(());
         }
         place = Some(next);
     }
