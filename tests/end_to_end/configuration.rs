@@ -52,10 +52,17 @@ impl File {
     }
 }
 
+/// Has a file followed, which is one that can be.
+#[track_caller]
 pub fn follow(switch: &Switch, file: &File) -> Running {
+    let text = fs::read_to_string(file.path()).expect("read the configuration");
+    let followed = match text.matches("[[bridge]]").count() {
+        1 => "1 rule is followed".into(),
+        rules => format!("{rules} rules are followed"),
+    };
     let running = Running::saying(
         switch.command(&format!("run -j --config {}", file.path())),
-        &format!("{}: 1 rule is followed", file.path()),
+        &format!("{}: {followed}", file.path()),
     );
     assert_eq!(
         running.complaint(),

@@ -16,6 +16,7 @@ mod fleet;
 mod flood;
 mod gso;
 mod hotplug;
+mod hosts;
 mod interrupted;
 mod learning;
 mod monitor;
@@ -83,6 +84,10 @@ fn main() -> ExitCode {
     let routing = lacking
         .map(str::to_owned)
         .or_else(|| fleet::lacking().map(str::to_owned));
+    let rules = lacking
+        .map(str::to_owned)
+        .or_else(|| test_support::lacking(&["nft"]));
+    let qemu = lacking.map(str::to_owned).or_else(hosts::lacking_qemu);
     let trials = [
         trials("attach", attach::TESTS, lacking),
         trials("behind_our_back", behind_our_back::TESTS, lacking),
@@ -102,6 +107,10 @@ fn main() -> ExitCode {
         trials("flood", flood::TESTS, lacking),
         trials("gso", gso::TESTS, lacking),
         trials("hotplug", hotplug::TESTS, lacking),
+        trials("hosts", &hosts::TESTS.concat(), lacking),
+        trials("hosts", &hosts::FILTER_TESTS.concat(), rules.as_deref()),
+        trials("hosts", hosts::VLAN_TESTS, vlans.as_deref()),
+        trials("hosts", hosts::QEMU_TESTS, qemu.as_deref()),
         trials("interrupted", interrupted::TESTS, lacking),
         trials("learning", learning::TESTS, lacking),
         trials("monitor", monitor::TESTS, lacking),

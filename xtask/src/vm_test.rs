@@ -47,6 +47,7 @@ const RUNS: &[Run] = &[
     // The host's need not filter VLANs.
     run("end_to_end", &["fastpath_vlan::access"]),
     run("end_to_end", &["fastpath_vlan::tags"]),
+    run("end_to_end", &["hosts::proxmoxs_vlan"]),
     run("end_to_end", &["checksum::xdp_completes_partial_checksums"]),
     run("end_to_end", &["attach::detach_gives_every_setting_back"]),
     // Programs that are replaced behind their links, and what they say.
