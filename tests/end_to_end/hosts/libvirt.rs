@@ -3,7 +3,7 @@
 
 use std::{fs, io::Write as _};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::NamedTempFile;
 
 use super::{
@@ -22,6 +22,7 @@ use crate::{
 crate::tests![
     taps_of_virbr0_are_attached_as_domains_start,
     libvirts_hook_attaches_the_taps_of_a_domain_that_are_ports,
+    a_domain_starts_whatever_comes_of_libvirts_hook,
     scripts_of_an_ethernet_interface_attach_its_tap_and_clear_it_away,
     a_tap_that_stays_is_attached_once_for_all_domains,
 ];
@@ -86,41 +87,74 @@ fn taps_of_virbr0_are_attached_as_domains_start() {
     assert_carries(&switch, &one, &other, Short::Native);
 }
 
+/// The hook of the page, as libvirtd calls it.
+struct Hook {
+    text: String,
+    domain: NamedTempFile,
+    log: NamedTempFile,
+}
+
+impl Hook {
+    fn new() -> Self {
+        let mut domain = NamedTempFile::new().expect("a file");
+        domain.write_all(DOMAIN.as_bytes()).expect("write");
+        Self {
+            text: page::LIBVIRT.block("reconnect"),
+            domain,
+            log: NamedTempFile::new().expect("a file"),
+        }
+    }
+
+    /// It succeeds.
+    #[track_caller]
+    fn call(&self, switch: &Switch, operation: &str) {
+        let text = self.text.replace(
+            "/var/log/tapbridge-hook.log",
+            &self.log.path().display().to_string(),
+        );
+        // The domain comes on standard input.
+        let text = format!("exec <{}\n{text}", self.domain.path().display());
+        run(script(&text, switch, &["g1", operation, "begin", "-"])).success();
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.log.path()).expect("read the log")
+    }
+}
+
+/// The ports that are attached and there.
+fn ports(switch: &Switch) -> Vec<String> {
+    let ports = switch.all_stats().into_iter().flat_map(|bridge| bridge.ports);
+    let names = ports.map(|port| port.ifname);
+    names.filter(|name| link(name).is_some()).collect()
+}
+
 fn libvirts_hook_attaches_the_taps_of_a_domain_that_are_ports() {
     let switch = Switch::empty();
     virbr0();
-    let mut domain = NamedTempFile::new().expect("a file");
-    domain.write_all(DOMAIN.as_bytes()).expect("write");
-    let log = NamedTempFile::new().expect("a file");
-    let path = |file: &NamedTempFile| file.path().to_str().expect("UTF-8").to_owned();
-    let text = page::LIBVIRT
-        .block("reconnect")
-        .replace("/var/log/tapbridge-hook.log", &path(&log));
-    // The domain comes on standard input.
-    let text = format!("exec <{}\n{text}", path(&domain));
-    let hook = |operation: &str| {
-        run(script(&text, &switch, &["g1", operation, "begin", "-"])).success();
-        let said = fs::read_to_string(log.path()).expect("read the log");
-        let shown = switch.json("show");
-        let ports = shown["bridges"].as_array().into_iter().flatten();
-        let ports = ports.filter_map(|bridge| bridge["ports"].as_array()).flatten();
-        let there = ports.filter(|port| port["state"] != "gone");
-        let names: Vec<Value> = there.map(|port| port["ifname"].clone()).collect();
-        assert!(!said.contains("tapbridge: "), "{said}");
-        names
-    };
-    assert_eq!(hook("prepare"), Vec::<Value>::new());
+    let hook = Hook::new();
+    hook.call(&switch, "prepare");
     let [one, other, _ethernet] = [port("vnet0"), port("vnet1"), VmmTap::open("vm9", &QEMU)];
-    assert_eq!(hook("start"), Vec::<Value>::new());
-    assert_eq!(hook("started"), ["vnet0", "vnet1"]);
+    hook.call(&switch, "start");
+    assert!(!switch.state().exists(), "nothing is attached yet");
+    hook.call(&switch, "started");
+    assert_eq!(ports(&switch), ["vnet0", "vnet1"]);
     introduce(&one, &other);
     assert_carries(&switch, &one, &other, Short::Native);
     // libvirtd starts.
     ip("link set vnet1 nomaster");
     ip("link set vnet1 master virbr0");
-    assert_eq!(hook("reconnect"), ["vnet0", "vnet1"]);
-    drop((one, other));
-    assert_eq!(hook("stopped").len(), 0, "they are gone");
+    hook.call(&switch, "reconnect");
+    assert_eq!(ports(&switch), ["vnet0", "vnet1"]);
+    assert!(!hook.said().contains("tapbridge: "), "{}", hook.said());
+}
+
+fn a_domain_starts_whatever_comes_of_libvirts_hook() {
+    let switch = Switch::empty();
+    let hook = Hook::new();
+    // There are no such taps.
+    hook.call(&switch, "started");
+    assert!(hook.said().contains("tapbridge: vnet0: "), "{}", hook.said());
 }
 
 fn scripts_of_an_ethernet_interface_attach_its_tap_and_clear_it_away() {
