@@ -83,7 +83,7 @@ fn taps_of_virbr0_are_attached_as_domains_start() {
     // A NIC that is plugged in, and out again.
     let third = port("vnet2");
     assert_eq!(attached(&running)[0], "vnet2");
-    drop(third);
+    third.end();
     assert_carries(&switch, &one, &other, Short::Native);
 }
 
@@ -176,12 +176,12 @@ fn scripts_of_an_ethernet_interface_attach_its_tap_and_clear_it_away() {
     up("vm2");
     introduce(&one, &other);
     assert_carries(&switch, &one, &other, Short::Native);
-    drop(other);
+    other.end();
     assert_eq!(switch.shown("vm2")["state"], "gone");
     down("vm2");
     let ports = switch.stats().ports;
     assert_eq!(ports.len(), 1, "{ports:#?}");
-    drop(one);
+    one.end();
     down("vm1");
     assert!(link(BRIDGE).is_none(), "it goes with its last port");
 }

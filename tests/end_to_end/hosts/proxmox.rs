@@ -107,7 +107,7 @@ fn start_with_firewall(guest: u32) -> VmmTap {
 /// `tap_unplug`, with which QEMU's downscript ends a guest, before it closes the tap.
 fn stop(tap: VmmTap) {
     ip(&format!("link set {} nomaster", tap.name()));
-    drop(tap);
+    tap.end();
 }
 
 fn vmbr0(switch: &Switch) -> Running {

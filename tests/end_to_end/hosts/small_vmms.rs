@@ -65,10 +65,11 @@ fn cloud_hypervisors_own_taps_become_ports_of_a_bridge_that_is_made() {
     // Hot-plugged, and unplugged.
     let third = VmmTap::open("vmtap2", &CLOUD_HYPERVISOR);
     assert_eq!(attached(&running)[0], "vmtap2");
-    drop(third);
+    third.end();
     assert_carries(&switch, &one, &other, Short::Native);
     assert!(running.stop("TERM").success());
-    drop((one, other));
+    one.end();
+    other.end();
     switch.ok("detach --all");
     assert!(link("chv").is_none(), "it goes with its last port");
 }

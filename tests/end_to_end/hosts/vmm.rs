@@ -13,7 +13,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
 };
 
-use crate::support::program::{LIMIT, happens, ip};
+use crate::support::program::{LIMIT, happens, ip, link};
 
 /// What is done to a tap after its descriptor was opened.
 #[derive(Clone, Copy, Debug)]
@@ -159,6 +159,18 @@ impl VmmTap {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The VMM ends, and its tap, which nobody has made one that stays, is gone. Not at once: a process that another
+    /// thread is starting has the descriptor too until it executes its program.
+    #[track_caller]
+    pub fn end(self) {
+        let name = self.name.clone();
+        drop(self);
+        assert!(
+            happens(LIMIT, || link(&name).is_none()),
+            "{name} is there {LIMIT:?} later"
+        );
     }
 
     /// One `writev`, to the first queue.
