@@ -1,6 +1,6 @@
 //! `KubeVirt`: pods, each with a bridge `k6t-eth0` of its own between the guest's tap and the pod's network card, as
 //! binding `bridge` and `domainAttachmentType: managedTap` make it (`bridgeBindingSpec` and `managedTapSpec` in
-//! `pkg/network/setup/netpod/netpod.go` of 1.9), and a bridge on the node.
+//! `pkg/network/setup/netpod/netpod.go` of 1.9.0-rc.2), and a bridge on the node.
 
 use std::{path::PathBuf, process, thread};
 
