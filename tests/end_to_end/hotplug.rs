@@ -17,6 +17,7 @@ use lab::Tap;
 use serde_json::{Value, json};
 
 use super::{
+    behind_our_back::detach,
     configuration::{File, attached, follow, port},
     run::send_until_change,
 };
@@ -24,7 +25,7 @@ use crate::support::{
     end::EndOnDrop,
     frames::{Flow, mac, partial, text},
     linux_bridge::{introduce, make},
-    program::{bridge, happens, run, signal, tc},
+    program::{bridge, happens, ip, run, signal, tc},
     random::Random,
     running::Running,
     sniffer::Sniffer,
@@ -37,6 +38,7 @@ crate::tests![
     a_hundred_taps_come_and_go_and_nothing_is_lost_or_left,
     a_killed_one_loses_nothing_and_the_next_goes_on,
     one_that_could_not_be_told_all_looks_at_all,
+    a_program_that_was_taken_off_comes_back_while_much_is_told_of,
     hooks_follow_what_is_put_in_the_way_behind_its_back,
 ];
 
@@ -258,6 +260,33 @@ fn one_that_could_not_be_told_all_looks_at_all() {
     assert_eq!(attached(&running)[0], "vnet1");
     drop(tap);
     assert!(running.stop("TERM").success());
+}
+
+fn a_program_that_was_taken_off_comes_back_while_much_is_told_of() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    let file = File::new("[[bridge]]\nname = \"br0\"");
+    let _taps = ["vnet0", "vnet1"].map(port);
+    let running = follow(&switch, &file);
+    for _ in 0..2 {
+        attached(&running);
+    }
+    detach(&switch.pin("vnet0", "xdp"));
+    let mut mtu = 1000;
+    let mut told = None;
+    let comes_back = || {
+        mtu += 1;
+        ip(&format!("link set vnet1 mtu {mtu}"));
+        thread::sleep(Duration::from_millis(50));
+        told = running.change();
+        told.is_some()
+    };
+    assert!(happens(SOON, comes_back), "it does not come back");
+    let told = told.expect("something");
+    assert_eq!(
+        (&told["event"], &told["ifname"], &told["hooks"]),
+        (&json!("attached"), &json!("vnet0"), &json!(["xdp", "tcx"]))
+    );
 }
 
 /// The hooks that it changes to, on traffic of short frames.

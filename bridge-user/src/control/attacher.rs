@@ -67,7 +67,7 @@ pub struct Plan {
 /// What would be done if this configuration were followed now.
 pub async fn plan(state: &State, config: &Config) -> Result<Plan> {
     let links = Netlink::connect()?.links().await?;
-    let ports = attached(state)?;
+    let ports = attached(state, true)?;
     let steps = missing(config, &links, &ports)
         .map(|(device, rule)| step(device, rule, &links, ports.contains_key(&device.ifindex)))
         .collect();
@@ -84,8 +84,8 @@ pub async fn plan(state: &State, config: &Config) -> Result<Plan> {
 /// A port that is attached, and whether one of its programs is not any more.
 type Attached = (Port, bool);
 
-/// The ports that are attached, by index.
-fn attached(state: &State) -> Result<BTreeMap<u32, Attached>> {
+/// The ports that are attached, by index. Whether their programs are there is a matter of two files each.
+fn attached(state: &State, with_programs: bool) -> Result<BTreeMap<u32, Attached>> {
     let open = state.read()?.map_or(Ok(None), |folder| FastPath::open(&folder))?;
     let Some(fast) = open else {
         return Ok(BTreeMap::new());
@@ -93,7 +93,7 @@ fn attached(state: &State) -> Result<BTreeMap<u32, Attached>> {
     let mut ports = BTreeMap::new();
     for (ifindex, port) in fast.ports()? {
         if port.has(flag::ACTIVE) {
-            let is_broken = !fast.broken_hooks(ifindex, &port)?.is_empty();
+            let is_broken = with_programs && !fast.broken_hooks(ifindex, &port)?.is_empty();
             ports.insert(ifindex, (port, is_broken));
         }
     }
@@ -244,13 +244,17 @@ impl<'state> Attacher<'state> {
             self.next = all.retry;
             return notices;
         }
+        // Nobody tells of a program that was taken off, so it is not looked for whenever something is told of.
+        let with_programs = self.is_due();
         let mut failed = Vec::new();
         let mut gone = mem::take(&mut self.gone);
         let looked = self
-            .attach_missing(now, &mut gone, &mut failed, &mut notices)
+            .attach_missing(now, with_programs, &mut gone, &mut failed, &mut notices)
             .await;
         self.gone = gone;
-        self.next = now + LOOK;
+        if with_programs {
+            self.next = now + LOOK;
+        }
         match looked {
             Ok(Some(missing)) => {
                 let fails = failed.iter().any(|failure| failure.ifindex == 0);
@@ -326,17 +330,23 @@ impl<'state> Attacher<'state> {
     async fn attach_missing(
         &self,
         now: Instant,
+        with_programs: bool,
         gone: &mut Gone,
         failed: &mut Vec<Failure>,
         notices: &mut Vec<Notice>,
     ) -> Result<Option<Vec<u32>>> {
         let links = self.netlink.links().await?;
-        let ports = attached(self.state)?;
+        let ports = attached(self.state, with_programs)?;
         let is_here = |ifindex: &u32| links.iter().any(|link| link.ifindex == *ifindex);
         if !ports.keys().all(is_here) && !self.clear(gone).await? {
             return Ok(None);
         }
         let mut all = Vec::new();
+        if !with_programs {
+            // Whether those still lack theirs is not known now.
+            let refused = self.refused.keys();
+            all.extend(refused.filter(|ifindex| ports.contains_key(ifindex)));
+        }
         let mut batches = Vec::<(&Rule, Vec<&Link>)>::new();
         for (device, rule) in missing(&self.followed.config, &links, &ports) {
             all.push(device.ifindex);
