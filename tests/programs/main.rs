@@ -12,6 +12,7 @@ mod left;
 mod limits;
 mod listener;
 mod live;
+mod many_ports;
 mod model;
 mod negative_cache;
 #[path = "../../bridge-common/tests/logic/packet.rs"]
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         trials("", generic::TESTS, lacking),
         trials("", live::TESTS, lacking),
         trials("", equivalence::TESTS, lacking),
+        trials("", many_ports::TESTS, lacking),
         trials("", budgets::TESTS, lacking),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

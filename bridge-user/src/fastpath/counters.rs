@@ -16,7 +16,7 @@ use bridge_common::{
 use super::pins::{gone, pinned, pinned_data, take};
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::bpf::{PerCpuWords, sums},
+    kernel::bpf::{PerCpuWords, lacks_memory, sums, when_refilled},
 };
 
 /// The maps.
@@ -90,8 +90,11 @@ impl Paths {
         if let Some(first) = values.first_mut() {
             *first += counters;
         }
-        let values = PerCpuValues::try_from(values).at(map::PATHS, "move counters")?;
-        self.far.insert(path, values, 0).at(map::PATHS, "move counters")
+        let added = when_refilled(lacks_memory, || {
+            let values = PerCpuValues::try_from(values.clone())?;
+            self.far.insert(path, values, 0)
+        });
+        added.at(map::PATHS, "move counters")
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Context as _, Result},
     kernel::{
-        bpf::bytes,
+        bpf::{bytes, lacks_memory, when_refilled},
         ring::{Begin, Ring},
     },
 };
@@ -93,7 +93,7 @@ pub(super) fn take_over(folder: &Path, old: &Path) -> Result<()> {
     let mut told: HashMap<_, Told, u64> = pinned(folder, map::TOLD)?;
     for entry in &before {
         let (key, last) = entry.at(map::TOLD, "read")?;
-        told.insert(key, last, 0).at(map::TOLD, "take over")?;
+        when_refilled(lacks_memory, || told.insert(key, last, 0)).at(map::TOLD, "take over")?;
     }
     Ok(())
 }

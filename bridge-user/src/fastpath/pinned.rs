@@ -27,7 +27,12 @@ use super::{
 };
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::{bpf::elements, link, namespace::Network, ring::Begin},
+    kernel::{
+        bpf::{elements, lacks_memory, when_refilled},
+        link,
+        namespace::Network,
+        ring::Begin,
+    },
     state::{Cleared, FASTPATH_PREFIX, Folder, Leftover, Unreadable, file_name},
 };
 
@@ -254,8 +259,7 @@ impl FastPath {
     }
 
     pub(crate) fn write(&mut self, ifindex: u32, port: Port) -> Result<()> {
-        self.ports
-            .insert(ifindex, port, 0)
+        when_refilled(lacks_memory, || self.ports.insert(ifindex, port, 0))
             .at(self.folder.display(), "write a port")
     }
 

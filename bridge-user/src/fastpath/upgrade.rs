@@ -25,7 +25,10 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use super::{events, loaded::Loaded, pinned::FastPath, scratch};
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::{bpf::bytes, link},
+    kernel::{
+        bpf::{bytes, when_refilled},
+        link,
+    },
     state::file_name,
 };
 
@@ -206,7 +209,9 @@ fn vanished(folder: &FilePath) -> Error {
 
 /// Has a program add to the counters of a port or path.
 fn run_add(program: &SchedClassifier, to: &Addition, numbers: &[u8]) -> Result<()> {
-    let answer = scratch::run_alone(program, &[bytes(to), numbers].concat())?;
+    let addition = [bytes(to), numbers].concat();
+    let is_without_place = |answer: &Result<u32>| matches!(answer, Ok(answer) if *answer != Addition::DONE);
+    let answer = when_refilled(is_without_place, || scratch::run_alone(program, &addition))?;
     if answer == Addition::DONE {
         return Ok(());
     }

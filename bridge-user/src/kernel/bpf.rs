@@ -4,28 +4,51 @@ use std::{
     io,
     ops::AddAssign,
     os::fd::{AsFd as _, AsRawFd as _},
-    ptr, slice,
+    ptr, slice, thread,
+    time::{Duration, Instant},
 };
 
 use aya::{
     Pod,
-    maps::{MapData, MapType},
+    maps::{MapData, MapError, MapType},
     util::nr_cpus,
 };
 
-const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
-const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+pub(super) const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+pub(super) const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 
+/// How long memory for an element of a map is asked for, and how often.
+const REFILL: Duration = Duration::from_secs(1);
+const REFILL_POLL: Duration = Duration::from_millis(1);
+
+/// Does something again that lacks memory for an element of a map: the kernel has a small stock of it, and refills that behind
+/// the back of who takes from it, who may be faster (`bpf_mem_alloc`).
+pub(crate) fn when_refilled<T>(lacks: impl Fn(&T) -> bool, mut attempt: impl FnMut() -> T) -> T {
+    let begin = Instant::now();
+    loop {
+        let result = attempt();
+        if !lacks(&result) || begin.elapsed() > REFILL {
+            return result;
+        }
+        thread::sleep(REFILL_POLL);
+    }
+}
+
+/// Whether a map has had no memory for an element.
+pub(crate) fn lacks_memory<T>(result: &Result<T, MapError>) -> bool {
+    matches!(result, Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::OutOfMemory)
+}
+
 /// The attributes of an element; addresses as numbers.
 #[repr(C)]
-struct ElementAttributes {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
+pub(super) struct ElementAttributes {
+    pub map_fd: u32,
+    pub padding: u32,
+    pub key: u64,
+    pub value: u64,
+    pub flags: u64,
 }
 
 /// A per-CPU map whose keys are numbers and whose values are as many numbers as the program has given them: aya's maps are
@@ -69,7 +92,10 @@ impl PerCpuWords {
     /// Makes all numbers zero, of an element that is made if it is a hash and there is none.
     pub fn clear(&mut self, key: u32) -> io::Result<()> {
         let values = vec![0_u64; self.words * self.cpus];
-        self.call(BPF_MAP_UPDATE_ELEM, key, values.as_ptr() as u64)
+        let lacks_memory = |result: &io::Result<()>| matches!(result, Err(error) if error.kind() == io::ErrorKind::OutOfMemory);
+        when_refilled(lacks_memory, || {
+            self.call(BPF_MAP_UPDATE_ELEM, key, values.as_ptr() as u64)
+        })
     }
 
     /// Removes an element of a hash; it is no error that there is none.
