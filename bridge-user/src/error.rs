@@ -49,8 +49,8 @@ pub enum Error {
     /// A bpffs mounted here would go with the process.
     #[error(
         "{path}: no bpffs is visible in this mount namespace, and one mounted now would vanish with it, and the \
-         bridge too; 'ip netns exec' hides /sys: use 'nsenter --net=/run/netns/NAME' instead, or mount a bpffs here \
-         yourself if the namespace stays"
+         bridge too; 'ip netns exec' hides /sys: use 'nsenter --net=/run/netns/NAME' instead, or mount a bpffs here yourself if \
+         the namespace stays"
     )]
     PrivateMountNamespace {
         /// Where it should be.
@@ -63,6 +63,20 @@ pub enum Error {
     )]
     OutOfSight {
         /// Where it should be.
+        path: PathBuf,
+    },
+    /// No such network namespace.
+    #[error("{name}: no network namespace has this name in {folder}; 'ip netns list' lists those there are")]
+    NoNetworkNamespace {
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// The file stands for no network namespace.
+    #[error("{path}: is no network namespace; 'ip netns list' lists those that have names")]
+    NotANetworkNamespace {
+        /// The file.
         path: PathBuf,
     },
     /// Another command holds the lock.
@@ -148,6 +162,33 @@ pub enum Error {
     NoEvents {
         /// Where it is pinned.
         path: PathBuf,
+    },
+    /// The file holds no statistics.
+    #[error("{path}: can't be used: {cause}; it must be one document that 'tapbridge stats -j' has printed")]
+    NotStatistics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The file holds differences from something else.
+    #[error(
+        "{path}: counts since {time}, which is no baseline any more; use a document of 'tapbridge stats -j --since attach'"
+    )]
+    OtherBaseline {
+        /// The file.
+        path: PathBuf,
+        /// From when it counts.
+        time: String,
+    },
+    /// The baseline is of another version.
+    #[error(
+        "the baseline of statistics can't be used: {cause}; 'tapbridge stats --no-reset' forgets it, 'tapbridge stats --since \
+         attach' passes it by"
+    )]
+    BadBaseline {
+        /// What is wrong with it.
+        cause: String,
     },
     /// No such device.
     #[error("{name}: no such network device in this network namespace; 'ip link' lists those there are")]

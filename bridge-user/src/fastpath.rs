@@ -4,6 +4,7 @@
 //! The programs and maps of a network namespace are pinned in a folder of the state, whose name begins with '@' and goes on
 //! with the namespace's cookie.
 
+mod baseline;
 mod counters;
 mod current;
 mod events;

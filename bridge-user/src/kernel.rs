@@ -1,5 +1,6 @@
 //! What the kernel is asked with: netlink, bpf(2), its files, and its description of itself.
 
+pub(crate) mod blob;
 pub(crate) mod bpf;
 pub mod btf;
 pub(crate) mod ioctl;

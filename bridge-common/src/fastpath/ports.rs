@@ -22,8 +22,9 @@ pub struct Port {
     /// Index of the bridge that it was made a port of when it was attached: detach takes it out of that one. 0 where it had
     /// one of its own.
     pub bridge: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Tells this attachment of the device from earlier and later ones: when it was attached, in ms since boot without what goes
+    /// beyond 32 bits (49 days). 0 if that is not known, of ports that an earlier version has attached.
+    pub attachment: u32,
     /// What the device had transmitted when it was attached, in frames: later growth is the port's own.
     pub tx_frames_at_attach: u64,
     /// What the device had dropped on transmission when it was attached, in frames.

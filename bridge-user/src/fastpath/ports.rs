@@ -21,7 +21,7 @@ use crate::{
         netlink::{Kind, Link},
     },
     own_bridge,
-    port::recorded_name,
+    port::{recorded_name, since_boot},
     state::StateLock,
 };
 
@@ -110,6 +110,7 @@ impl FastPath {
             flags: flag::UNFINISHED,
             name,
             bridge: wish.bridge.unwrap_or(0),
+            attachment: attachment()?,
             tx_frames_at_attach: device.tx_frames,
             tx_dropped_at_attach: device.tx_dropped,
             ..Port::default()
@@ -346,6 +347,12 @@ impl FastPath {
         }
         Ok(gone)
     }
+}
+
+/// [`Port::attachment`] of a device that is attached now.
+fn attachment() -> Result<u32> {
+    let milliseconds = since_boot()? / 1_000_000 % (1 << 32);
+    Ok(u32::try_from(milliseconds).unwrap_or(0).max(1))
 }
 
 /// Makes a device a port of the bridge that is written down; says whether it was none before.

@@ -164,6 +164,7 @@ impl FastPath {
         if old.is_current() {
             events::take_over(&self.folder, &old.folder)?;
         }
+        self.take_over_baseline(old)?;
         for path in link_pins(&old.folder)? {
             replace(&path, &self.folder)?;
             let pin = || link::pin(&link::open(&path)?, &self.folder.join(file_name(&path)));

@@ -13,18 +13,50 @@ use std::{
     thread,
 };
 
+use caps::Capability;
 use nix::{
+    errno::Errno,
     sched::{CloneFlags, setns},
     sys::stat::{major, minor},
 };
 
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 
 /// Inode of the initial namespace of process ids (`PROC_PID_INIT_INO`).
 const INITIAL_PID_INODE: u64 = 0xefff_fffc;
 
 /// Inode of the initial user namespace (`PROC_USER_INIT_INO`).
 const INITIAL_USER_INODE: u64 = 0xefff_fffd;
+
+/// Where `ip netns` keeps the namespaces that have names (`NETNS_RUN_DIR`).
+const NAMED: &str = "/run/netns";
+
+/// Moves the calling thread into the network namespace of this name, or of this path if it has a slash, as `ip -n` does; threads
+/// that it starts later are there too. Mounts stay what they are, `/sys` with the bpffs as well.
+pub fn enter(name: &str) -> Result<()> {
+    let path = if name.contains('/') {
+        PathBuf::from(name)
+    } else {
+        Path::new(NAMED).join(name)
+    };
+    let namespace = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !name.contains('/') => {
+            return Err(Error::NoNetworkNamespace {
+                name: name.to_owned(),
+                folder: NAMED.into(),
+            });
+        }
+        opened => opened.at(path.display(), "open the network namespace")?,
+    };
+    match setns(namespace, CloneFlags::CLONE_NEWNET) {
+        // A file of this name that nothing is mounted on, or a namespace of another kind.
+        Err(Errno::EINVAL) => Err(Error::NotANetworkNamespace { path }),
+        Err(Errno::EPERM) => Err(Error::NotPermitted {
+            missing: Capability::CAP_SYS_ADMIN.to_string(),
+        }),
+        entered => entered.at(path.display(), "enter the network namespace"),
+    }
+}
 
 /// Whether the process is in a user namespace other than the initial one, as far as can be told.
 pub fn has_other_users() -> bool {

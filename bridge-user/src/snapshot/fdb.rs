@@ -2,9 +2,8 @@
 
 use serde::Serialize;
 
-use super::keep_only;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     fastpath::FastPath,
     kernel::netlink::{BridgeEntry, Link, Netlink},
     state::State,
@@ -42,8 +41,15 @@ pub async fn read(state: &State, only: Option<&str>) -> Result<Vec<Entry>> {
         let netlink = Netlink::connect()?;
         entries = fast.fdb(&netlink.links().await?, netlink.bridge_entries().await?)?;
     }
-    // A bridge has entries of its own address at least.
-    keep_only(&mut entries, only, |entry| Some(&entry.master))?;
+    if let Some(only) = only {
+        entries.retain(|entry| entry.master == only);
+        // A bridge has entries of its own address at least.
+        if entries.is_empty() {
+            return Err(Error::NoBridge {
+                name: only.to_owned(),
+            });
+        }
+    }
     Ok(entries)
 }
 
@@ -74,8 +80,7 @@ impl FastPath {
             })
             .collect();
         found.sort_by(|one, other| {
-            let key = |entry: &Entry| (entry.master.clone(), entry.vlan, entry.mac.clone());
-            key(one).cmp(&key(other))
+            (&one.master, one.vlan, &one.mac).cmp(&(&other.master, other.vlan, &other.mac))
         });
         Ok(found)
     }

@@ -11,9 +11,10 @@ use bridge_common::{
 use serde::Serialize;
 
 use super::{
-    keep_only,
+    Selection,
     obstacles::{Obstacle, obstacle, xdp_obstacles},
     problem::Problem,
+    selection::Group,
 };
 use crate::{
     SCHEMA,
@@ -43,8 +44,10 @@ pub struct Overview {
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Looks at all bridges, or one.
-pub async fn read(state: &State, only: Option<&str>) -> Result<Overview> {
+/// Looks at all bridges, or at what is asked for.
+pub async fn read(state: &State, only: impl Into<Selection>) -> Result<Overview> {
+    let only = only.into();
+    let mut links = Vec::new();
     let mut overview = Overview {
         schema: SCHEMA,
         running: is_running(state).await,
@@ -56,14 +59,28 @@ pub async fn read(state: &State, only: Option<&str>) -> Result<Overview> {
         overview.unreadable = unreadable;
         if let Some(fast) = fast {
             let netlink = Netlink::connect()?;
-            let links = netlink.links().await?;
+            links = netlink.links().await?;
             let entries = netlink.bridge_entries().await?;
             let sysfs = Sysfs::open().at("sysfs", "mount")?;
             overview.bridges = fast.overview(&links, &entries, &sysfs)?;
         }
     }
-    keep_only(&mut overview.bridges, only, |bridge| bridge.bridge.as_deref())?;
+    only.apply(&mut overview.bridges, &links)?;
     Ok(overview)
+}
+
+impl Group for BridgeOverview {
+    fn bridge(&self) -> Option<&str> {
+        self.bridge.as_deref()
+    }
+
+    fn ports(&self) -> impl Iterator<Item = &str> {
+        self.ports.iter().map(|port| &*port.ifname)
+    }
+
+    fn keep_ports(&mut self, names: &[&str]) {
+        self.ports.retain(|port| names.contains(&&*port.ifname));
+    }
 }
 
 /// A Linux bridge with ports that are attached.

@@ -1,6 +1,6 @@
 //! `stats`: which way frames went, and why they were left to the bridge.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, time::SystemTime};
 
 use bridge_common::{
     Hook,
@@ -8,42 +8,69 @@ use bridge_common::{
     fastpath::{Path, Port, PortCounters},
     forwarding::Reason,
 };
-use serde::Serialize;
+use humantime::format_rfc3339_millis;
+use serde::{Deserialize, Serialize};
 
-use super::keep_only;
+use super::{Selection, selection::Group, since::Since};
 use crate::{
     SCHEMA,
-    error::Result,
+    error::{Context as _, Result},
     fastpath::FastPath,
     kernel::netlink::{Link, Netlink, bridge_of},
-    port::recorded_name,
+    port::{recorded_name, since_boot},
     state::{Folder, State, Unreadable},
 };
+
+/// Names the time from one start of the machine to the next.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Statistics of some bridges.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Statistics {
     /// [`SCHEMA`].
     pub schema: u32,
+    /// When they were read, by the machine's clock, in UTC (RFC 3339).
+    pub time: String,
+    /// Which time the machine was running: `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// For how long it was running when they were read, in milliseconds, sleep included.
+    pub uptime_ms: u64,
+    /// From when they count; none if each port counts since it was attached.
+    pub since: Option<Since>,
     /// Bridges with ports that are attached, sorted by name; ports without a bridge come last.
     pub bridges: Vec<BridgeStatistics>,
     /// What is in the state folder and can't be used, sorted by name.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Reads the counters of the ports of all bridges of the calling thread's network namespace, or of one.
-pub async fn read(state: &State, only: Option<&str>) -> Result<Statistics> {
-    let mut statistics = Statistics {
-        schema: SCHEMA,
-        bridges: Vec::new(),
-        unreadable: Vec::new(),
-    };
-    if let Some(folder) = state.read()? {
-        let links = Netlink::connect()?.links().await?;
-        (statistics.bridges, statistics.unreadable) = read_ports(&folder, &links)?;
-    }
-    keep_only(&mut statistics.bridges, only, |bridge| bridge.bridge.as_deref())?;
+/// Reads the counters of the ports of all bridges of the calling thread's network namespace, or of what is asked for, since
+/// each port was attached.
+pub async fn read(state: &State, only: impl Into<Selection>) -> Result<Statistics> {
+    let only = only.into();
+    let (mut statistics, links) = read_all(state).await?;
+    only.apply(&mut statistics.bridges, &links)?;
     Ok(statistics)
+}
+
+/// As [`read`], of everything, with the devices that there are.
+pub(super) async fn read_all(state: &State) -> Result<(Statistics, Vec<Link>)> {
+    let mut links = Vec::new();
+    let (mut bridges, mut unreadable) = (Vec::new(), Vec::new());
+    if let Some(folder) = state.read()? {
+        links = Netlink::connect()?.links().await?;
+        (bridges, unreadable) = read_ports(&folder, &links)?;
+    }
+    let boot = fs::read_to_string(BOOT_ID).at(BOOT_ID, "read")?;
+    let statistics = Statistics {
+        schema: SCHEMA,
+        time: format_rfc3339_millis(SystemTime::now()).to_string(),
+        boot: boot.trim().to_owned(),
+        uptime_ms: since_boot()? / 1_000_000,
+        since: None,
+        bridges,
+        unreadable,
+    };
+    Ok((statistics, links))
 }
 
 /// None where a command has just removed the last port.
@@ -67,9 +94,26 @@ pub struct BridgeStatistics {
     pub paths: Vec<PathStatistics>,
 }
 
+impl Group for BridgeStatistics {
+    fn bridge(&self) -> Option<&str> {
+        self.bridge.as_deref()
+    }
+
+    fn ports(&self) -> impl Iterator<Item = &str> {
+        self.ports.iter().map(|port| &*port.ifname)
+    }
+
+    fn keep_ports(&mut self, names: &[&str]) {
+        self.ports.retain(|port| names.contains(&&*port.ifname));
+        let is_one = |name: &str| names.contains(&name);
+        self.paths
+            .retain(|path| is_one(&path.from) || path.to.as_deref().is_some_and(is_one));
+    }
+}
+
 /// Frames and bytes; a GSO frame counts as one, bytes go from the destination address to the end of the payload,
 /// VLAN tags included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// Frames.
     pub frames: u64,
@@ -100,6 +144,10 @@ impl std::ops::AddAssign for Count {
 pub struct PortStatistics {
     /// The device.
     pub ifname: String,
+    /// The device's index.
+    pub ifindex: u32,
+    /// Tells this attachment of the device from earlier and later ones, in which it counted from zero ([`Port::attachment`]).
+    pub attachment: u32,
     /// Frames that the programs received from the device.
     pub rx: Count,
     /// Those that went past the bridge.
@@ -194,6 +242,8 @@ impl FastPath {
             rx += left;
             statistics.ports.push(PortStatistics {
                 ifname: name,
+                ifindex,
+                attachment: port.attachment,
                 rx,
                 forwarded,
                 left,

@@ -9,8 +9,22 @@ use serde_json::Value;
 #[serde(deny_unknown_fields)]
 pub struct Statistics {
     pub schema: u32,
+    pub time: String,
+    pub boot: String,
+    pub uptime_ms: u64,
+    pub since: Option<Since>,
     pub bridges: Vec<Bridge>,
     pub unreadable: Vec<Value>,
+}
+
+/// From when they count.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Since {
+    pub time: String,
+    pub interval_ms: u64,
+    pub baseline: bool,
+    pub attached_later: Vec<String>,
 }
 
 /// A bridge with ports that are attached.
@@ -34,6 +48,8 @@ pub struct Count {
 #[serde(deny_unknown_fields)]
 pub struct Port {
     pub ifname: String,
+    pub ifindex: u32,
+    pub attachment: u32,
     pub rx: Count,
     pub forwarded: Count,
     pub left: Count,
