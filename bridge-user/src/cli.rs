@@ -4,6 +4,7 @@ mod attach;
 mod check;
 mod config;
 mod detach;
+mod examples;
 mod fdb;
 mod gone;
 mod monitor;
@@ -16,13 +17,16 @@ mod stats;
 mod status;
 mod syscalls;
 mod upgrade;
+mod watch;
 
 use std::{path::PathBuf, time::Duration};
 
+use self::print::color::When;
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use tapbridge::{
-    kernel::requirements,
+    kernel::{namespace, requirements},
+    snapshot::Selection,
     state::{DEFAULT_STATE, State},
 };
 
@@ -31,14 +35,38 @@ use tapbridge::{
 /// The bridge decides where frames go, and carries all that the programs leave to it. Nothing has to keep running: the
 /// programs stay in the kernel until they are detached.
 #[derive(Parser)]
-#[command(name = "tapbridge", version, max_term_width = 100)]
+#[command(name = "tapbridge", version, max_term_width = 100, after_help = examples::EXIT_CODES)]
 pub struct CommandLine {
     #[command(subcommand)]
     command: Command,
 
-    /// Print JSON
+    /// Print JSON, and why a command failed as JSON too
     #[arg(short, long, global = true)]
     pub json: bool,
+
+    /// Print one line per port, with the same columns always and no heads, for scripts; also -br: 'show' and 'stats'
+    #[arg(long, global = true)]
+    brief: bool,
+
+    /// Do it in this network namespace of 'ip netns', or in that of a file such as /proc/PID/ns/net
+    #[arg(short, long, global = true, value_name = "NETNS")]
+    netns: Option<String>,
+
+    /// Print names, addresses and states in colours, where 'show', 'stats' and 'fdb show' have them [default: never;
+    /// without WHEN: always]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = When::Never,
+        default_missing_value = "always",
+        hide_default_value = true
+    )]
+    color: When,
 
     /// Folder in a bpffs that holds what is attached
     #[arg(long, global = true, value_name = "FOLDER", default_value = DEFAULT_STATE, env = "TAPBRIDGE_STATE")]
@@ -75,6 +103,7 @@ impl From<LogLevel> for log::LevelFilter {
 #[derive(Subcommand)]
 enum Command {
     /// Make bridges faster at these ports: all of them, or on an error none
+    #[command(after_help = examples::ATTACH)]
     Attach(attach::Attach),
     /// Attach what a configuration asks for, as it comes, and keep ports of '--hook auto' on the hooks that fit their
     /// traffic, until Ctrl-C
@@ -85,10 +114,12 @@ enum Command {
     /// Looks at the counters of all ports of this network namespace up to five times a second: XDP goes off a tap that
     /// sends in bulk, and comes back when short frames are most of what it sends. No frame is lost or overtaken by
     /// that. Each change is printed. When this program has ended every port keeps the hooks that it has.
+    #[command(after_help = examples::RUN)]
     Run(run::Run),
     /// Say whether a configuration of 'run' can be used, and what following it would change
     ///
     /// '+' is a port that would be attached, '~' one that would be changed. Nothing is changed.
+    #[command(after_help = examples::CHECK)]
     Check(check::Check),
     /// Write a configuration
     Config {
@@ -96,45 +127,124 @@ enum Command {
         command: config::Config,
     },
     /// Say what 'run' does: since when, by which file, what it did last, and what it could not do and why
+    #[command(after_help = examples::STATUS)]
     Status,
     /// Take the programs off ports, and devices out of the bridge that 'attach' has put them in
+    #[command(after_help = examples::DETACH)]
     Detach(detach::Detach),
     /// Show bridges and their ports, and what keeps frames from going past a bridge
-    Show(Which),
+    #[command(after_help = examples::SHOW)]
+    Show(show::Show),
     /// Show the forwarding databases of the bridges: which address is behind which port
     Fdb {
         #[command(subcommand)]
         command: fdb::Fdb,
     },
     /// Show how many frames went which way, and which were left to the bridge and why
+    #[command(after_help = examples::STATS)]
     Stats(stats::Stats),
     /// Print what happens to ports as it happens, until Ctrl-C
     ///
     /// Ports that are attached or detached, hooks that change, why the first frame of a port was left to its bridge, and why
     /// none goes past it any more. With -j each is an object on a line of its own. Any number of these may run. (Addresses
     /// that are learned or moved are printed by 'bridge monitor fdb'.)
+    #[command(after_help = examples::MONITOR)]
     Monitor,
     /// Give the ports of this network namespace the programs of this version
     ///
     /// No port is detached by it, no frame is lost, and what was counted stays. After an update of tapbridge; attach, detach
     /// and run do it by themselves where the programs are too old for them. If it fails all stays as it is.
+    #[command(after_help = examples::UPGRADE)]
     Upgrade,
     /// Gone: 'ip link' changes a bridge's settings
     #[command(hide = true)]
     Set(gone::Set),
     /// Count the system calls of processes, such as VMMs, until Ctrl-C
+    #[command(after_help = examples::SYSCALLS)]
     Syscalls(syscalls::Syscalls),
 }
 
+/// Which of the ports.
 #[derive(Args)]
 struct Which {
+    /// Only these ports, by any of their names
+    #[arg(value_name = "PORT", conflicts_with = "bridge")]
+    ports: Vec<String>,
+
     /// Only this bridge
     #[arg(long, value_name = "NAME")]
     bridge: Option<String>,
 }
 
+impl From<Which> for Selection {
+    fn from(Which { ports, bridge }: Which) -> Self {
+        Self { bridge, ports }
+    }
+}
+
+/// In which form something is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For scripts: a line for each port.
+    Brief,
+}
+
+/// Wrong usage that clap does not see by itself: an option of all commands can come before the command's name.
+fn misused(kind: ErrorKind, message: impl std::fmt::Display) -> anyhow::Error {
+    CommandLine::command().error(kind, message).into()
+}
+
+impl CommandLine {
+    /// Reads the words that the process was called with.
+    pub fn read() -> Result<Self, clap::Error> {
+        // As iproute2 has it; to clap it would be -b and -r.
+        let mut is_option = true;
+        let words = std::env::args_os().map(move |word| {
+            is_option &= word != "--";
+            if is_option && word == "-br" {
+                "--brief".into()
+            } else {
+                word
+            }
+        });
+        Self::try_parse_from(words)
+    }
+
+    /// Enters the network namespace that was asked for. Before any other thread is started, which would stay where it is.
+    pub fn enter_netns(&self) -> Result<()> {
+        if let Some(name) = &self.netns {
+            if matches!(self.command, Command::Syscalls(_)) {
+                let message =
+                    "the argument '--netns' cannot be used with 'syscalls', which is about processes";
+                return Err(misused(ErrorKind::ArgumentConflict, message));
+            }
+            namespace::enter(name)?;
+        }
+        Ok(())
+    }
+
+    fn form(&self) -> Result<Form> {
+        let conflict = |message| Err(misused(ErrorKind::ArgumentConflict, message));
+        match (self.brief, self.json) {
+            (false, false) => Ok(Form::Text),
+            (false, true) => Ok(Form::Json),
+            (true, true) => conflict("the argument '--brief' cannot be used with '--json'"),
+            (true, false) if !matches!(self.command, Command::Show(_) | Command::Stats(_)) => {
+                conflict("the argument '--brief' can be used with 'show' and 'stats' only")
+            }
+            (true, false) => Ok(Form::Brief),
+        }
+    }
+}
+
 /// Does what the user said.
 pub async fn run(command_line: CommandLine) -> Result<()> {
+    let form = command_line.form()?;
+    print::color::choose(command_line.color);
     // Whether a file can be used, and what 'run' does, everybody may ask.
     if !matches!(command_line.command, Command::Check(_) | Command::Status) {
         requirements::check_permission()?;
@@ -148,9 +258,9 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         Command::Config { command } => config::run(&state, command, json).await,
         Command::Status => status::run(&state, json).await,
         Command::Detach(arguments) => detach::run(&state, arguments, json).await,
-        Command::Show(which) => show::run(&state, which, json).await,
+        Command::Show(arguments) => show::run(&state, arguments, form).await,
         Command::Fdb { command } => fdb::run(&state, command, json).await,
-        Command::Stats(arguments) => stats::run(&state, arguments, json).await,
+        Command::Stats(arguments) => stats::run(&state, arguments, form).await,
         Command::Monitor => monitor::run(&state, json).await,
         Command::Upgrade => upgrade::run(&state, json).await,
         Command::Set(arguments) => Err(gone::set(&arguments)),

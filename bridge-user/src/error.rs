@@ -49,7 +49,7 @@ pub enum Error {
     /// A bpffs mounted here would go with the process.
     #[error(
         "{path}: no bpffs is visible in this mount namespace, and one mounted now would vanish with it, and the \
-         bridge too; 'ip netns exec' hides /sys: use 'nsenter --net=/run/netns/NAME' instead, or mount a bpffs here yourself if \
+         bridge too; 'ip netns exec' hides /sys: use 'tapbridge -n NAME' instead, or mount a bpffs here yourself if \
          the namespace stays"
     )]
     PrivateMountNamespace {
@@ -59,7 +59,7 @@ pub enum Error {
     /// Bridges may be where this process does not see them.
     #[error(
         "{path}: no bpffs is visible in this mount namespace, so the machine's bridges can't be seen from here; \
-         'ip netns exec' hides /sys: use 'nsenter --net=/run/netns/NAME' instead"
+         'ip netns exec' hides /sys: use 'tapbridge -n NAME' instead"
     )]
     OutOfSight {
         /// Where it should be.

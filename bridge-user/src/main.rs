@@ -4,7 +4,6 @@ mod cli;
 
 use std::{io::Write as _, process::ExitCode};
 
-use clap::Parser as _;
 use log::LevelFilter;
 
 use self::cli::print;
@@ -14,7 +13,7 @@ const WRONG_USAGE: u8 = 2;
 
 /// Broken pipes end the process quietly, as every tool does whose output is piped into `head`.
 fn main() -> ExitCode {
-    let command_line = match cli::CommandLine::try_parse() {
+    let command_line = match cli::CommandLine::read() {
         Ok(command_line) => command_line,
         Err(error) => return usage(&error, print::is_json_wanted()),
     };
@@ -30,12 +29,7 @@ fn main() -> ExitCode {
             writeln!(line, "tapbridge: {level}: {}", record.args())
         })
         .init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(cli::run(command_line)),
-        Err(error) => Err(error.into()),
-    };
-    match result {
+    match run(command_line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,6 +40,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(command_line: cli::CommandLine) -> anyhow::Result<()> {
+    command_line.enter_netns()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(cli::run(command_line))
 }
 
 /// Help that was asked for, or what is wrong with the words.

@@ -19,6 +19,7 @@ use crate::support::{
     frames::{Flow, hello, payload},
     linux_bridge::stop_learning,
     program::{LIMIT, Terminal, bridge, happens, lines, link, run, signal, wait},
+    schema,
     switch::{Switch, TAPBRIDGE},
     wire::{drain, send},
 };
@@ -207,7 +208,7 @@ fn a_bpffs_that_would_vanish_is_not_mounted() {
         "{complaint}"
     );
     assert!(
-        complaint.contains("use 'nsenter --net=/run/netns/NAME' instead"),
+        complaint.contains("use 'tapbridge -n NAME' instead"),
         "{complaint}"
     );
 }
@@ -231,7 +232,7 @@ fn where_no_bpffs_is_in_sight_it_says_so() {
         let complaint = run(command).failure(1);
         assert!(
             complaint.contains("/sys/fs/bpf: no bpffs is visible in this mount namespace")
-                && complaint.contains("use 'nsenter --net=/run/netns/NAME' instead"),
+                && complaint.contains("use 'tapbridge -n NAME' instead"),
             "{words}: {complaint}"
         );
     }
@@ -415,6 +416,7 @@ fn errors_are_json_where_json_is_asked_for() {
         let error: Value =
             serde_json::from_str(&complaint).unwrap_or_else(|error| panic!("{words}: {error}: {complaint}"));
         let said = error["error"]["message"].as_str().unwrap_or_default();
+        schema::check("error", &error);
         assert!(
             error["schema"] == 2 && said.contains(message),
             "{words}: {complaint}"

@@ -23,13 +23,17 @@ mod monitor;
 mod mtu;
 mod multi_bridge;
 mod native;
+mod netns;
 mod oracle;
 mod order;
+mod output;
 mod ports;
 mod queueing;
 mod refusals;
 mod ring;
 mod run;
+mod schemas;
+mod since;
 mod state;
 mod statistics;
 mod status;
@@ -45,7 +49,7 @@ mod vlan;
 
 use std::{fs, process::ExitCode, thread};
 
-use lab::netns;
+use lab::netns as namespaces;
 use libtest_mimic::Arguments;
 pub use test_support::{Test, tests};
 use test_support::{lacking, trials};
@@ -79,7 +83,8 @@ fn main() -> ExitCode {
         fs::metadata(device).is_err().then(|| format!("needs {device}"))
     });
     let vlans = lacking.map(str::to_owned).or_else(|| {
-        (!netns::can_filter_vlans().is_ok_and(|can| can)).then(|| "needs a bridge that filters VLANs".into())
+        (!namespaces::can_filter_vlans().is_ok_and(|can| can))
+            .then(|| "needs a bridge that filters VLANs".into())
     });
     let routing = lacking
         .map(str::to_owned)
@@ -116,14 +121,18 @@ fn main() -> ExitCode {
         trials("monitor", monitor::TESTS, lacking),
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
+        trials("netns", netns::TESTS, lacking),
         trials("oracle", &oracle::TESTS.concat(), lacking),
         trials("oracle", oracle::EBTABLES_TESTS, ebtables.as_deref()),
         trials("order", order::TESTS, two_cpus.as_deref()),
+        trials("output", output::TESTS, lacking),
         trials("ports", ports::TESTS, lacking),
         trials("queueing", queueing::TESTS, lacking),
         trials("refusals", refusals::TESTS, lacking),
         trials("ring", ring::TESTS, lacking),
         trials("run", run::TESTS, lacking),
+        trials("schemas", schemas::TESTS, lacking),
+        trials("since", since::TESTS, lacking),
         trials("multi_bridge", multi_bridge::TESTS, lacking),
         trials("state", state::TESTS, lacking),
         trials("statistics", statistics::TESTS, lacking),

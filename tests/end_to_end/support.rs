@@ -10,9 +10,11 @@ pub mod frames;
 pub mod guest;
 pub mod linux_bridge;
 pub mod running;
+pub mod schema;
 pub mod sniffer;
 pub mod statistics;
 pub mod switch;
+pub mod text;
 pub mod trace;
 pub mod vhost_net;
 

@@ -83,10 +83,10 @@ pub async fn run(state: &State, arguments: Attach, json: bool) -> Result<()> {
             _ => None,
         },
     };
+    let progress = Progress::new("attaching", "attached", json);
     let locked = state.lock()?;
     let cleared = FastPath::clear_abandoned(&locked)?;
     print::cleared(&cleared, json);
-    let mut progress = Progress::new("attached", json);
     let work = attach(&locked, &arguments.interfaces, &options, |done, all| {
         progress.tell(done, all);
     });

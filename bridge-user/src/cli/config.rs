@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 use tapbridge::{SCHEMA, snapshot::overview, state::State};
 
-use super::print;
+use super::{examples, print};
 
 #[derive(Subcommand)]
 pub enum Config {
@@ -15,6 +15,7 @@ pub enum Config {
     ///
     /// Ports are named one by one unless all of a bridge's are attached; patterns such as "vnet*" are about those that
     /// come later, too.
+    #[command(after_help = examples::CONFIG_DUMP)]
     Dump,
 }
 

@@ -38,7 +38,7 @@ pub async fn run(state: &State, arguments: Detach, json: bool) -> Result<()> {
         masters,
         all,
     } = arguments;
-    let mut progress = Progress::new("detached", json);
+    let progress = Progress::new("detaching", "detached", json);
     let tell = |done, all| progress.tell(done, all);
     let detached = match state.lock_existing()? {
         Some(locked) if all => uninterrupted(Box::pin(detach_all(&locked, tell))).await?,

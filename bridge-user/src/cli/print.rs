@@ -1,5 +1,6 @@
 //! What commands print with: JSON for programs, tables and words for people.
 
+pub mod color;
 pub mod progress;
 pub mod table;
 
@@ -21,9 +22,38 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     Ok(writeln!(io::stdout(), "{text}")?)
 }
 
+/// Lines of words that have no blanks, each word below those of the same place.
+pub fn brief(lines: &[Vec<String>]) -> Result<()> {
+    let places = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |place: usize| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(place))
+            .map(String::len)
+            .max()
+    };
+    let widths: Vec<usize> = (0..places).map(|place| width(place).unwrap_or(0)).collect();
+    let mut out = io::stdout().lock();
+    for line in lines {
+        let words: Vec<_> = line
+            .iter()
+            .zip(&widths)
+            .map(|(word, width)| format!("{word:width$}"))
+            .collect();
+        writeln!(out, "{}", words.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 /// Whether words that can't be understood ask for JSON nevertheless.
 pub fn is_json_wanted() -> bool {
-    std::env::args_os().any(|word| word == "-j" || word == "--json")
+    std::env::args_os().any(|word| word == "--json" || is_cluster_with_json(&word.to_string_lossy()))
+}
+
+/// Such as -j and -dj.
+fn is_cluster_with_json(word: &str) -> bool {
+    let letters = word.strip_prefix('-').unwrap_or_default();
+    letters.contains('j') && letters.chars().all(|letter| matches!(letter, 'j' | 'd'))
 }
 
 /// Says why a command failed, on standard error: what goes to standard output stays what the command has to tell.

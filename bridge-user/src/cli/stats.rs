@@ -1,28 +1,35 @@
 //! `stats`: how many frames went which way.
 
+mod rates;
+mod sort;
+mod tables;
+
 use std::{
     io::{self, Write as _},
-    pin::pin,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, error::ErrorKind};
 use tapbridge::{
-    snapshot::statistics::{self, BridgeStatistics, Count, PathStatistics, PortStatistics, Statistics},
+    snapshot::{
+        since::{self, Earlier, Since, Start},
+        statistics::Statistics,
+    },
     state::State,
 };
-use tokio::time::MissedTickBehavior;
 
+use self::{rates::Rates, sort::Key};
 use super::{
-    Which,
-    print::{self, table::Table},
+    Form, Which, misused,
+    print::{self, progress::Progress},
     seconds,
-    signals::asked_to_end,
+    watch::watch,
 };
 
-/// Stands for all devices that are no more.
-const GONE: &str = "(gone)";
+/// What `--since` calls the moment at which each port was attached.
+const ATTACH: &str = "attach";
 
 #[derive(Args)]
 pub struct Stats {
@@ -32,46 +39,108 @@ pub struct Stats {
     /// Print again every so many seconds, with rates, until Ctrl-C: 0.1 to 86400
     #[arg(long, value_name = "SECONDS", value_parser = |text: &str| seconds(text, 0.1, 86_400.0))]
     watch: Option<Duration>,
+
+    /// What comes first: names, or the largest numbers
+    #[arg(long, value_enum, value_name = "KEY", default_value_t = Key::Name)]
+    sort: Key,
+
+    /// What has been counted since FILE was printed, which is a document of 'stats -j', with rates; or, with the word
+    /// 'attach', since each port was attached, whatever the baseline is
+    #[arg(long, value_name = "FILE")]
+    since: Option<PathBuf>,
+
+    /// Print what has been counted until now, and count from now on: of all ports. The counters themselves go on
+    #[arg(long, conflicts_with_all = ["since", "watch", "ports", "bridge"])]
+    reset: bool,
+
+    /// Count since each port was attached again
+    #[arg(long, conflicts_with_all = ["since", "watch", "reset"])]
+    no_reset: bool,
+
+    /// Tell apart who has sent to a port, and why XDP left frames to tcx; JSON always does
+    #[arg(short, long)]
+    details: bool,
 }
 
 /// Reads and prints, once or again and again.
-pub async fn run(state: &State, arguments: Stats, json: bool) -> Result<()> {
-    let Stats { which, watch } = arguments;
-    let only = which.bridge.as_deref();
-    match watch {
-        None => print(&statistics::read(state, only).await?, None, json),
-        Some(period) => print_again(state, only, period, json).await,
+pub async fn run(state: &State, arguments: Stats, form: Form) -> Result<()> {
+    let Stats {
+        which,
+        watch: period,
+        sort,
+        since,
+        reset,
+        no_reset,
+        details,
+    } = arguments;
+    if sort == Key::Rate && period.is_none() && since.as_ref().is_none_or(|since| is_attach(since)) {
+        let message = "'--sort rate' needs '--watch', or '--since' with a file";
+        return Err(misused(ErrorKind::MissingRequiredArgument, message));
     }
-}
-
-async fn print_again(state: &State, only: Option<&str>, period: Duration, json: bool) -> Result<()> {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    if details && form == Form::Brief {
+        let message = "the argument '--details' cannot be used with '--brief'";
+        return Err(misused(ErrorKind::ArgumentConflict, message));
+    }
+    let start = match since {
+        None => Start::Baseline,
+        Some(path) if is_attach(&path) => Start::Attach,
+        Some(path) => Start::Earlier(Earlier::read(path)?),
+    };
+    if no_reset && let Some(locked) = state.lock_existing()? {
+        since::forget(&locked)?;
+    }
+    let only = which.into();
     let mut before: Option<(Statistics, Instant)> = None;
-    let mut end = pin!(asked_to_end());
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = &mut end => return Ok(()),
-        }
-        let (now, at) = (statistics::read(state, only).await?, Instant::now());
-        let earlier = before
-            .as_ref()
-            .map(|(before, then)| (before, at.duration_since(*then)));
-        print(&now, earlier, json)?;
-        before = Some((now, at));
+    watch(period, async || {
+        let progress = Progress::reading(form == Form::Json);
+        let mut now = if reset {
+            since::reset(state).await?
+        } else {
+            since::read(state, &only, &start).await?
+        };
+        let at = Instant::now();
+        drop(progress);
+        let rates = match (&before, &start, &now.since) {
+            (Some((before, then)), ..) => Some(Rates::new(Some(before), at.duration_since(*then))),
+            (None, Start::Earlier(_), Some(since)) => {
+                Some(Rates::new(None, Duration::from_millis(since.interval_ms)))
+            }
+            _ => None,
+        };
+        sort::sort(&mut now, sort, rates.as_ref());
+        print(&now, rates.as_ref(), form, details, before.is_none())?;
+        before = period.map(|_| (now, at));
+        Ok(())
+    })
+    .await?;
+    if reset && form != Form::Json {
+        eprintln!("'tapbridge stats' counts from now on; 'tapbridge stats --since attach' has all");
     }
+    Ok(())
 }
 
-/// Prints statistics; with those of some time ago, rates too.
-fn print(now: &Statistics, before: Option<(&Statistics, Duration)>, as_json: bool) -> Result<()> {
-    if as_json {
+fn is_attach(since: &std::path::Path) -> bool {
+    since.as_os_str() == ATTACH
+}
+
+/// Prints statistics; what can't be read, the first time only.
+fn print(now: &Statistics, rates: Option<&Rates>, form: Form, details: bool, is_first: bool) -> Result<()> {
+    if form == Form::Json {
         return print::json(now);
     }
-    if before.is_none() {
+    if is_first {
         for entry in &now.unreadable {
             print::error(&entry.error, false);
         }
+    }
+    if form == Form::Brief {
+        if is_first {
+            now.since
+                .iter()
+                .flat_map(since_words)
+                .for_each(|line| eprintln!("{line}"));
+        }
+        return brief(now);
     }
     if now.bridges.is_empty() {
         return Ok(writeln!(
@@ -79,116 +148,59 @@ fn print(now: &Statistics, before: Option<(&Statistics, Duration)>, as_json: boo
             "no ports are attached in this network namespace"
         )?);
     }
+    for line in now.since.iter().flat_map(since_words) {
+        writeln!(io::stdout(), "{line}")?;
+    }
     for (index, bridge) in now.bridges.iter().enumerate() {
         if index != 0 {
             writeln!(io::stdout())?;
         }
-        let earlier = before.and_then(|(statistics, ago)| {
-            let mut earlier = statistics.bridges.iter();
-            let bridge = earlier.find(|earlier| earlier.bridge == bridge.bridge)?;
-            Some((bridge, ago))
-        });
-        bridge_statistics(bridge, earlier)?;
+        tables::print(bridge, rates, details)?;
     }
     Ok(())
 }
 
-fn bridge_statistics(now: &BridgeStatistics, before: Option<(&BridgeStatistics, Duration)>) -> Result<()> {
-    match &now.bridge {
-        Some(bridge) => writeln!(io::stdout(), "{bridge}")?,
-        None => writeln!(io::stdout(), "without a bridge:")?,
+/// From when numbers count, in lines.
+fn since_words(since: &Since) -> Vec<String> {
+    let Since {
+        time,
+        interval_ms,
+        baseline,
+        attached_later,
+    } = since;
+    let baseline = if *baseline { ", the baseline" } else { "" };
+    let ago = Duration::from_millis(*interval_ms).as_secs_f64();
+    let mut lines = vec![format!("since {time}{baseline}: {ago:.1} s")];
+    if !attached_later.is_empty() {
+        lines.push(format!(
+            "since they were attached, which was later: {}",
+            attached_later.join(" ")
+        ));
     }
-    let heads = [
-        "  PORT",
-        "RX FRAMES",
-        "RX BYTES",
-        "PAST IT",
-        "LEFT TO IT",
-        "TX PAST IT",
-        "BY IT",
-        "DROPPED",
-        "GSO",
-        "PASSED UP",
-        "CHECKSUMS",
-    ];
-    let mut ports = Table::new(1, &heads);
-    for port in &now.ports {
-        ports.row([
-            format!("  {}", port.ifname),
-            port.rx.frames.to_string(),
-            port.rx.bytes.to_string(),
-            port.forwarded.frames.to_string(),
-            port.left.frames.to_string(),
-            port.tx.frames.to_string(),
-            port.tx_by_bridge.to_string(),
-            port.tx_dropped.to_string(),
-            port.gso_frames.to_string(),
-            port.passed_up.to_string(),
-            port.checksums_completed.to_string(),
-        ]);
-    }
-    ports.print()?;
-    let earlier = before.map(|(before, ago)| (&before.paths[..], ago));
-    paths(&now.paths, earlier)?;
-    reasons(&now.ports)
+    lines
 }
 
-/// Exact up to 2^53.
-#[expect(clippy::cast_precision_loss)]
-fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
-}
-
-fn paths(now: &[PathStatistics], before: Option<(&[PathStatistics], Duration)>) -> Result<()> {
-    if now.is_empty() {
-        return Ok(());
-    }
-    let mut heads = vec!["  FROM", "TO", "VIA", "FRAMES", "BYTES"];
-    if before.is_some() {
-        heads.extend(["FRAMES/S", "MBIT/S"]);
-    }
-    let mut table = Table::new(3, &heads);
-    for path in now {
-        let mut row = vec![
-            format!("  {}", path.from),
-            path.to.clone().unwrap_or_else(|| GONE.to_owned()),
-            path.via.to_owned(),
-            path.frames.to_string(),
-            path.bytes.to_string(),
-        ];
-        if let Some((before, ago)) = before {
-            let same = |other: &&PathStatistics| {
-                (&other.from, &other.to, other.via) == (&path.from, &path.to, path.via)
-            };
-            let earlier = before.iter().find(same);
-            let earlier = earlier.map_or(Count::default(), |path| Count {
-                frames: path.frames,
-                bytes: path.bytes,
-            });
-            // A port that was attached anew counts from zero.
-            let frames = per_second(path.frames.saturating_sub(earlier.frames), ago);
-            let bytes = per_second(path.bytes.saturating_sub(earlier.bytes), ago);
-            row.push(format!("{frames:.0}"));
-            row.push(format!("{:.2}", bytes * 8.0 / 1e6));
-        }
-        table.row(row);
-    }
-    table.print()
-}
-
-/// What was left to the bridge, most often first.
-fn reasons(ports: &[PortStatistics]) -> Result<()> {
-    let mut table = Table::new(2, &["  LEFT AT", "REASON", "FRAMES"]);
-    for port in ports {
-        let mut left: Vec<_> = port.left_by_reason.iter().collect();
-        left.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        for (reason, count) in left {
-            table.row([
-                format!("  {}", port.ifname),
-                (*reason).to_owned(),
-                count.to_string(),
-            ]);
+/// A line for each port, whose columns the help names.
+fn brief(now: &Statistics) -> Result<()> {
+    let mut lines = Vec::new();
+    for bridge in &now.bridges {
+        for port in &bridge.ports {
+            let numbers = [
+                port.rx.frames,
+                port.rx.bytes,
+                port.forwarded.frames,
+                port.left.frames,
+                port.tx.frames,
+                port.tx_by_bridge,
+                port.tx_dropped,
+            ];
+            let mut line = vec![
+                port.ifname.clone(),
+                bridge.bridge.clone().unwrap_or_else(|| "-".into()),
+            ];
+            line.extend(numbers.map(|number| number.to_string()));
+            lines.push(line);
         }
     }
-    if table.is_empty() { Ok(()) } else { table.print() }
+    print::brief(&lines)
 }

@@ -7,11 +7,11 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{Args, CommandFactory as _, error::ErrorKind};
+use clap::{Args, error::ErrorKind};
 use tapbridge::syscalls::{Counts, ProcessCounts, Selection, count, is_any_running};
 
 use super::{
-    CommandLine,
+    misused,
     print::{self, counted, table::Table},
     seconds,
     signals::asked_to_end,
@@ -50,12 +50,9 @@ pub async fn run(arguments: Syscalls, json: bool) -> Result<()> {
         time,
         bpftrace,
     } = arguments;
-    // An option of all commands can come before this one's name, where clap does not see the conflict.
     if json && bpftrace {
         let message = "the argument '--bpftrace' cannot be used with '--json'";
-        return Err(CommandLine::command()
-            .error(ErrorKind::ArgumentConflict, message)
-            .into());
+        return Err(misused(ErrorKind::ArgumentConflict, message));
     }
     let selection = if whose.pid.is_empty() {
         Selection::Names(whose.comm)

@@ -7,7 +7,7 @@ use serde_json::json;
 use tapbridge::{SCHEMA, fastpath::FastPath, state::State};
 
 use super::{
-    print::{self, counted},
+    print::{self, counted, progress::Progress},
     signals::uninterrupted,
 };
 
@@ -20,7 +20,9 @@ pub async fn run(state: &State, as_json: bool) -> Result<()> {
         let upgraded = FastPath::upgrade(&locked)?;
         upgraded.map_or(Ok(0), |fast| fast.ports().map(|ports| ports.len()))
     };
+    let progress = Progress::new("replacing programs", "replaced", as_json);
     let ports = uninterrupted(upgrade).await?;
+    drop(progress);
     if as_json {
         return print::json(&json!({ "schema": SCHEMA, "ports": ports }));
     }

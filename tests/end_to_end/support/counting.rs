@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     caller::Plan,
     program::{lines, signal, wait},
+    schema,
     switch::{TAPBRIDGE, unique},
 };
 
@@ -132,6 +133,7 @@ pub fn named(name: &str, calls: &[(i64, u32)]) -> Plan {
 #[track_caller]
 pub fn document(output: &str) -> (Value, f64) {
     let mut document: Value = serde_json::from_str(output).expect("one JSON document");
+    schema::check("syscalls", &document);
     let seconds = document
         .as_object_mut()
         .and_then(|document| document.remove("seconds")?.as_f64());

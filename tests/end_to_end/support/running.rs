@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     program::{lines, signal, wait},
+    schema,
     switch::Switch,
 };
 
@@ -70,14 +71,14 @@ impl Running {
     /// The next document that it prints.
     #[track_caller]
     pub fn next(&self) -> Value {
-        serde_json::from_str(&self.line()).expect("a JSON document")
+        parse(&self.line())
     }
 
     /// A change that it has made, if there is one that was not asked for yet.
     #[track_caller]
     pub fn change(&self) -> Option<Value> {
         let line = self.changes.try_recv().ok()?;
-        Some(serde_json::from_str(&line).expect("a JSON document"))
+        Some(parse(&line))
     }
 
     /// All changes that were not asked for yet.
@@ -92,6 +93,15 @@ impl Running {
         signal(&self.child, name);
         wait(&mut self.child, LIMIT).expect("run ends when it is asked to")
     }
+}
+
+/// What `run -j` or `monitor -j` has printed.
+#[track_caller]
+fn parse(line: &str) -> Value {
+    let document: Value = serde_json::from_str(line).expect("a JSON document");
+    let is_of_monitor = document.get("time").is_some();
+    schema::check(if is_of_monitor { "monitor" } else { "run" }, &document);
+    document
 }
 
 impl Drop for Running {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::{
     bpffs, frames,
     program::{Output, link, run},
+    schema,
     statistics::{Bridge, Statistics},
     wire,
 };
@@ -107,6 +108,13 @@ impl Switch {
         taps.try_into().expect("as many taps as were added")
     }
 
+    /// The tap of this name.
+    #[track_caller]
+    pub fn tap(&self, name: &str) -> &Tap {
+        let tap = self.taps.iter().find(|tap| tap.name() == name);
+        tap.expect("a tap of this name")
+    }
+
     /// Closes a tap for good.
     pub fn remove(&mut self, name: &str) {
         self.taps.retain(|tap| tap.name() != name);
@@ -190,10 +198,12 @@ impl Switch {
         complaint
     }
 
-    /// Runs `tapbridge -j`, which must succeed.
+    /// Runs `tapbridge -j`, which must succeed; what it prints is as its schema says.
     #[track_caller]
     pub fn json(&self, words: &str) -> Value {
-        self.tapbridge(&format!("{words} -j")).json()
+        let document = self.tapbridge(&format!("{words} -j")).json();
+        schema::check(&schema::of_words(words), &document);
+        document
     }
 
     /// The statistics of the only bridge, in which every frame is in exactly one place. Nothing is to be sent
