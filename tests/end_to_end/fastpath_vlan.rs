@@ -9,6 +9,7 @@ use crate::{
     fastpath::Bridged,
     support::{
         frames::{Flow, Tag, hello, partial, payload, segmented, tagged},
+        linux_bridge::linux_bridge,
         program::{bridge, ip},
         wire::send_with,
     },
@@ -20,6 +21,7 @@ crate::tests![
     tags_of_the_other_protocol_are_carried_as_the_bridge_does,
     a_vlan_device_on_a_port_gets_its_frames,
     metadata_stays_where_a_tag_comes_or_goes,
+    addresses_are_shown_with_their_vlans,
 ];
 
 const TAPS: usize = 4;
@@ -33,6 +35,18 @@ const VLANS: &[&str] = &[
     "vlan add dev vm4 vid 20 pvid untagged",
     "vlan add dev vm4 vid 10",
 ];
+
+fn addresses_are_shown_with_their_vlans() {
+    let switch = linux_bridge(2, false);
+    switch.ok("attach --master br0");
+    ip("link set br0 type bridge vlan_filtering 1");
+    bridge("vlan add dev vm1 vid 10");
+    bridge("fdb add 02:00:00:00:00:77 dev vm1 vlan 10 master static");
+    let entries = switch.json("fdb show");
+    let mut entries = entries.as_array().expect("entries").iter();
+    let found = entries.find(|entry| entry["mac"] == "02:00:00:00:00:77");
+    assert_eq!(found.expect("the address")["vlan"], 10);
+}
 
 /// What is done to the bridge and what is sent into it, in this order.
 enum Step {

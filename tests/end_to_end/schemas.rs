@@ -24,7 +24,11 @@ crate::tests![
 ];
 
 /// What is met elsewhere, by tests that check the schemas too.
-const ELSEWHERE: [(&str, &[&str]); 4] = [
+const ELSEWHERE: [(&str, &[&str]); 6] = [
+    // state.rs: what older versions and killed commands have left.
+    ("detach", &[".cleared[].name", ".cleared[].reason"]),
+    // fastpath_vlan.rs: a bridge that filters VLANs.
+    ("fdb-show", &["[].vlan"]),
     // status.rs: what could not be done.
     (
         "status",
@@ -112,8 +116,10 @@ impl Met {
 
     /// The next line of a command that goes on.
     #[track_caller]
-    fn next(&mut self, name: &str, running: &Running) {
-        self.0.push((name.into(), running.next()));
+    fn next(&mut self, name: &str, running: &Running) -> Value {
+        let document = running.next();
+        self.0.push((name.into(), document.clone()));
+        document
     }
 
     /// Nothing is in the schemas that no document has.
@@ -194,6 +200,8 @@ fn documents_of_all_commands_are_as_their_schemas_say_and_the_schemas_say_no_mor
         assert!(document["unreadable"][0]["error"].is_string(), "{document}");
     }
     obstacles(&mut met, &switch);
+    // What is in the way is told with the way out.
+    while !met.next("monitor", &monitor)["text"].is_string() {}
     switch.remove("vm2");
     met.run(&switch, "detach vm2");
 
@@ -244,6 +252,8 @@ fn traffic(switch: &Switch) {
 
 /// What keeps frames from going past the bridge, of it and of a port.
 fn obstacles(met: &mut Met, switch: &Switch) {
+    // Those that are ports now make themselves known.
+    switch.introduce();
     tc("qdisc add dev vm3 root tbf rate 1gbit burst 10kb latency 1ms");
     let document = met.run(switch, "show");
     assert!(document.to_string().contains("queueing"), "{document}");
@@ -254,5 +264,7 @@ fn obstacles(met: &mut Met, switch: &Switch) {
         document["bridges"][0]["obstacles"][0]["reason"], "promiscuous",
         "{document}"
     );
+    send(switch.tap("vm3"), &Flow::udp(3, 2).frame(b"not past it"));
+    drain(&[switch.tap("vm2")]);
     ip("link set tapbridge promisc off");
 }
