@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    frames::Flow,
+    frames::{Flow, hello},
     linux_bridge::stop_learning,
     program::ip,
     statistics::{Bridge, Statistics},
@@ -175,12 +175,14 @@ fn a_port_that_is_attached_anew_counts_since_then() {
     switch.ok("detach vm1");
     switch.ok("attach vm1 --hook xdp");
     stop_learning("vm1");
+    send(switch.tap("vm1"), &hello(1));
+    drain(&switch.taps::<2>());
     pass(&switch, 7);
     for words in ["stats".to_owned(), format!("stats --since {then}")] {
         let all = statistics(&switch, &words);
         let (xdp, tcx) = all.bridges[0].frames("vm1", "vm2");
         let port = all.bridges[0].port("vm1");
-        assert_eq!((xdp + tcx + port.left.frames, port.rx.frames), (7, 7), "{all:#?}");
+        assert_eq!((xdp + tcx + port.left.frames, port.rx.frames), (8, 8), "{all:#?}");
         assert_eq!(all.since.expect("since").attached_later, ["vm1"]);
     }
     let words = switch.ok("stats");
