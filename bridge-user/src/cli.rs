@@ -7,6 +7,7 @@ mod detach;
 mod examples;
 mod fdb;
 mod gone;
+mod metrics;
 mod monitor;
 pub mod print;
 mod run;
@@ -143,6 +144,11 @@ enum Command {
     /// Show how many frames went which way, and which were left to the bridge and why
     #[command(after_help = examples::STATS)]
     Stats(stats::Stats),
+    /// Print what 'stats' and 'show' tell as metrics for Prometheus
+    ///
+    /// For node_exporter's textfile collector; 'tapbridge run --metrics' gives them to Prometheus itself.
+    #[command(after_help = examples::METRICS)]
+    Metrics(metrics::Metrics),
     /// Print what happens to ports as it happens, until Ctrl-C
     ///
     /// Ports that are attached or detached, hooks that change, why the first frame of a port was left to its bridge, and why
@@ -261,6 +267,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         Command::Show(arguments) => show::run(&state, arguments, form).await,
         Command::Fdb { command } => fdb::run(&state, command, json).await,
         Command::Stats(arguments) => stats::run(&state, arguments, form).await,
+        Command::Metrics(arguments) => metrics::run(&state, arguments, json).await,
         Command::Monitor => monitor::run(&state, json).await,
         Command::Upgrade => upgrade::run(&state, json).await,
         Command::Set(arguments) => Err(gone::set(&arguments)),

@@ -271,6 +271,16 @@ pub enum Error {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// Metrics can't be given there.
+    #[error("{address}: listen for scrapes: {cause}; {next}")]
+    NoEndpoint {
+        /// Where clients were to connect to.
+        address: String,
+        /// What the kernel said, or what is there.
+        cause: String,
+        /// What to do.
+        next: &'static str,
+    },
     /// No such process.
     #[error("process {pid}: there is none in this namespace of process ids; 'ps -e' lists those there are")]
     NoProcess {

@@ -5,6 +5,7 @@
 //! with the namespace's cookie.
 
 mod baseline;
+mod counted;
 mod counters;
 mod current;
 mod events;
@@ -20,6 +21,7 @@ mod scratch;
 mod upgrade;
 
 pub use self::{
+    counted::Counted,
     counters::{Counters, Paths},
     loaded::{load, offsets, verified_instructions},
     pinned::FastPath,

@@ -2,7 +2,8 @@
 //!
 //! Nothing here has to keep running: what is attached is pinned in a folder of bpffs ([`state`], [`fastpath`]).
 //! [`operations`] move the programs to ports of Linux bridges and off them, a [`snapshot`] is what there is at one moment,
-//! and [`control`] may run beside it, to attach what a [`config`] asks for and to fit hooks to traffic; [`events`] say what happens meanwhile. All of them ask the [`kernel`]. [`syscalls`] has nothing to do
+//! and [`control`] may run beside it, to attach what a [`config`] asks for and to fit hooks to traffic; [`events`] say what happens meanwhile, and [`metrics`] are a
+//! snapshot for Prometheus. All of them ask the [`kernel`]. [`syscalls`] has nothing to do
 //! with bridges: it counts what a VMM asks of the kernel, and leaves nothing behind.
 //!
 //! ```no_run
@@ -40,6 +41,7 @@ pub mod error;
 pub mod events;
 pub mod fastpath;
 pub mod kernel;
+pub mod metrics;
 pub mod operations;
 pub mod own_bridge;
 pub mod port;

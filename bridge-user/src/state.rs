@@ -246,7 +246,11 @@ impl Folder {
 
     /// What is there beside the folders of network namespaces, sorted by name.
     pub fn leftovers(&self) -> Result<Vec<Leftover>> {
-        let entries = fs::read_dir(&self.root).at(self.root.display(), "list")?;
+        let entries = match fs::read_dir(&self.root) {
+            // A command has just removed the last of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.at(self.root.display(), "list")?,
+        };
         let mut paths: Vec<PathBuf> = entries
             .flatten()
             .map(|entry| entry.path())
@@ -275,6 +279,11 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
+    /// Whether it is what was pinned for a network namespace.
+    pub(crate) fn is_of_namespace(&self) -> bool {
+        self.name.starts_with(FASTPATH_PREFIX)
+    }
+
     /// Of a network namespace's pins, if this is why they can't be read.
     pub fn of(error: &Error) -> Option<Self> {
         let (Error::OtherVersion { path, .. } | Error::Damaged { path, .. } | Error::Foreign { path }) =

@@ -70,6 +70,14 @@ fn wrong_usage_ends_with_two() {
         "stats --watch 86401",
         "stats --watch 1e300",
         "stats --watch nan",
+        "metrics --paths some",
+        "metrics --paths -1",
+        "metrics --format json",
+        "run --metrics",
+        "run --metrics host:9123",
+        "run --metrics unix:",
+        "run --metrics 65536",
+        "run --metrics-paths 5",
         "fdb",
         "fdb add 52:54:00:00:00:01",
         "fdb add 52:54:00:00:00 --dev vm1",
@@ -112,13 +120,14 @@ fn names_that_can_not_be_a_bridges_are_refused() {
 
 fn without_any_bridge_reading_succeeds_and_naming_one_fails() {
     let switch = Switch::empty();
-    for words in ["show", "stats", "fdb show", "detach --all"] {
+    for words in ["show", "stats", "metrics", "fdb show", "detach --all"] {
         switch.ok(words);
         switch.json(words);
     }
     for words in [
         "show --bridge nope",
         "stats --bridge nope",
+        "metrics --bridge nope",
         "fdb show --bridge nope",
     ] {
         let complaint = switch.fails(words);

@@ -19,6 +19,7 @@ mod hosts;
 mod hotplug;
 mod interrupted;
 mod learning;
+mod metrics;
 mod monitor;
 mod mtu;
 mod multi_bridge;
@@ -28,6 +29,7 @@ mod oracle;
 mod order;
 mod output;
 mod ports;
+mod prometheus;
 mod queueing;
 mod refusals;
 mod ring;
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         .test_threads
         .or_else(|| thread::available_parallelism().ok().map(|cpus| 3 * cpus.get()));
     let ebtables = lacking(&["ip", "bridge", "tc", "ebtables-nft"]);
+    let prometheus = lacking(&["ip", "bridge", "tc", "promtool", "prometheus"]);
     let lacking = lacking(&["ip", "bridge", "tc"]);
     let bpffs = (lacking.is_none() && !arguments.list).then(Bpffs::new);
     let lacking = lacking.as_deref();
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         trials("hosts", hosts::QEMU_TESTS, qemu.as_deref()),
         trials("interrupted", interrupted::TESTS, lacking),
         trials("learning", learning::TESTS, lacking),
+        trials("metrics", metrics::TESTS, lacking),
         trials("monitor", monitor::TESTS, lacking),
         trials("mtu", mtu::TESTS, lacking),
         trials("native", native::TESTS, tracing),
@@ -127,6 +131,7 @@ fn main() -> ExitCode {
         trials("order", order::TESTS, two_cpus.as_deref()),
         trials("output", output::TESTS, lacking),
         trials("ports", ports::TESTS, lacking),
+        trials("prometheus", prometheus::TESTS, prometheus.as_deref()),
         trials("queueing", queueing::TESTS, lacking),
         trials("refusals", refusals::TESTS, lacking),
         trials("ring", ring::TESTS, lacking),

@@ -68,6 +68,7 @@ fn every_schema_is_one_of_a_command_and_describes_all_that_it_allows() {
         "detach",
         "error",
         "fdb-show",
+        "metrics",
         "monitor",
         "run",
         "show",
@@ -190,6 +191,7 @@ fn documents_of_all_commands_are_as_their_schemas_say_and_the_schemas_say_no_mor
     met.run(&switch, "stats --reset");
     met.run(&switch, "stats");
     met.run(&switch, "show");
+    met.run(&switch, "metrics");
     met.run(&switch, "upgrade");
     met.run(&switch, "config dump");
 

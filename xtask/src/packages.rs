@@ -35,6 +35,11 @@ const IP: Program = program("ip", "iproute2");
 const IPERF3: Program = program("iperf3", "iperf3");
 const JQ: Program = program("jq", "jq");
 const NFT: Program = program("nft", "nftables");
+/// What checks metrics and rules; the tests run their own `prometheus`, from the same package.
+const PROMTOOL: Program = Program {
+    service: Some("prometheus.service"),
+    ..program("promtool", "prometheus")
+};
 const SOCKPERF: Program = program("sockperf", "sockperf");
 /// The shell of FRR's daemons, of which the tests run their own.
 const VTYSH: Program = Program {
@@ -51,7 +56,7 @@ pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the lab runs to measure connections between guests that are namespaces.
 pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
 /// What the tests run; those of the lab have it measure, check with busybox that files arrive, and run the scripts.
-pub const TESTS: &[Program] = &[IP, NFT, EBTABLES, IPERF3, SOCKPERF, BUSYBOX, JQ, VTYSH];
+pub const TESTS: &[Program] = &[IP, NFT, EBTABLES, IPERF3, SOCKPERF, BUSYBOX, JQ, VTYSH, PROMTOOL];
 
 /// Installs programs with apt-get.
 pub fn install(programs: &[&Program]) -> Result<()> {

@@ -71,6 +71,12 @@ TX_PAST_IT TX_BY_IT TX_DROPPED.
 as a baseline, for all who read them in this network namespace, and goes with
 the last port. A port that was attached later counts since then, and is named.";
 
+pub const METRICS: &str = "\
+Examples:
+  cd /var/lib/prometheus/node-exporter
+  tapbridge metrics >tapbridge.tmp && mv tapbridge.tmp tapbridge.prom
+  tapbridge run --metrics 9123   Prometheus asks http://127.0.0.1:9123/metrics";
+
 pub const MONITOR: &str = "\
 Examples:
   tapbridge monitor

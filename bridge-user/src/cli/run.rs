@@ -14,6 +14,7 @@ use tapbridge::{
     config::{Config, DEFAULT_CONFIG},
     control::{self, Followed, Notice},
     kernel::requirements,
+    metrics::{Address, Paths, Server},
     state::State,
 };
 
@@ -31,6 +32,15 @@ pub struct Run {
     /// [default: /etc/tapbridge/tapbridge.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Answer scrapes of Prometheus there, by HTTP at /metrics: PORT of this machine's loopback, ADDRESS:PORT, or unix:PATH
+    /// (mode 0660)
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<Address>,
+
+    /// How many paths a scrape tells of, the busiest; 'all' or 'none' of them
+    #[arg(long, value_name = "N|all|none", default_value_t, requires = "metrics")]
+    metrics_paths: Paths,
 }
 
 /// Keeps the help text above true.
@@ -58,12 +68,29 @@ pub async fn run(state: &State, arguments: Run, json: bool) -> Result<()> {
         Some(hangups) => drop(hangups.recv().await),
         None => future::pending().await,
     };
+    // A second one that is about to be refused has nothing to say.
+    let _server = match arguments.metrics {
+        Some(address) if !control::is_running(state).await => {
+            Some(serve(state, &address, arguments.metrics_paths).await?)
+        }
+        _ => None,
+    };
     let mut manager = ServiceManager::new();
     control::run(state, followed, reload, asked_to_end(), |notice| {
         manager.tell(&notice);
         print(&notice, json)
     })
     .await
+}
+
+/// Answers scrapes from now on.
+async fn serve(state: &State, address: &Address, paths: Paths) -> Result<Server> {
+    let server = Server::start(state, address, paths).await?;
+    match server.address() {
+        Address::Tcp(address) => eprintln!("metrics are at http://{address}/metrics"),
+        Address::Unix(path) => eprintln!("metrics are at {}", path.display()),
+    }
+    Ok(server)
 }
 
 /// A file that must be there.

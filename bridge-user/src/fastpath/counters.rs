@@ -1,7 +1,11 @@
 //! What the programs count, at ports and from port to port: in places that are found without a search as long as there
 //! is one, else in a hash. A place belongs to one port or path until that is forgotten.
 
-use std::{os::fd::AsFd as _, path::Path as FilePath};
+use std::{
+    collections::{BTreeMap, HashMap as HashTable},
+    os::fd::AsFd as _,
+    path::Path as FilePath,
+};
 
 use aya::{
     Ebpf,
@@ -10,13 +14,13 @@ use aya::{
 };
 use bridge_common::{
     counters::PathCounters,
-    fastpath::{MAX_PATHS, Path, PortCounters, VERSION, map, near_port},
+    fastpath::{MAX_PATHS, NEAR_PATHS, Path, PortCounters, VERSION, map, near_port},
 };
 
 use super::pins::{gone, pinned, pinned_data, take};
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::bpf::{PerCpuWords, lacks_memory, sums, when_refilled},
+    kernel::bpf::{PerCpuWords, elements, lacks_memory, sums, when_refilled},
 };
 
 /// The maps.
@@ -25,8 +29,8 @@ pub struct Paths {
     owners: Array<MapData, u64>,
     counters: PerCpuArray<MapData, PathCounters>,
     far: PerCpuHashMap<MapData, Path, PathCounters>,
-    /// The map of `far`, to be read at once.
-    far_data: MapData,
+    /// The maps of `near`, `counters` and `far`, each to be read at once.
+    data: [MapData; 3],
 }
 
 impl Paths {
@@ -39,26 +43,33 @@ impl Paths {
             owners: pinned(folder, map::NEAR_OWNERS)?,
             counters: pinned(folder, map::NEAR_COUNTERS)?,
             far: pinned(folder, map::PATHS)?,
-            far_data: pinned_data(folder, map::PATHS)?,
+            data: [
+                pinned_data(folder, map::NEAR)?,
+                pinned_data(folder, map::NEAR_COUNTERS)?,
+                pinned_data(folder, map::PATHS)?,
+            ],
         })
     }
 
     /// All that went from one port to another, in order.
     pub fn read(&self) -> Result<Vec<(Path, PathCounters)>> {
-        let mut paths: Vec<(Path, PathCounters)> = sums(&self.far_data, MAX_PATHS).at(map::PATHS, "read")?;
-        for place in &self.near {
-            let (place, path) = place.at(map::NEAR, "read")?;
-            let mut sum = PathCounters::default();
-            let counters = self.counters.get(&place, 0).at(map::NEAR_COUNTERS, "read")?;
-            counters.iter().for_each(|counters| sum += *counters);
-            // The place was another's before.
-            match paths.iter_mut().find(|(far, _)| *far == path) {
-                Some((_, counters)) => *counters += sum,
-                None => paths.push((path, sum)),
-            }
+        let [near, counters, far] = &self.data;
+        let mut paths = BTreeMap::<Path, PathCounters>::new();
+        for (path, counters) in sums(far, MAX_PATHS).at(map::PATHS, "read")? {
+            paths.insert(path, counters);
         }
-        paths.sort_by_key(|(path, _)| *path);
-        Ok(paths)
+        let near: Vec<(u32, Path)> = elements(near, NEAR_PATHS).at(map::NEAR, "read")?;
+        if near.is_empty() {
+            return Ok(paths.into_iter().collect());
+        }
+        // Afterwards: a place that has an owner counts for it.
+        let counters: Vec<(u32, PathCounters)> = sums(counters, NEAR_PATHS).at(map::NEAR_COUNTERS, "read")?;
+        let counters: HashTable<u32, PathCounters> = counters.into_iter().collect();
+        for (place, path) in near {
+            // There may be more of it, from when the place was another's.
+            *paths.entry(path).or_default() += counters.get(&place).copied().unwrap_or_default();
+        }
+        Ok(paths.into_iter().collect())
     }
 
     /// Forgets one that no program counts any more.
@@ -102,10 +113,14 @@ impl Paths {
     /// Those of programs that are pinned nowhere.
     pub fn take(object: &mut Ebpf) -> Result<Self> {
         Ok(Self {
+            data: [
+                duplicate(object, map::NEAR)?,
+                duplicate(object, map::NEAR_COUNTERS)?,
+                duplicate(object, map::PATHS)?,
+            ],
             near: take(object, map::NEAR)?,
             owners: take(object, map::NEAR_OWNERS)?,
             counters: take(object, map::NEAR_COUNTERS)?,
-            far_data: duplicate(object, map::PATHS)?,
             far: take(object, map::PATHS)?,
         })
     }
@@ -200,8 +215,8 @@ fn odd_size(words: usize) -> Error {
 /// The map of this name, which stays where it is.
 fn duplicate(object: &Ebpf, name: &str) -> Result<MapData> {
     let map = object.map(name).expect("the object has all its maps");
-    let (Map::PerCpuArray(data) | Map::PerCpuHashMap(data)) = map else {
-        unreachable!("it is built with a value for each CPU");
+    let (Map::PerCpuArray(data) | Map::PerCpuHashMap(data) | Map::HashMap(data)) = map else {
+        unreachable!("the object has it as one of these");
     };
     let fd = data.fd().as_fd().try_clone_to_owned().at(name, "open")?;
     MapData::from_fd(fd).at(name, "open")

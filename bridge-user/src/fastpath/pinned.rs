@@ -265,6 +265,7 @@ impl FastPath {
 
     /// Makes a port unknown to the programs, and what came in by it. What it has sent to others stays in their sums.
     pub(crate) fn forget(&mut self, ifindex: u32) -> Result<()> {
+        let _moving = self.moving();
         for (path, counters) in self.paths()? {
             if path.from == ifindex {
                 self.move_path(

@@ -333,6 +333,7 @@ impl FastPath {
                 self.unlink(ifindex, Hook::Xdp)?;
             }
         }
+        let _moving = self.moving();
         for (path, counters) in self.paths()? {
             if path.to != Path::GONE && !is_there(path.to) {
                 self.move_path(

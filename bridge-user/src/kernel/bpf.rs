@@ -145,7 +145,7 @@ pub(crate) fn elements<K: Pod, V: Pod>(map: &MapData, most: u32) -> io::Result<V
     Ok(found)
 }
 
-/// As [`elements`] of a per-CPU hash, each the sum over all CPUs.
+/// As [`elements`] of a per-CPU hash or array, each the sum over all CPUs.
 pub(crate) fn sums<K: Pod, V: Pod + Default + AddAssign>(
     map: &MapData,
     most: u32,
@@ -171,7 +171,7 @@ fn lookup_batches(
     mut meet: impl FnMut(&[u8], &[u8]),
 ) -> io::Result<()> {
     let mut batch = BATCH.min(most);
-    // A place in the table (`__htab_map_lookup_and_delete_batch`).
+    // A place in the table (`__htab_map_lookup_and_delete_batch`), or a key (`generic_map_lookup_batch`).
     let mut place: Option<u32> = None;
     loop {
         let wanted = usize::try_from(batch).map_err(io::Error::other)?;

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bridge_common::{
     Hook,
-    fastpath::{Answer, Port},
+    fastpath::{Answer, Port, PortCounters},
     mac::Mac,
     port::flag,
 };
 use serde::Serialize;
 
 use super::{
-    Selection,
+    Read, Selection,
     obstacles::{Obstacle, obstacle, xdp_obstacles},
     problem::Problem,
     selection::Group,
@@ -20,16 +20,21 @@ use crate::{
     SCHEMA,
     control::is_running,
     error::{Context as _, Result},
-    fastpath::FastPath,
+    fastpath::{Counted, FastPath},
     kernel::{
         link::LinkState,
-        netlink::{BridgeEntry, Kind, Link, Netlink, bridge_of},
+        netlink::{BridgeEntry, Kind, Link, bridge_of},
         sysfs::Sysfs,
     },
     own_bridge,
     port::{hooks, recorded_name, since_boot},
     state::{State, Unreadable},
 };
+
+/// A program that should be attached is not.
+const DETACHED: &str = "detached";
+/// Between a port's being written down and its program's being attached no more time goes by than this.
+const COMMAND_AT_WORK: Duration = Duration::from_millis(100);
 
 /// All bridges.
 #[derive(Clone, Debug, Serialize)]
@@ -47,25 +52,21 @@ pub struct Overview {
 /// Looks at all bridges, or at what is asked for.
 pub async fn read(state: &State, only: impl Into<Selection>) -> Result<Overview> {
     let only = only.into();
-    let mut links = Vec::new();
+    let running = is_running(state).await;
+    let (read, unreadable) = Read::new(state).await?;
     let mut overview = Overview {
         schema: SCHEMA,
-        running: is_running(state).await,
-        bridges: Vec::new(),
-        unreadable: Vec::new(),
+        running,
+        bridges: match &read {
+            Some(read) => of(read).await?,
+            None => Vec::new(),
+        },
+        unreadable,
     };
-    if let Some(folder) = state.read()? {
-        let (fast, unreadable) = FastPath::open_or_list(&folder)?;
-        overview.unreadable = unreadable;
-        if let Some(fast) = fast {
-            let netlink = Netlink::connect()?;
-            links = netlink.links().await?;
-            let entries = netlink.bridge_entries().await?;
-            let sysfs = Sysfs::open().at("sysfs", "mount")?;
-            overview.bridges = fast.overview(&links, &entries, &sysfs)?;
-        }
-    }
-    only.apply(&mut overview.bridges, &links)?;
+    only.apply(
+        &mut overview.bridges,
+        read.as_ref().map_or(&[], |read| &read.links),
+    )?;
     Ok(overview)
 }
 
@@ -81,6 +82,23 @@ impl Group for BridgeOverview {
     fn keep_ports(&mut self, names: &[&str]) {
         self.ports.retain(|port| names.contains(&&*port.ifname));
     }
+}
+
+/// All bridges that have an attached port, and attached ports that have no bridge.
+pub(super) async fn of(read: &Read) -> Result<Vec<BridgeOverview>> {
+    let entries = read.netlink.bridge_entries().await?;
+    let sysfs = Sysfs::open().at("sysfs", "mount")?;
+    let mut bridges = read.fast.overview(&read.counted, &read.links, &entries, &sysfs)?;
+    let ports = bridges.iter_mut().flat_map(|bridge| &mut bridge.ports);
+    let mut detached: Vec<_> = ports.filter(|port| port.has(DETACHED)).collect();
+    if !detached.is_empty() {
+        // Or a command is about to attach a program just now, or has put another one in its place.
+        tokio::time::sleep(COMMAND_AT_WORK).await;
+        for port in &mut detached {
+            read.fast.look_again(port)?;
+        }
+    }
+    Ok(bridges)
 }
 
 /// A Linux bridge with ports that are attached.
@@ -129,18 +147,31 @@ pub struct PortOverview {
     pub problems: Vec<Problem>,
 }
 
+impl PortOverview {
+    fn has(&self, problem: &str) -> bool {
+        self.problems.iter().any(|found| found.problem == problem)
+    }
+}
+
+/// Attached ports by index, with what they have counted.
+type Attached<'counted> = BTreeMap<u32, (&'counted Port, &'counted PortCounters)>;
+
 impl FastPath {
     /// All bridges of the network namespace that have an attached port, and attached ports that have no bridge.
-    pub(crate) fn overview(
+    fn overview(
         &self,
+        counted: &Counted,
         links: &[Link],
         entries: &[BridgeEntry],
         sysfs: &Sysfs,
     ) -> Result<Vec<BridgeOverview>> {
-        let attached: BTreeMap<u32, Port> = self.ports()?.into_iter().collect();
+        let ports = counted.ports.iter();
+        let attached: Attached<'_> = ports
+            .map(|(ifindex, port, counters)| (*ifindex, (port, counters)))
+            .collect();
         let mut bridges = BTreeMap::<&str, &Link>::new();
         let mut ports = Vec::new();
-        for (&ifindex, port) in &attached {
+        for (&ifindex, &port) in &attached {
             let link = links.iter().find(|link| link.ifindex == ifindex);
             match link.and_then(|link| bridge_of(links, link)) {
                 Some(bridge) => drop(bridges.insert(&bridge.name, bridge)),
@@ -166,14 +197,19 @@ impl FastPath {
         &self,
         bridge: &Link,
         links: &[Link],
-        attached: &BTreeMap<u32, Port>,
+        attached: &Attached<'_>,
         entries: &[BridgeEntry],
         sysfs: &Sysfs,
     ) -> Result<BridgeOverview> {
         let mut ports = Vec::new();
         let members = links.iter().filter(|link| link.master == Some(bridge.ifindex));
         for link in members {
-            ports.push(self.port_overview(link.ifindex, links, attached.get(&link.ifindex), sysfs)?);
+            ports.push(self.port_overview(
+                link.ifindex,
+                links,
+                attached.get(&link.ifindex).copied(),
+                sysfs,
+            )?);
         }
         ports.sort_by(|one, other| one.ifname.cmp(&other.ifname));
         let mut obstacles = Vec::new();
@@ -247,9 +283,10 @@ impl FastPath {
         &self,
         ifindex: u32,
         links: &[Link],
-        port: Option<&Port>,
+        attached: Option<(&Port, &PortCounters)>,
         sysfs: &Sysfs,
     ) -> Result<PortOverview> {
+        let port = attached.map(|(port, _)| port);
         let link = links.iter().find(|link| link.ifindex == ifindex);
         let mut problems = Vec::new();
         let mut obstacles = Vec::new();
@@ -258,13 +295,13 @@ impl FastPath {
             || port.map(|port| recorded_name(&port.name)).unwrap_or_default(),
             |link| link.name.clone(),
         );
-        if let Some(port) = port {
+        if let Some((port, counters)) = attached {
             meets = hooks(port.flags);
             problems = self.problems(ifindex, links, port, &name, &mut meets)?;
             if let Some(link) = link
                 && link.kind == Kind::Tap
             {
-                obstacles = xdp_obstacles(link, port, &self.counters(ifindex)?, sysfs);
+                obstacles = xdp_obstacles(link, port, counters, sysfs);
             }
         }
         Ok(PortOverview {
@@ -290,6 +327,20 @@ impl FastPath {
         })
     }
 
+    /// Whether a port still lacks a program that it should have.
+    fn look_again(&self, port: &mut PortOverview) -> Result<()> {
+        let now = self.port(port.ifindex)?;
+        let is_mended = match &now {
+            Some(now) => self.broken_hooks(port.ifindex, now)?.is_empty(),
+            None => true,
+        };
+        if is_mended {
+            port.problems.retain(|found| found.problem != DETACHED);
+            port.hooks = now.map_or_else(Vec::new, |now| hooks(now.flags));
+        }
+        Ok(())
+    }
+
     fn problems(
         &self,
         ifindex: u32,
@@ -310,7 +361,7 @@ impl FastPath {
         for hook in self.broken_hooks(ifindex, port)? {
             meets.retain(|&met| met != hook.name());
             problems.push(Problem {
-                problem: "detached",
+                problem: DETACHED,
                 text: format!(
                     "has no {} program any more: somebody detached it, or removed its pin; 'tapbridge attach {name}' \
                      attaches it again",

@@ -321,11 +321,14 @@ impl PortStatistics {
             passed_up_by_reason,
             tx,
             tx_by_bridge,
+            tx_of_device,
             tx_dropped,
             checksums_completed,
             bulk,
             gso_frames,
         } = self;
+        // Not in the documents, so that nobody knows what it was.
+        *tx_of_device = None;
         for (count, before) in [
             (rx, before.rx),
             (forwarded, before.forwarded),

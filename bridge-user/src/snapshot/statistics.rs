@@ -1,24 +1,28 @@
 //! `stats`: which way frames went, and why they were left to the bridge.
 
-use std::{collections::BTreeMap, fs, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    time::SystemTime,
+};
 
 use bridge_common::{
     Hook,
-    counters::Traffic,
+    counters::{PathCounters, Traffic},
     fastpath::{Path, Port, PortCounters},
     forwarding::Reason,
 };
 use humantime::format_rfc3339_millis;
 use serde::{Deserialize, Serialize};
 
-use super::{Selection, selection::Group, since::Since};
+use super::{Read, Selection, selection::Group, since::Since};
 use crate::{
     SCHEMA,
     error::{Context as _, Result},
-    fastpath::FastPath,
-    kernel::netlink::{Link, Netlink, bridge_of},
+    fastpath::Counted,
+    kernel::netlink::Link,
     port::{recorded_name, since_boot},
-    state::{Folder, State, Unreadable},
+    state::{State, Unreadable},
 };
 
 /// Names the time from one start of the machine to the next.
@@ -54,32 +58,26 @@ pub async fn read(state: &State, only: impl Into<Selection>) -> Result<Statistic
 
 /// As [`read`], of everything, with the devices that there are.
 pub(super) async fn read_all(state: &State) -> Result<(Statistics, Vec<Link>)> {
-    let mut links = Vec::new();
-    let (mut bridges, mut unreadable) = (Vec::new(), Vec::new());
-    if let Some(folder) = state.read()? {
-        links = Netlink::connect()?.links().await?;
-        (bridges, unreadable) = read_ports(&folder, &links)?;
-    }
-    let boot = fs::read_to_string(BOOT_ID).at(BOOT_ID, "read")?;
-    let statistics = Statistics {
-        schema: SCHEMA,
-        time: format_rfc3339_millis(SystemTime::now()).to_string(),
-        boot: boot.trim().to_owned(),
-        uptime_ms: since_boot()? / 1_000_000,
-        since: None,
-        bridges,
-        unreadable,
-    };
-    Ok((statistics, links))
+    let (read, unreadable) = Read::new(state).await?;
+    let (bridges, links) = read.map_or_else(Default::default, |read| {
+        (of(&read.counted, &read.links), read.links)
+    });
+    Ok((Statistics::new(bridges, unreadable)?, links))
 }
 
-/// None where a command has just removed the last port.
-fn read_ports(folder: &Folder, links: &[Link]) -> Result<(Vec<BridgeStatistics>, Vec<Unreadable>)> {
-    let (fast, unreadable) = FastPath::open_or_list(folder)?;
-    let read = fast.map_or_else(|| Ok(Vec::new()), |fast| fast.statistics(links));
-    match read {
-        Err(_) if matches!(FastPath::open(folder), Ok(None)) => Ok((Vec::new(), unreadable)),
-        read => Ok((read?, unreadable)),
+impl Statistics {
+    /// Of bridges that were read just now.
+    pub(super) fn new(bridges: Vec<BridgeStatistics>, unreadable: Vec<Unreadable>) -> Result<Self> {
+        let boot = fs::read_to_string(BOOT_ID).at(BOOT_ID, "read")?;
+        Ok(Self {
+            schema: SCHEMA,
+            time: format_rfc3339_millis(SystemTime::now()).to_string(),
+            boot: boot.trim().to_owned(),
+            uptime_ms: since_boot()? / 1_000_000,
+            since: None,
+            bridges,
+            unreadable,
+        })
     }
 }
 
@@ -165,6 +163,10 @@ pub struct PortStatistics {
     /// Frames that the bridge itself sent to it: what the device has transmitted and dropped, less `tx`. What lies in a tap's
     /// ring until the guest reads it is not counted yet.
     pub tx_by_bridge: u64,
+    /// What the device itself has transmitted and dropped since it was attached, whoever sent it there; none if the device is
+    /// out of sight. Of `tx_by_bridge` it is the part that never becomes less.
+    #[serde(skip)]
+    pub tx_of_device: Option<u64>,
     /// Frames of either that the device dropped, for a tap since its ring was full.
     pub tx_dropped: u64,
     /// Partial checksums that XDP completed.
@@ -199,79 +201,97 @@ fn by_reason(counters: &PortCounters, hook: Hook) -> BTreeMap<&'static str, u64>
     counted.filter(|&(_, count)| count != 0).collect()
 }
 
-impl FastPath {
-    /// Sums the counters of all CPUs, for each bridge of the network namespace that has an attached port, and for those
-    /// that have no bridge.
-    pub fn statistics(&self, links: &[Link]) -> Result<Vec<BridgeStatistics>> {
-        let paths = self.paths()?;
-        let mut bridges = BTreeMap::<Option<String>, BridgeStatistics>::new();
-        for (ifindex, port) in self.ports()? {
-            let link = links.iter().find(|link| link.ifindex == ifindex);
-            let name = link.map_or_else(|| recorded_name(&port.name), |link| link.name.clone());
-            let bridge = link.and_then(|link| bridge_of(links, link));
-            let bridge = bridge.map(|bridge| bridge.name.clone());
-            let statistics = bridges.entry(bridge.clone()).or_insert_with(|| BridgeStatistics {
-                bridge,
-                ports: Vec::new(),
-                paths: Vec::new(),
-            });
-            let (mut forwarded, mut tx) = (Count::default(), Count::default());
-            for (path, counters) in &paths {
-                if path.from == ifindex {
-                    forwarded += counters.total().into();
-                }
-                if path.to == ifindex {
-                    tx += counters.total().into();
-                }
-                for hook in Hook::ALL.into_iter().filter(|_| path.from == ifindex) {
-                    let count = Count::from(counters.via[hook as usize]);
-                    if count.frames != 0 {
-                        statistics.paths.push(PathStatistics {
-                            from: name.clone(),
-                            to: target(*path, links),
-                            via: hook.name(),
-                            frames: count.frames,
-                            bytes: count.bytes,
-                        });
-                    }
-                }
-            }
-            let counters = self.counters(ifindex)?;
-            let left = Count::from(counters.left_traffic);
-            let mut rx = forwarded;
-            rx += left;
-            statistics.ports.push(PortStatistics {
-                ifname: name,
-                ifindex,
-                attachment: port.attachment,
-                rx,
-                forwarded,
-                left,
-                left_by_reason: by_reason(&counters, Hook::Tcx),
-                passed_up: counters.left[Hook::Xdp as usize].iter().sum(),
-                passed_up_by_reason: by_reason(&counters, Hook::Xdp),
-                tx,
-                tx_by_bridge: link.map_or(0, |link| sent_since(link, &port).saturating_sub(tx.frames)),
-                tx_dropped: link.map_or(0, |link| dropped_since(link, &port)),
-                checksums_completed: counters.checksums_completed,
-                bulk: counters.bulk.into(),
-                gso_frames: counters.gso,
-            });
-        }
-        // Ports without a bridge come last.
-        let (without, mut all): (Vec<_>, Vec<_>) = bridges
-            .into_values()
-            .partition(|statistics| statistics.bridge.is_none());
-        all.extend(without);
-        for statistics in &mut all {
-            statistics
-                .ports
-                .sort_by(|one, other| one.ifname.cmp(&other.ifname));
-            let key = |path: &PathStatistics| (path.from.clone(), path.to.clone());
-            statistics.paths.sort_by_key(key);
-        }
-        Ok(all)
+/// Statistics of each bridge of the network namespace that has an attached port, and of the ports that have no bridge.
+pub(super) fn of(counted: &Counted, links: &[Link]) -> Vec<BridgeStatistics> {
+    let links: HashMap<u32, &Link> = links.iter().map(|link| (link.ifindex, link)).collect();
+    let (mut forwarded, mut sent) = (HashMap::<u32, Count>::new(), HashMap::<u32, Count>::new());
+    for (path, counters) in &counted.paths {
+        *forwarded.entry(path.from).or_default() += counters.total().into();
+        *sent.entry(path.to).or_default() += counters.total().into();
     }
+    let sum = |of: &HashMap<u32, Count>, ifindex| of.get(&ifindex).copied().unwrap_or_default();
+    let mut bridges = BTreeMap::<Option<String>, BridgeStatistics>::new();
+    for (ifindex, port, counters) in &counted.ports {
+        let link = links.get(ifindex).copied();
+        let name = link.map_or_else(|| recorded_name(&port.name), |link| link.name.clone());
+        let master = link.and_then(|link| links.get(&link.master?));
+        let bridge = master
+            .filter(|master| master.bridge)
+            .map(|bridge| bridge.name.clone());
+        let statistics = bridges.entry(bridge.clone()).or_insert_with(|| BridgeStatistics {
+            bridge,
+            ports: Vec::new(),
+            paths: Vec::new(),
+        });
+        statistics
+            .paths
+            .extend(paths_from(*ifindex, &name, &counted.paths, &links));
+        let (forwarded, tx) = (sum(&forwarded, *ifindex), sum(&sent, *ifindex));
+        let left = Count::from(counters.left_traffic);
+        let mut rx = forwarded;
+        rx += left;
+        let tx_of_device = link.map(|link| sent_since(link, port));
+        statistics.ports.push(PortStatistics {
+            ifname: name,
+            ifindex: *ifindex,
+            attachment: port.attachment,
+            rx,
+            forwarded,
+            left,
+            left_by_reason: by_reason(counters, Hook::Tcx),
+            passed_up: counters.left[Hook::Xdp as usize].iter().sum(),
+            passed_up_by_reason: by_reason(counters, Hook::Xdp),
+            tx,
+            tx_by_bridge: tx_of_device.map_or(0, |sent| sent.saturating_sub(tx.frames)),
+            tx_of_device,
+            tx_dropped: link.map_or(0, |link| dropped_since(link, port)),
+            checksums_completed: counters.checksums_completed,
+            bulk: counters.bulk.into(),
+            gso_frames: counters.gso,
+        });
+    }
+    // Ports without a bridge come last.
+    let (without, mut all): (Vec<_>, Vec<_>) = bridges
+        .into_values()
+        .partition(|statistics| statistics.bridge.is_none());
+    all.extend(without);
+    for statistics in &mut all {
+        statistics
+            .ports
+            .sort_by(|one, other| one.ifname.cmp(&other.ifname));
+        statistics
+            .paths
+            .sort_by(|one, other| (&one.from, &one.to).cmp(&(&other.from, &other.to)));
+    }
+    all
+}
+
+/// The paths from a port, of all paths in order.
+fn paths_from(
+    ifindex: u32,
+    name: &str,
+    paths: &[(Path, PathCounters)],
+    links: &HashMap<u32, &Link>,
+) -> Vec<PathStatistics> {
+    let begin = paths.partition_point(|(path, _)| path.from < ifindex);
+    let from = paths[begin..].iter().take_while(|(path, _)| path.from == ifindex);
+    let mut found = Vec::new();
+    for (path, counters) in from {
+        let to = links.get(&path.to).filter(|_| path.to != Path::GONE);
+        for hook in Hook::ALL {
+            let Count { frames, bytes } = counters.via[hook as usize].into();
+            if frames != 0 {
+                found.push(PathStatistics {
+                    from: name.to_owned(),
+                    to: to.map(|link| link.name.clone()),
+                    via: hook.name(),
+                    frames,
+                    bytes,
+                });
+            }
+        }
+    }
+    found
 }
 
 /// What a device has transmitted since it was attached, or was to transmit.
@@ -281,12 +301,4 @@ fn sent_since(link: &Link, port: &Port) -> u64 {
 
 fn dropped_since(link: &Link, port: &Port) -> u64 {
     link.tx_dropped.saturating_sub(port.tx_dropped_at_attach)
-}
-
-/// The name of the device that a path leads to.
-fn target(path: Path, links: &[Link]) -> Option<String> {
-    let mut found = links
-        .iter()
-        .filter(|link| path.to != Path::GONE && link.ifindex == path.to);
-    found.next().map(|link| link.name.clone())
 }
