@@ -24,6 +24,22 @@ pub enum Error {
         /// Names of the capabilities.
         missing: String,
     },
+    /// There can't be a network namespace that nobody else sees.
+    #[error(
+        "a network namespace to try the programs out in: make: {cause}; that takes CAP_SYS_ADMIN, or that everybody may \
+         make user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+         kernel.apparmor_restrict_unprivileged_userns)"
+    )]
+    NoOwnNetwork {
+        /// What the kernel said.
+        cause: String,
+    },
+    /// The kernel does not tell the process where its functions are.
+    #[error("/proc/kallsyms: the kernel hides its addresses; {next}")]
+    HiddenSymbols {
+        /// What to do.
+        next: &'static str,
+    },
     /// The kernel is too old.
     #[error("this kernel is Linux {release}, which has no tcx; tapbridge needs Linux 6.6 or later")]
     KernelTooOld {

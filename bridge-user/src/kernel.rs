@@ -7,6 +7,7 @@ pub(crate) mod ioctl;
 pub(crate) mod link;
 pub mod namespace;
 pub mod netlink;
+pub(crate) mod own_network;
 pub mod requirements;
 pub(crate) mod ring;
 pub(crate) mod sysctl;

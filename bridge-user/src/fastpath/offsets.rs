@@ -7,13 +7,26 @@ use nix::time::{ClockId, clock_getres};
 
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::btf::{Btf, BtfError},
+    kernel::{
+        btf::{Btf, BtfError},
+        requirements,
+    },
 };
 
 const BTF: &str = "/sys/kernel/btf";
 /// Bytes of a pointer.
 const POINTER: u64 = 8;
+/// Which says zero where it hides an address (`kallsyms_show_value`).
 const SYMBOLS: &str = "/proc/kallsyms";
+/// The symbols that are looked for there; no kernel has all of them.
+const WANTED: [&str; 5] = [
+    BR_NETFILTER,
+    "ip_sabotage_in",
+    "apparmor_ip_postroute",
+    "ptype_all",
+    "net_hotdata",
+];
+const BR_NETFILTER: &str = "br_nf_pre_routing";
 
 /// All but [`Offsets::brnf_slot`], which has to be tried out.
 pub(super) fn from_kernel() -> Result<Offsets> {
@@ -45,13 +58,7 @@ fn offsets_in(folder: &Path) -> Result<Offsets> {
     let tun = tun.as_ref().unwrap_or(&vmlinux);
     let bridge = bridge.as_ref().unwrap_or(&vmlinux);
     let netfilter = netfilter.as_ref().unwrap_or(&vmlinux);
-    let symbols = symbols(&[
-        "br_nf_pre_routing",
-        "ip_sabotage_in",
-        "apparmor_ip_postroute",
-        "ptype_all",
-        "net_hotdata",
-    ])?;
+    let symbols = symbols()?;
     from_btf(&vmlinux, bridge, netfilter, tun, &symbols).map_err(|error| {
         // Where it would have to be.
         let is_bridges = |name: &str| name.starts_with("net_bridge") || name.starts_with("BR");
@@ -85,20 +92,33 @@ fn parse<'a>(name: &str, data: &'a [u8], base: &'a Btf<'a>) -> Result<Option<Btf
     }
 }
 
-/// Addresses of the kernel's symbols; those that it does not tell are missing.
-fn symbols(wanted: &[&str]) -> Result<HashMap<String, u64>> {
+/// Addresses of the symbols that are wanted; those that this kernel has not are missing.
+fn symbols() -> Result<HashMap<String, u64>> {
     let text = fs::read_to_string(SYMBOLS).at(SYMBOLS, "read")?;
+    symbols_in(&text, requirements::may_see_symbols())
+}
+
+/// Of what /proc/kallsyms says to a process that may see addresses, or may not.
+fn symbols_in(text: &str, permitted: bool) -> Result<HashMap<String, u64>> {
     let mut found = HashMap::new();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) else {
             continue;
         };
-        if !wanted.contains(&name) {
+        if !WANTED.contains(&name) {
             continue;
         }
         match u64::from_str_radix(address, 16) {
-            // What `kernel.kptr_restrict` hides is zero.
+            Ok(0) if !permitted => {
+                let next = "tapbridge needs CAP_SYSLOG to see them";
+                return Err(Error::HiddenSymbols { next });
+            }
+            // Where br_netfilter is, all frames would look as if somebody else's rules wanted them.
+            Ok(0) if name == BR_NETFILTER => {
+                let next = "set kernel.kptr_restrict to 1 or 0 until ports are attached";
+                return Err(Error::HiddenSymbols { next });
+            }
             Ok(address) if address != 0 => drop(found.insert(name.to_owned(), address)),
             _ => {}
         }
@@ -221,7 +241,7 @@ fn from_btf(
         net_generic_ptr: kernel.offset("net_generic", "ptr")?,
         hook_entries_number: kernel.offset("nf_hook_entries", "num_hook_entries")?,
         hook_entries_hooks: kernel.offset("nf_hook_entries", "hooks")?,
-        br_nf_pre_routing: symbol("br_nf_pre_routing"),
+        br_nf_pre_routing: symbol(BR_NETFILTER),
         brnf_slot: 0,
         brnf_call_iptables: calls(netfilter.neighbours("brnf_net", ["call_iptables", "call_ip6tables"]))?,
         brnf_call_arptables: calls(netfilter.offset("brnf_net", "call_arptables"))?,
@@ -278,6 +298,27 @@ fn jiffies_per_second() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_are_hidden_are_missed_where_they_matter() {
+        let shown = "ffffffff81000000 T _text\nffffffff8100a000 t br_nf_pre_routing\n";
+        let found = symbols_in(shown, true).expect("addresses");
+        assert_eq!(
+            found,
+            HashMap::from([(BR_NETFILTER.to_owned(), 0xffff_ffff_8100_a000)])
+        );
+        let hidden = "0000000000000000 t br_nf_pre_routing\n";
+        let error = |permitted| symbols_in(hidden, permitted).unwrap_err().to_string();
+        assert!(error(false).contains("CAP_SYSLOG"), "{}", error(false));
+        assert!(error(true).contains("kernel.kptr_restrict"), "{}", error(true));
+        let others = "0000000000000000 T _text\n0000000000000000 d net_hotdata\n";
+        assert!(
+            symbols_in(others, true)
+                .expect("nothing that is missed")
+                .is_empty()
+        );
+        assert!(symbols_in("0000000000000000 T _text\n", false).is_ok());
+    }
 
     #[test]
     fn a_kernel_that_does_not_describe_its_bridge_is_refused() {

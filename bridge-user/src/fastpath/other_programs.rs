@@ -1,17 +1,30 @@
 //! Programs at a device that are in the way of ours.
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use std::io;
+
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use bridge_common::fastpath::program;
 
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::netlink::Link,
+    kernel::{netlink::Link, requirements},
 };
 
 /// Refuses a device with a tcx program of ours that nothing at hand has attached.
 pub(crate) fn refuse_strangers(link: &Link) -> Result<()> {
-    let (_, programs) =
-        SchedClassifier::query_tcx(&link.name, TcAttachType::Ingress).at(&link.name, "list tcx programs")?;
+    let programs = SchedClassifier::query_tcx(&link.name, TcAttachType::Ingress);
+    let is_secret = |error: &ProgramError| matches!(error, ProgramError::SyscallError(call) if call.io_error.kind() == io::ErrorKind::PermissionDenied);
+    if programs.as_ref().is_err_and(is_secret) && !requirements::may_see_programs() {
+        // That there are none everybody is told who may attach.
+        return Err(Error::NotAPort {
+            name: link.name.clone(),
+            reason:
+                "it has tcx programs, and without CAP_SYS_ADMIN they don't say whether one is tapbridge's"
+                    .into(),
+            next: format!("attach it once as root: 'tapbridge attach {}'", link.name),
+        });
+    }
+    let (_, programs) = programs.at(&link.name, "list tcx programs")?;
     // The kernel cuts names off (`BPF_OBJ_NAME_LEN`).
     let ours = [program::TCX, OLD_TCX].map(|name| &name[..name.len().min(PROGRAM_NAME)]);
     let is_ours = |name: &str| ours.contains(&name);

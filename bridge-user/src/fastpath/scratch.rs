@@ -8,7 +8,6 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::fs::OpenOptionsExt as _,
     },
-    thread,
 };
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
@@ -16,11 +15,10 @@ use bridge_common::{
     Hook,
     fastpath::{PEEK_SLOTS, Peek},
 };
-use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::{ioctl, link},
+    kernel::{ioctl, link, own_network::in_own_network},
 };
 
 const BRIDGE: &str = "br0";
@@ -30,11 +28,7 @@ const CALLS: [&str; 3] = ["iptables", "ip6tables", "arptables"];
 
 /// Runs in a network namespace of its own.
 pub(super) fn in_scratch<T: Send>(work: impl FnOnce(&Scratch) -> Result<T> + Send) -> Result<T> {
-    let run = || {
-        unshare(CloneFlags::CLONE_NEWNET).at("a network namespace", "make")?;
-        work(&Scratch::make().at("a bridge to try out", "make")?)
-    };
-    thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|_| Err(failed("a thread ended early")))
+    in_own_network(|| work(&Scratch::make().at("a bridge to try out", "make")?))
 }
 
 fn failed(cause: impl Into<String>) -> Error {

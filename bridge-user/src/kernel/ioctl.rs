@@ -13,8 +13,9 @@ const REMOVE_PORT: libc::c_ulong = 0x89a3;
 
 /// A socket to ask by, in the calling thread's network namespace.
 pub fn socket() -> io::Result<OwnedFd> {
+    // Any will do, and this family is there where services may not speak to the internet.
     // SAFETY: the call takes three numbers.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -99,7 +99,7 @@ impl Network {
     /// Looks through all processes in sight, and where not all of the machine's are, the answer is in doubt. A namespace
     /// that only sockets keep is not found.
     pub fn is_kept(&self) -> bool {
-        if !of_processes().is_ok_and(|namespace| namespace == [0, 0]) {
+        if !of_processes().is_ok_and(|namespace| namespace == [0, 0]) || !may_look_at_all() {
             return true;
         }
         // There is one of this inode at a time.
@@ -129,6 +129,16 @@ impl Network {
                 handles
             })
     }
+}
+
+/// Whether no process keeps from this one which namespaces it is in: without `CAP_SYS_PTRACE` those do that have more
+/// capabilities.
+fn may_look_at_all() -> bool {
+    entries(Path::new("/proc")).all(|process| {
+        fs::read_link(process.join("ns/net"))
+            .err()
+            .is_none_or(|error| error.kind() != io::ErrorKind::PermissionDenied)
+    })
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {

@@ -6,7 +6,8 @@ use nix::sys::utsname::uname;
 use super::namespace;
 use crate::error::{Error, Result};
 
-/// Capabilities that attaching needs.
+/// Capabilities that every command needs but 'check'. Attaching needs `CAP_SYSLOG` too, where the kernel hides its
+/// addresses without it, and `CAP_SYS_ADMIN` where not everybody may make user namespaces.
 const NEEDED: [Capability; 3] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_PERFMON,
@@ -39,6 +40,20 @@ pub fn check_permission() -> Result<()> {
             missing: names(&missing),
         })
     }
+}
+
+/// Whether the process may be told where the kernel's functions are, as far as the kernel tells anybody.
+pub(crate) fn may_see_symbols() -> bool {
+    has(Capability::CAP_SYSLOG)
+}
+
+/// Whether the process may look at what every program in the kernel is called.
+pub(crate) fn may_see_programs() -> bool {
+    has(Capability::CAP_SYS_ADMIN)
+}
+
+fn has(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
 fn names(capabilities: &[Capability]) -> String {
