@@ -6,6 +6,7 @@ mod config;
 mod detach;
 mod examples;
 mod fdb;
+mod generate;
 mod gone;
 mod metrics;
 mod monitor;
@@ -168,6 +169,9 @@ enum Command {
     /// Count the system calls of processes, such as VMMs, until Ctrl-C
     #[command(after_help = examples::SYSCALLS)]
     Syscalls(syscalls::Syscalls),
+    /// Write manual pages and completions for shells
+    #[command(hide = true)]
+    Generate(generate::Generate),
 }
 
 /// Which of the ports.
@@ -251,8 +255,11 @@ impl CommandLine {
 pub async fn run(command_line: CommandLine) -> Result<()> {
     let form = command_line.form()?;
     print::color::choose(command_line.color);
-    // Whether a file can be used, and what 'run' does, everybody may ask.
-    if !matches!(command_line.command, Command::Check(_) | Command::Status) {
+    // Whether a file can be used, and what 'run' does, everybody may ask; and packages are made without root.
+    if !matches!(
+        command_line.command,
+        Command::Check(_) | Command::Status | Command::Generate(_)
+    ) {
         requirements::check_permission()?;
     }
     let state = State::new(command_line.state);
@@ -272,6 +279,7 @@ pub async fn run(command_line: CommandLine) -> Result<()> {
         Command::Upgrade => upgrade::run(&state, json).await,
         Command::Set(arguments) => Err(gone::set(&arguments)),
         Command::Syscalls(arguments) => syscalls::run(arguments, json).await,
+        Command::Generate(arguments) => generate::run(&arguments),
     }
 }
 
