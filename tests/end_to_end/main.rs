@@ -44,6 +44,7 @@ mod syscalls;
 mod syscalls_output;
 mod tcp;
 mod tunnels;
+mod unit;
 mod upgrade;
 mod veth;
 mod vhost_net;
@@ -76,6 +77,9 @@ fn main() -> ExitCode {
     let public = lacking.or_else(|| {
         (!command_line::others_may_execute_it()).then_some("needs a binary that others may execute")
     });
+    let unit = public
+        .map(str::to_owned)
+        .or_else(|| test_support::lacking(&["setpriv", "unshare"]));
     let two_cpus = lacking.map(str::to_owned).or_else(|| {
         thread::available_parallelism()
             .is_ok_and(|cpus| cpus.get() < 2)
@@ -149,6 +153,7 @@ fn main() -> ExitCode {
         trials("syscalls_output", syscalls_output::COMPAT_TESTS, compat),
         trials("tcp", tcp::TESTS, lacking),
         trials("tunnels", tunnels::TESTS, lacking),
+        trials("unit", unit::TESTS, unit.as_deref()),
         trials("upgrade", upgrade::TESTS, lacking),
         trials("veth", veth::TESTS, lacking),
         trials("vhost_net", vhost_net::TESTS, vhost.as_deref()),

@@ -87,7 +87,7 @@ fn taps_of_virbr0_are_attached_as_domains_start() {
     assert_carries(&switch, &one, &other, Short::Native);
 }
 
-/// The hook of the page, as libvirtd calls it.
+/// The hook of the package, as libvirtd calls it.
 struct Hook {
     text: String,
     domain: NamedTempFile,
@@ -99,7 +99,7 @@ impl Hook {
         let mut domain = NamedTempFile::new().expect("a file");
         domain.write_all(DOMAIN.as_bytes()).expect("write");
         Self {
-            text: page::LIBVIRT.block("reconnect"),
+            text: include_str!("../../../packaging/libvirt-hook").into(),
             domain,
             log: NamedTempFile::new().expect("a file"),
         }
