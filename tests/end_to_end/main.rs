@@ -80,19 +80,9 @@ fn main() -> ExitCode {
     let unit = public
         .map(str::to_owned)
         .or_else(|| test_support::lacking(&["setpriv", "unshare"]));
-    let two_cpus = lacking.map(str::to_owned).or_else(|| {
-        thread::available_parallelism()
-            .is_ok_and(|cpus| cpus.get() < 2)
-            .then(|| "needs two CPUs".into())
-    });
-    let vhost = lacking.map(str::to_owned).or_else(|| {
-        let device = support::vhost_net::DEVICE;
-        fs::metadata(device).is_err().then(|| format!("needs {device}"))
-    });
-    let vlans = lacking.map(str::to_owned).or_else(|| {
-        (!namespaces::can_filter_vlans().is_ok_and(|can| can))
-            .then(|| "needs a bridge that filters VLANs".into())
-    });
+    let two_cpus = lacking.map(str::to_owned).or_else(lacking_cpus);
+    let vhost = lacking.map(str::to_owned).or_else(lacking_vhost);
+    let vlans = lacking.map(str::to_owned).or_else(lacking_vlans);
     let routing = lacking
         .map(str::to_owned)
         .or_else(|| fleet::lacking().map(str::to_owned));
@@ -163,6 +153,22 @@ fn main() -> ExitCode {
     oracle::remove_all();
     drop(bpffs);
     conclusion.exit_code()
+}
+
+fn lacking_cpus() -> Option<String> {
+    let cpus = thread::available_parallelism();
+    cpus.is_ok_and(|cpus| cpus.get() < 2)
+        .then(|| "needs two CPUs".into())
+}
+
+fn lacking_vhost() -> Option<String> {
+    let device = support::vhost_net::DEVICE;
+    fs::metadata(device).is_err().then(|| format!("needs {device}"))
+}
+
+fn lacking_vlans() -> Option<String> {
+    let can = namespaces::can_filter_vlans().is_ok_and(|can| can);
+    (!can).then(|| "needs a bridge that filters VLANs".into())
 }
 
 fn lacking_tracepoints() -> bool {

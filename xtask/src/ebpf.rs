@@ -145,9 +145,6 @@ pub fn cargo(toolchain: &Toolchain, workspace: &Path, target: &Path, subcommand:
 fn flags(toolchain: &Toolchain, workspace: &Path) -> Vec<OsString> {
     // The layout of struct pt_regs; the target of the outer build is the machine the object runs on.
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| env::consts::ARCH.to_owned());
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(env::home_dir()?.join(".cargo")));
     let mut flags = vec![
         OsString::from("-Cdebuginfo=2"),
         OsString::from("-Clink-arg=--btf"),
@@ -157,8 +154,17 @@ fn flags(toolchain: &Toolchain, workspace: &Path) -> Vec<OsString> {
         OsString::from(format!("--cfg=bpf_target_arch=\"{arch}\"")),
         with_path("-Clinker=", &toolchain.linker, ""),
         with_path("--sysroot=", &toolchain.sysroot, ""),
-        with_path("--remap-path-prefix=", workspace, "=/tapbridge"),
     ];
+    flags.extend(mapped_paths(workspace));
+    flags
+}
+
+/// The flags that map the paths of the workspace and of the registry to fixed ones.
+pub fn mapped_paths(workspace: &Path) -> Vec<OsString> {
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let mut flags = vec![with_path("--remap-path-prefix=", workspace, "=/tapbridge")];
     if let Some(cargo_home) = cargo_home {
         flags.push(with_path(
             "--remap-path-prefix=",

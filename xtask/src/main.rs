@@ -2,7 +2,9 @@
 
 mod apt;
 mod bpf_core;
+mod crates;
 mod dependencies;
+mod dist;
 mod lab;
 mod packages;
 mod root;
@@ -77,6 +79,11 @@ enum Task {
     ///
     /// Builds cargo-deny into the cache folder if it is not there, which takes 2 to 4 minutes.
     Dependencies,
+    /// Make the Debian package: the path is the last line printed.
+    ///
+    /// With optimisations, and the same octets from the same commit wherever it is built. Builds cargo-deb into the cache
+    /// folder if it is not there, which takes one to two minutes.
+    Dist,
     /// Build tapbridge and the lab, then run the lab as root, after setting up what is missing for it.
     ///
     /// The results, a report and plots go to a new folder in `target/lab`, or to `--output FOLDER`. `cargo xtask lab
@@ -151,6 +158,10 @@ fn run(task: Task) -> Result<ExitCode> {
         }),
         Task::VmTest { arguments } => Ok(vm_test::run_alone(&arguments)),
         Task::Dependencies => dependencies::check().map(|()| ExitCode::SUCCESS),
+        Task::Dist => {
+            println!("{}", dist::build()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Lab { arguments } => lab::run(&arguments),
         Task::Bench { arguments } => lab::bench(&arguments),
         Task::VmBench { arguments } => vm_bench::run(&arguments),

@@ -10,6 +10,8 @@ pub struct Pins {
     pub rust: String,
     /// The version of bpf-linker on the crate registry.
     pub bpf_linker: String,
+    /// Likewise of cargo-deb.
+    pub cargo_deb: String,
     /// Likewise of cargo-deny.
     pub cargo_deny: String,
     /// Debian's package of the compiler's own sources.
@@ -66,6 +68,7 @@ impl Pins {
         Ok(Self {
             rust: rust_toolchain.toolchain.channel,
             bpf_linker: pins.bpf_linker,
+            cargo_deb: pins.cargo_deb,
             cargo_deny: pins.cargo_deny,
             rust_src: pins.rust_src,
             vm: pins.vm,
@@ -92,6 +95,7 @@ struct Metadata {
 #[serde(rename_all = "kebab-case")]
 struct PinsTable {
     bpf_linker: String,
+    cargo_deb: String,
     cargo_deny: String,
     rust_src: DebianPackage,
     vm: VmPackages,
@@ -118,6 +122,7 @@ mod tests {
             members = ["a"]
             [workspace.metadata.pins]
             bpf-linker = "1.2.3"
+            cargo-deb = "7.8.9"
             cargo-deny = "4.5.6"
             something-else = "9"
             [workspace.metadata.pins.rust-src]
@@ -136,6 +141,7 @@ mod tests {
         let pins = Pins::parse(cargo, "[toolchain]\nchannel = \"1.0.0\"\n").expect("the pins are complete");
         assert_eq!(pins.rust, "1.0.0");
         assert_eq!((&*pins.bpf_linker, &*pins.cargo_deny), ("1.2.3", "4.5.6"));
+        assert_eq!(pins.cargo_deb, "7.8.9");
         assert_eq!(pins.rust_src.version, "1.0+dfsg1");
         assert_eq!(pins.vm.guest, ["g"]);
     }

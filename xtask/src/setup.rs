@@ -67,18 +67,26 @@ pub fn virtual_machines() -> Result<PathBuf> {
 
 /// Sets up what checks dependencies; returns the program.
 pub fn cargo_deny() -> Result<PathBuf> {
-    let version = Pins::load()?.cargo_deny;
+    let how = "building with cargo, takes 2 to 4 minutes";
+    cargo_tool("cargo-deny", &Pins::load()?.cargo_deny, how)
+}
+
+/// Sets up what makes packages; returns the program.
+pub fn cargo_deb() -> Result<PathBuf> {
+    let how = "building with cargo, takes one to two minutes";
+    cargo_tool("cargo-deb", &Pins::load()?.cargo_deb, how)
+}
+
+/// A tool that is built to be there soon.
+fn cargo_tool(name: &str, version: &str, how: &str) -> Result<PathBuf> {
     let cache = Cache::of_this_user()?;
-    let label = format!("cargo-deny {version}");
-    let program = cache
-        .entry(&format!("cargo-deny-{version}"))
-        .join("bin/cargo-deny");
+    let label = format!("{name} {version}");
+    let program = cache.entry(&format!("{name}-{version}")).join("bin").join(name);
     if !program.is_file() {
         let _lock = cache.lock()?;
         if !program.is_file() {
-            let how = "building with cargo, takes 2 to 4 minutes";
             timed(&label, how, || {
-                tool::install(&cache, "cargo-deny", &version, tool::Profile::Debug)
+                tool::install(&cache, name, version, tool::Profile::Debug)
             })?;
         }
     }

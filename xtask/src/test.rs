@@ -17,17 +17,18 @@ use xtask::{
 };
 
 use crate::{
-    CARGO_LIMIT, cargo, packages, root, setup,
+    CARGO_LIMIT, cargo, dist, packages, root, setup,
     steps::{Failures, conclude, count},
     totals::Totals,
-    vm_test,
+    vm_test::{self, Built},
 };
 
 /// The test binaries that load programs into the kernel or make network namespaces: package and name. Run by an
 /// ordinary user, they mark their tests as ignored.
-const ROOT_TESTS: [(&str, &str); 3] = [
+const ROOT_TESTS: [(&str, &str); 4] = [
     ("bridge-user", "programs"),
     ("bridge-user", "end_to_end"),
+    ("bridge-user", "package"),
     ("lab", "root"),
 ];
 
@@ -45,12 +46,17 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     });
     check(&mut failures, ready);
     if ready {
+        let mut packages = None;
+        failures.step("packages for the tests", || {
+            packages = Some(dist::build_for_tests(Built::all()?.find("tapbridge")?)?);
+            Ok(())
+        });
         let root = root::is_root() || failures.step("root for the tests in the kernel", ask_for_root);
         // Its one CPU is what it waits for, and here tests mostly wait for time to pass.
         let beside = vm_test::start(&mut failures, &mut totals, arguments, machines.as_deref());
         failures.step("cargo test", || {
             let mut result = Ok(());
-            for mut test in cargo_test(arguments, machines.as_deref(), root)? {
+            for mut test in cargo_test(arguments, machines.as_deref(), packages.as_deref(), root)? {
                 result = count(&mut test, &mut totals).and(result);
             }
             ensure!(
@@ -140,15 +146,22 @@ fn clippy_ebpf() -> Result<()> {
 }
 
 /// The commands that run each test once.
-fn cargo_test(arguments: &[OsString], machines: Option<&Path>, root: bool) -> Result<Vec<Command>> {
+fn cargo_test(
+    arguments: &[OsString],
+    machines: Option<&Path>,
+    packages: Option<&Path>,
+    root: bool,
+) -> Result<Vec<Command>> {
     let test = |options: &[&str]| {
         let mut test = cargo("test");
         test.args(["--workspace", "--no-fail-fast"])
             .args(options)
             .arg("--")
             .args(arguments);
-        if let Some(folder) = machines {
-            test.env("TAPBRIDGE_VM", folder);
+        for (name, folder) in [("TAPBRIDGE_VM", machines), ("TAPBRIDGE_PACKAGES", packages)] {
+            if let Some(folder) = folder {
+                test.env(name, folder);
+            }
         }
         test
     };

@@ -1,4 +1,4 @@
-//! Building tools that are crates: bpf-linker, and cargo-deny.
+//! Building tools that are crates: bpf-linker, cargo-deb and cargo-deny.
 
 use std::{env, fs, iter, path::Path, process::Command, time::Duration};
 

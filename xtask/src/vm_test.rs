@@ -161,11 +161,11 @@ pub fn bring_programs(lab: &mut Command) -> Result<()> {
 }
 
 /// The executables that cargo makes for the tests, by their targets' names.
-struct Built(BTreeMap<String, PathBuf>);
+pub struct Built(BTreeMap<String, PathBuf>);
 
 impl Built {
     /// All of the workspace, as `cargo test` builds them: then they are there already.
-    fn all() -> Result<Self> {
+    pub fn all() -> Result<Self> {
         let mut build = cargo("test");
         build.args([
             "--workspace",
@@ -188,7 +188,8 @@ impl Built {
         Self(executables.collect())
     }
 
-    fn find(&self, name: &str) -> Result<&Path> {
+    /// The path of one.
+    pub fn find(&self, name: &str) -> Result<&Path> {
         let found = self.0.get(name);
         Ok(found.with_context(|| format!("cargo has built no executable {name}"))?)
     }

@@ -1,0 +1,142 @@
+//! What becomes of a configuration, and of what is attached, as the package is upgraded, removed and purged.
+
+use std::{fs, time::Duration};
+
+use lab::Tap;
+use serde_json::Value;
+use test_support::{
+    program::{LIMIT, happens, ip, link},
+    wire,
+};
+
+use crate::root::{Root, with_root};
+
+crate::tests![
+    an_edited_configuration_survives_an_upgrade_and_goes_when_the_package_is_purged,
+    ports_keep_their_counters_when_the_package_is_upgraded,
+    guests_go_on_talking_when_the_package_is_removed,
+];
+
+/// Long enough for a frame to arrive on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const CONFIG: &str = "/etc/tapbridge/tapbridge.toml";
+
+fn an_edited_configuration_survives_an_upgrade_and_goes_when_the_package_is_purged() {
+    with_root(|root| {
+        root.install("old");
+        let config = root.path(CONFIG);
+        let edited = fs::read_to_string(&config).expect("read it") + "[[bridge]]\nname = \"br0\"\n";
+        fs::write(&config, &edited).expect("write it");
+        root.install("new");
+        let version = root
+            .run("dpkg-query", "--show --showformat=${Version} tapbridge")
+            .success();
+        assert_eq!(version, "999");
+        assert_eq!(fs::read_to_string(&config).expect("read it"), edited);
+        root.dpkg("--remove tapbridge");
+        assert!(!root.path("/usr/bin/tapbridge").exists());
+        assert_eq!(fs::read_to_string(&config).expect("read it"), edited);
+        root.dpkg("--purge tapbridge");
+        assert!(!root.path("/etc/tapbridge").exists());
+        let listed = root.run("dpkg-query", "--show tapbridge");
+        assert!(!listed.status.success(), "{listed}");
+    });
+}
+
+fn ports_keep_their_counters_when_the_package_is_upgraded() {
+    with_root(|root| {
+        root.install("old");
+        let [one, two] = bridged();
+        root.run("tapbridge", "attach --master br0").success();
+        talk(&one, &two);
+        let before = received(root);
+        assert_ne!(before, 0);
+        let said = root.install("new");
+        assert!(said.contains("2 ports have the programs of"), "{said}");
+        assert_eq!(received(root), before);
+        talk(&one, &two);
+        assert!(received(root) > before);
+    });
+}
+
+fn guests_go_on_talking_when_the_package_is_removed() {
+    with_root(|root| {
+        root.install("old");
+        let [one, two] = bridged();
+        let lonely = [tap("vm3"), tap("vm4")];
+        root.run("tapbridge", "attach vm1 vm2 vm3 vm4 --hook xdp")
+            .success();
+        talk(&one, &two);
+        let said = root.dpkg("--remove tapbridge");
+        assert!(said.contains("all ports are detached"), "{said}");
+        assert!(!root.path("/sys/fs/bpf/tapbridge").exists());
+        let is_free = || {
+            ["vm1", "vm2", "vm3", "vm4"]
+                .into_iter()
+                .all(|tap| xdp_of(tap).is_null())
+        };
+        // The kernel detaches some time after the pin is gone.
+        assert!(happens(LIMIT, is_free), "programs stay for {LIMIT:?}");
+        talk(&one, &two);
+        // In the bridge that was made for them.
+        let [three, four] = &lonely;
+        talk(three, four);
+        assert_eq!(link("vm3").expect("a tap")["master"], "tapbridge");
+        ip("link del tapbridge");
+    });
+}
+
+fn tap(name: &str) -> Tap {
+    let tap = Tap::open(name).expect("open a tap");
+    tap.up().expect("tap up");
+    tap
+}
+
+/// Two taps, vm1 and vm2, that are ports of br0.
+fn bridged() -> [Tap; 2] {
+    ip("link add br0 up type bridge");
+    ["vm1", "vm2"].map(|name| {
+        let tap = tap(name);
+        ip(&format!("link set {name} master br0"));
+        tap
+    })
+}
+
+/// A frame goes from the one to the other, and one comes back.
+fn talk(one: &Tap, two: &Tap) {
+    let station = |tap: &Tap| [2, 0, 0, 0, 0, u8::try_from(tap.ifindex()).expect("a small index")];
+    for (from, to) in [(one, two), (two, one), (one, two)] {
+        let mut frame = [0; 60];
+        frame[..6].copy_from_slice(&station(to));
+        frame[6..12].copy_from_slice(&station(from));
+        // A protocol for experiments (IEEE 802).
+        frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+        wire::send(from, &frame);
+        // br0 itself speaks too.
+        let received = to
+            .receive_where(PATIENCE, |_, received| received == frame)
+            .expect("receive");
+        assert!(
+            received.is_some(),
+            "{}: the frame did not come in {PATIENCE:?}",
+            to.name()
+        );
+    }
+}
+
+fn xdp_of(tap: &str) -> Value {
+    link(tap).expect("a tap")["xdp"].take()
+}
+
+/// How many frames the ports of all bridges have received.
+fn received(root: &Root) -> u64 {
+    let statistics = root.run("tapbridge", "stats -j").json();
+    let bridges = statistics["bridges"].as_array().expect("bridges");
+    let ports = bridges
+        .iter()
+        .flat_map(|bridge| bridge["ports"].as_array().expect("ports"));
+    ports
+        .map(|port| port["rx"]["frames"].as_u64().expect("a number"))
+        .sum()
+}
