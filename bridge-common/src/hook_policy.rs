@@ -77,6 +77,8 @@ fn since(now: Traffic, before: Traffic) -> Traffic {
 pub struct CounterDelta {
     /// All frames.
     pub frames: u64,
+    /// Those that XDP forwarded.
+    pub by_xdp: u64,
     /// Those that XDP left to tcx.
     pub passed_up: u64,
     /// Those that XDP left to tcx since vhost-net had sent them.
@@ -105,23 +107,28 @@ impl CounterDelta {
         Self {
             frames: since(now.forwarded.total(), before.forwarded.total()).frames
                 + if xdp { left.frames } else { 0 },
+            by_xdp: since(
+                now.forwarded.via[Hook::Xdp as usize],
+                before.forwarded.via[Hook::Xdp as usize],
+            )
+            .frames,
             passed_up: now.passed_up().saturating_sub(before.passed_up()),
             vhost_net: now.vhost_net_frames().saturating_sub(before.vhost_net_frames()),
             bulk: since(now.counters.bulk, before.counters.bulk),
         }
     }
 
-    /// What XDP saved and spent, or would have.
+    /// What XDP saved and spent, or would have. Where it has just come, some of the frames have not met it.
     pub const fn balance(&self, xdp: bool) -> Balance {
         let short = self.frames.saturating_sub(self.bulk.frames);
-        let left = if xdp {
-            let left = self.passed_up.saturating_sub(self.bulk.frames);
-            if left < short { left } else { short }
-        } else {
-            0
+        let left = self.passed_up.saturating_sub(self.bulk.frames);
+        let (carried, left) = match xdp {
+            true if left < short => (self.by_xdp, left),
+            true => (self.by_xdp, short),
+            false => (short, 0),
         };
         Balance {
-            saved: (short - left) * SAVED_NS,
+            saved: carried * SAVED_NS,
             spent: left * LEFT_NS + self.bulk.frames * BULK_NS + self.bulk.bytes / BULK_BYTES_PER_NS,
         }
     }

@@ -46,6 +46,8 @@ struct Port {
     now: Duration,
     /// When its hooks changed.
     changes: Vec<Duration>,
+    /// XDP comes in the middle of an interval.
+    comes: bool,
 }
 
 impl Port {
@@ -55,6 +57,7 @@ impl Port {
             look: CounterSnapshot::default(),
             now: Duration::ZERO,
             changes: Vec::new(),
+            comes: false,
         }
     }
 
@@ -65,18 +68,22 @@ impl Port {
         let CounterSnapshot { counters, forwarded } = &mut self.look;
         counters.bulk.frames += load.bulk;
         counters.bulk.bytes += load.bulk * 65_000;
-        let [native, passed] = if xdp {
+        let all = load.short + load.left + load.bulk + load.vhost_net;
+        let native = if xdp {
+            let part = if self.comes { 2 } else { 1 };
             let left = &mut counters.left[Hook::Xdp as usize];
-            left[Reason::Checksum as usize] += load.left;
-            left[Reason::Generic as usize] += load.bulk;
+            left[Reason::Checksum as usize] += load.left / part;
+            left[Reason::Generic as usize] += load.bulk / part;
             left[Reason::VhostNet as usize] += load.vhost_net;
-            [load.short, load.left + load.bulk + load.vhost_net]
+            load.short / part
         } else {
-            [0, load.short + load.left + load.bulk + load.vhost_net]
+            0
         };
+        let passed = all - native;
         forwarded.via[Hook::Xdp as usize].frames += native;
         forwarded.via[Hook::Tcx as usize].frames += passed;
         self.now += INTERVAL;
+        self.comes = false;
         let delta = CounterDelta::between(&before, &self.look, xdp);
         self.policy.observe(&delta, self.now)
     }
@@ -86,6 +93,7 @@ impl Port {
         if let Some(xdp) = self.pass(load) {
             self.policy.changed(xdp, self.now);
             self.changes.push(self.now);
+            self.comes = xdp;
         }
     }
 
