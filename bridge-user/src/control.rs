@@ -30,6 +30,7 @@ use crate::{
     error::{Error, Result},
     fastpath::FastPath,
     kernel::netlink::{Changes, Netlink},
+    operations::attach::Gone,
     state::State,
 };
 
@@ -49,10 +50,11 @@ pub async fn run<E: From<Error>>(
     };
     let netlink = Netlink::connect()?;
     // What a killed one has left. Without any port there is nothing; what can't be opened it will tell of.
+    let mut gone = Gone::default();
     if let Some(locked) = state.lock_existing()?
         && let Ok(Some(mut fast)) = FastPath::open_current(&locked)
     {
-        fast.reconcile(&netlink.links().await?)?;
+        gone.add(fast.reconcile(&netlink.links().await?)?);
     }
     let mut end = std::pin::pin!(end);
     let mut ticks = tokio::time::interval(INTERVAL);
@@ -60,7 +62,7 @@ pub async fn run<E: From<Error>>(
     let mut controller = HookController::new(state, netlink);
     // Before the devices are listed: what comes later is told of.
     let mut changes = followed.is_some().then(Changes::listen).transpose()?;
-    let attacher = followed.map(|followed| Ok(Attacher::new(state, Netlink::connect()?, followed)));
+    let attacher = followed.map(|followed| Ok(Attacher::new(state, Netlink::connect()?, followed, gone)));
     let mut attacher = attacher.transpose()?;
     if let Some(attacher) = &mut attacher {
         teller.tell(attacher.following())?;
@@ -75,14 +77,15 @@ pub async fn run<E: From<Error>>(
             () = reload() => Woken::Reload,
             stream = presence.asked() => Woken::Asked(stream),
         };
-        if let Some(attacher) = &mut attacher {
-            if matches!(woken, Woken::Reload) {
-                teller.tell(Notice::Reloading)?;
-                teller.tell(attacher.reload())?;
-            }
-            if matches!(woken, Woken::Change) || attacher.is_due() {
-                teller.tell_all(attacher.follow().await)?;
-            }
+        if matches!(woken, Woken::Reload) {
+            teller.tell(Notice::Reloading)?;
+            let reload = attacher.as_mut().map(Attacher::reload);
+            teller.tell(reload.unwrap_or(Notice::Rejected(Error::NotFollowing)))?;
+        }
+        if let Some(attacher) = &mut attacher
+            && (matches!(woken, Woken::Change) || attacher.is_due())
+        {
+            teller.tell_all(attacher.follow().await)?;
         }
         match woken {
             Woken::Tick => {

@@ -277,6 +277,22 @@ pub enum Error {
          show' shows that"
     )]
     NotRunning,
+    /// `run` was to read a configuration again.
+    #[error(
+        "tapbridge run: was started without a configuration, and follows none until it is started again, as by 'systemctl \
+         restart tapbridge'"
+    )]
+    NotFollowing,
+    /// Somebody else has the name that `run` goes by.
+    #[error(
+        "tapbridge run: {process}, of user {user}, has taken the name that it goes by, and is not trusted; end that process"
+    )]
+    Impostor {
+        /// Who it is.
+        process: String,
+        /// Number of its user.
+        user: u32,
+    },
     /// `run` says nothing.
     #[error(
         "tapbridge run: {process} does not answer within {seconds} s; see whether it is stopped, or end it and start another"

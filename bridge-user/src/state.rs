@@ -74,7 +74,10 @@ impl Deref for StateLock {
 impl State {
     /// The state in this folder, which must lie in a bpffs.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        // With or without a slash at the end it is the same.
+        Self {
+            root: root.into().components().collect(),
+        }
     }
 
     /// Locks for changing, having made what is missing: the bpffs and the folder.
@@ -280,7 +283,7 @@ pub struct Unreadable {
 
 impl Unreadable {
     /// Whether it is what was pinned for a network namespace.
-    pub(crate) fn is_of_namespace(&self) -> bool {
+    pub fn is_of_namespace(&self) -> bool {
         self.name.starts_with(FASTPATH_PREFIX)
     }
 

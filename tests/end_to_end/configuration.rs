@@ -20,6 +20,8 @@ crate::tests![
     what_vanished_is_cleared_and_known_when_it_comes_again,
     taps_without_a_bridge_become_ports_of_the_one_that_is_made,
     one_that_can_not_be_attached_does_not_keep_others_from_it,
+    a_rule_that_can_not_be_followed_keeps_no_other_from_it,
+    what_was_said_later_counts,
     a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing,
     check_says_what_would_change_and_changes_nothing,
 ];
@@ -187,6 +189,54 @@ fn one_that_can_not_be_attached_does_not_keep_others_from_it() {
         "{complaint}"
     );
     assert_eq!(running.line(), "br0: vnet1 is attached by xdp + tcx");
+}
+
+fn a_rule_that_can_not_be_followed_keeps_no_other_from_it() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    // A device that is no bridge has the name of the one that is to be made.
+    ip("link add lab type veth peer name bal");
+    let _alone = ["lab-1", "lab-2"].map(|name| Tap::open(name).expect("open a tap"));
+    let file =
+        File::new("[[bridge]]\nname = \"lab\"\nmake = true\nports = [\"lab-*\"]\n[[bridge]]\nname = \"br0\"");
+    let running = Running::saying(
+        switch.command(&format!("run --config {}", file.path())),
+        &format!("{}: 2 rules are followed", file.path()),
+    );
+    let complaint = running.complaint();
+    assert!(complaint.contains("lab: not a Linux bridge"), "{complaint}");
+    // Once, for both.
+    assert!(running.complaint().starts_with("watching"));
+    let _port = port("vnet0");
+    assert_eq!(running.line(), "br0: vnet0 is attached by xdp + tcx");
+    let failing = switch.json("status")["failing"].clone();
+    let names = failing
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|failing| &failing["ifname"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["lab-1", "lab-2"]);
+}
+
+fn what_was_said_later_counts() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    let file = File::new("[[bridge]]\nname = \"br0\"");
+    let tap = port("vnet0");
+    switch.ok("attach vnet0 --hook tcx --bypass-netfilter");
+    let running = follow(&switch, &file);
+    drop(tap);
+    let _again = port("vnet0");
+    assert_eq!(attached(&running)[2], json!(["tcx"]));
+    assert_eq!(switch.shown("vnet0")["bypass_netfilter"], true);
+    switch.ok("attach vnet0 --hook xdp --no-bypass-netfilter");
+    // It knows by then that it is there again.
+    let _other = port("vnet1");
+    assert_eq!(attached(&running)[0], "vnet1");
+    switch.ok("detach vnet0");
+    ip("link set vnet0 mtu 1400");
+    assert_eq!(attached(&running)[2], json!(["xdp", "tcx"]));
+    assert_eq!(switch.shown("vnet0")["bypass_netfilter"], false);
 }
 
 fn a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing() {

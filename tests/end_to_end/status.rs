@@ -1,15 +1,24 @@
 //! What `run` tells of itself: to whoever asks, and to a service manager. And what is attached, as a configuration.
 
-use std::{os::unix::net::UnixDatagram, process::Command, time::Duration};
+use std::{
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixDatagram, UnixListener},
+    },
+    process::Command,
+    time::Duration,
+};
 
 use lab::Tap;
 use serde_json::{Value, json};
+use tapbridge::common::fastpath::VERSION;
 
 use super::{
     attach::attach_xdp_of,
     configuration::{File, attached, port},
 };
 use crate::support::{
+    earlier::set_version,
     linux_bridge::make,
     program::{happens, ip, run, signal},
     running::{LIMIT, Running},
@@ -21,6 +30,9 @@ crate::tests![
     without_one_status_fails,
     a_second_one_is_told_who_is_there,
     a_service_manager_is_told,
+    a_service_without_a_file_is_not_ended_by_a_reload,
+    somebody_elses_process_is_not_believed,
+    what_can_not_be_read_is_not_written_down,
     what_is_attached_can_be_written_down_and_followed,
 ];
 
@@ -173,6 +185,71 @@ fn a_service_manager_is_told() {
     drop(tap);
     assert!(running.stop("TERM").success());
     assert_eq!(told(&manager, &["STOPPING=1"]), "STOPPING=1\n");
+}
+
+fn a_service_without_a_file_is_not_ended_by_a_reload() {
+    let switch = Switch::detached(0);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let mut command = switch.command("run");
+    command.env("NOTIFY_SOCKET", &path);
+    let running = Running::of(command);
+    signal(running.child(), "HUP");
+    let complaint = running.complaint();
+    assert!(
+        complaint.contains("was started without a configuration"),
+        "{complaint}"
+    );
+    assert!(switch.ok("status").contains("follows no configuration"));
+    assert!(running.stop("TERM").success());
+}
+
+/// Listens as another user.
+fn impostor(name: &str) -> UnixListener {
+    const SAME: libc::uid_t = libc::uid_t::MAX;
+    let become_user = |user: libc::uid_t| {
+        // SAFETY: the call takes three numbers. It changes who the calling thread is, and no other.
+        let changed = unsafe { libc::syscall(libc::SYS_setresuid, SAME, user, SAME) };
+        assert_eq!(changed, 0, "{}", std::io::Error::last_os_error());
+    };
+    become_user(65534);
+    let address = SocketAddr::from_abstract_name(name).expect("a name");
+    let listener = UnixListener::bind_addr(&address);
+    become_user(0);
+    listener.expect("listen")
+}
+
+fn somebody_elses_process_is_not_believed() {
+    let switch = Switch::detached(0);
+    let listener = impostor(&format!("tapbridge-run:{}", switch.state().display()));
+    for words in ["status", "run"] {
+        let said = switch.fails(words);
+        assert!(
+            said.contains("of user 65534") && said.contains("is not trusted"),
+            "{said}"
+        );
+    }
+    assert_eq!(switch.json("show")["running"], false);
+    drop(listener);
+    assert!(Running::start(&switch).stop("TERM").success());
+}
+
+fn what_can_not_be_read_is_not_written_down() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    let _tap = port("vnet0");
+    switch.ok("attach vnet0");
+    let folder = switch.folder().expect("something pinned");
+    set_version(&folder, VERSION + 1);
+    let said = switch.fails("config dump");
+    assert!(
+        said.contains("was made by a tapbridge with layout version"),
+        "{said}"
+    );
+    set_version(&folder, VERSION);
+    assert!(switch.ok("config dump").contains("br0"));
 }
 
 fn what_is_attached_can_be_written_down_and_followed() {

@@ -92,7 +92,8 @@ impl Root {
         chroot
             .arg(&self.folder)
             .arg(program)
-            .args(words.split_whitespace());
+            .args(words.split_whitespace())
+            .env("LC_ALL", "C.UTF-8");
         run(chroot)
     }
 

@@ -40,6 +40,9 @@ const PROMTOOL: Program = Program {
     service: Some("prometheus.service"),
     ..program("promtool", "prometheus")
 };
+/// With which a Debian package is made, and read where it is installed.
+const DPKG_SHLIBDEPS: Program = program("dpkg-shlibdeps", "dpkg-dev");
+const MAN: Program = program("man", "man-db");
 const SOCKPERF: Program = program("sockperf", "sockperf");
 /// The shell of FRR's daemons, of which the tests run their own.
 const VTYSH: Program = Program {
@@ -56,7 +59,19 @@ pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the lab runs to measure connections between guests that are namespaces.
 pub const CONNECTIONS: &[Program] = &[WRK, WEBORF];
 /// What the tests run; those of the lab have it measure, check with busybox that files arrive, and run the scripts.
-pub const TESTS: &[Program] = &[IP, NFT, EBTABLES, IPERF3, SOCKPERF, BUSYBOX, JQ, VTYSH, PROMTOOL];
+pub const TESTS: &[Program] = &[
+    IP,
+    NFT,
+    EBTABLES,
+    IPERF3,
+    SOCKPERF,
+    BUSYBOX,
+    JQ,
+    VTYSH,
+    PROMTOOL,
+    DPKG_SHLIBDEPS,
+    MAN,
+];
 
 /// Installs programs with apt-get.
 pub fn install(programs: &[&Program]) -> Result<()> {

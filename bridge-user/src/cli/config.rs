@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde_json::json;
 use tapbridge::{SCHEMA, snapshot::overview, state::State};
@@ -22,7 +22,12 @@ pub enum Config {
 /// Does what the user said.
 pub async fn run(state: &State, command: Config, as_json: bool) -> Result<()> {
     let Config::Dump = command;
-    let text = overview::read(state, None).await?.configuration();
+    let overview = overview::read(state, None).await?;
+    // Else it would be a configuration that asks for nothing.
+    if let Some(entry) = overview.unreadable.iter().find(|entry| entry.is_of_namespace()) {
+        bail!("{}", entry.error);
+    }
+    let text = overview.configuration();
     if as_json {
         return print::json(&json!({ "schema": SCHEMA, "configuration": text }));
     }

@@ -31,7 +31,7 @@ Examples:
 
 pub const CONFIG_DUMP: &str = "\
 Examples:
-  tapbridge config dump >/etc/tapbridge/tapbridge.toml";
+  tapbridge config dump >new.toml && mv new.toml /etc/tapbridge/tapbridge.toml";
 
 pub const DETACH: &str = "\
 Examples:

@@ -60,9 +60,9 @@ fn is_cluster_with_json(word: &str) -> bool {
 pub fn error(message: &str, as_json: bool) {
     if as_json {
         let error = serde_json::json!({ "schema": SCHEMA, "error": { "message": message } });
-        eprintln!("{error}");
+        let _ = writeln!(io::stderr(), "{error}");
     } else {
-        eprintln!("tapbridge: {message}");
+        let _ = writeln!(io::stderr(), "tapbridge: {message}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `run`: attaches what a configuration asks for, and keeps ports on the hooks that fit their traffic.
 
 use std::{
-    future,
+    env, future,
     io::{self, Write as _},
     path::PathBuf,
 };
@@ -59,10 +59,10 @@ pub async fn run(state: &State, arguments: Run, json: bool) -> Result<()> {
             config,
         }),
     };
-    // Where there is nothing to read again, it ends the process as it always does.
+    // Where there is nothing to read again, it ends the process as it always does, unless that is a service's reload.
     let mut hangups = match followed {
-        Some(_) => Some(signal(SignalKind::hangup())?),
-        None => None,
+        None if env::var_os("NOTIFY_SOCKET").is_none() => None,
+        _ => Some(signal(SignalKind::hangup())?),
     };
     let reload = async || match &mut hangups {
         Some(hangups) => drop(hangups.recv().await),
@@ -105,7 +105,7 @@ pub(super) fn read(path: PathBuf) -> Result<Followed> {
 fn print(notice: &Notice, as_json: bool) -> Result<()> {
     match notice {
         Notice::Alive(_) | Notice::Reloading => {}
-        Notice::Ready | Notice::Following { .. } => eprintln!("{notice}"),
+        Notice::Ready | Notice::Following { .. } => drop(writeln!(io::stderr(), "{notice}")),
         Notice::Rejected(_) | Notice::Failed(_) => error(&notice.to_string(), as_json),
         Notice::Vanished(vanished) if as_json => print::json(vanished)?,
         Notice::Vanished(_) => error(&notice.to_string(), false),

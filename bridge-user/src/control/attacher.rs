@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// After this time it is tried again to attach a device that could not be, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(10);
 const LONGEST_RETRY: Duration = Duration::from_mins(10);
+/// So many devices are attached before anything else is done, such as answering whoever asks: a second's work.
+const BATCH: usize = 64;
 
 /// A configuration that is followed, and its file.
 #[derive(Clone, Debug)]
@@ -181,6 +183,14 @@ struct Refused {
     pause: Duration,
 }
 
+/// What a look has found.
+struct Looked {
+    /// Devices that are not as a rule asks for, or were not.
+    missing: Vec<u32>,
+    /// Whether there are more of them than are attached at once.
+    more: bool,
+}
+
 /// Who follows the configuration.
 pub(super) struct Attacher<'state> {
     state: &'state State,
@@ -194,14 +204,15 @@ pub(super) struct Attacher<'state> {
 }
 
 impl<'state> Attacher<'state> {
-    pub(super) fn new(state: &'state State, netlink: Netlink, followed: Followed) -> Self {
+    /// With the ports that are known to be gone.
+    pub(super) fn new(state: &'state State, netlink: Netlink, followed: Followed, gone: Gone) -> Self {
         Self {
             state,
             netlink,
             followed,
             next: Instant::now(),
             refused: BTreeMap::new(),
-            gone: Gone::default(),
+            gone,
         }
     }
 
@@ -256,7 +267,10 @@ impl<'state> Attacher<'state> {
             self.next = now + LOOK;
         }
         match looked {
-            Ok(Some(missing)) => {
+            Ok(Some(Looked { missing, more })) => {
+                if more {
+                    self.next = now;
+                }
                 let fails = failed.iter().any(|failure| failure.ifindex == 0);
                 self.refused
                     .retain(|ifindex, _| missing.contains(ifindex) || *ifindex == 0 && fails);
@@ -277,7 +291,10 @@ impl<'state> Attacher<'state> {
             let pause = before
                 .as_ref()
                 .map_or(RETRY, |before| LONGEST_RETRY.min(2 * before.pause));
-            if before.is_none_or(|before| before.text != text) {
+            // What concerns several is told once.
+            let is_told =
+                |notice: &Notice| matches!(notice, Notice::Failed(other) if other.to_string() == text);
+            if before.is_none_or(|before| before.text != text) && !notices.iter().any(is_told) {
                 notices.push(Notice::Failed(error));
             }
             let retry = now + pause;
@@ -326,7 +343,7 @@ impl<'state> Attacher<'state> {
         Ok(true)
     }
 
-    /// Answers with the devices that are not as a rule asks for, or were not; none while a command is at work.
+    /// None while a command is at work.
     async fn attach_missing(
         &self,
         now: Instant,
@@ -334,19 +351,22 @@ impl<'state> Attacher<'state> {
         gone: &mut Gone,
         failed: &mut Vec<Failure>,
         notices: &mut Vec<Notice>,
-    ) -> Result<Option<Vec<u32>>> {
+    ) -> Result<Option<Looked>> {
         let links = self.netlink.links().await?;
         let ports = attached(self.state, with_programs)?;
         let is_here = |ifindex: &u32| links.iter().any(|link| link.ifindex == *ifindex);
         if !ports.keys().all(is_here) && !self.clear(gone).await? {
             return Ok(None);
         }
+        // What is attached may have been changed since, and is remembered when it goes.
+        gone.forget(ports.values().map(|(port, _)| port));
         let mut all = Vec::new();
         if !with_programs {
             // Whether those still lack theirs is not known now.
             let refused = self.refused.keys();
             all.extend(refused.filter(|ifindex| ports.contains_key(ifindex)));
         }
+        let (mut chosen, mut more) = (0, false);
         let mut batches = Vec::<(&Rule, Vec<&Link>)>::new();
         for (device, rule) in missing(&self.followed.config, &links, &ports) {
             all.push(device.ifindex);
@@ -354,6 +374,11 @@ impl<'state> Attacher<'state> {
             if refused.is_some_and(|refused| refused.retry > now) {
                 continue;
             }
+            if chosen == BATCH {
+                more = true;
+                continue;
+            }
+            chosen += 1;
             match batches.iter_mut().find(|(other, _)| std::ptr::eq(*other, rule)) {
                 Some((_, devices)) => devices.push(device),
                 None => batches.push((rule, vec![device])),
@@ -366,9 +391,7 @@ impl<'state> Attacher<'state> {
             };
             match result {
                 Ok(told) => notices.extend(told),
-                Err(error) if devices.len() == 1 || !names_one(&error, &devices) => {
-                    settle(&devices, Err(error), failed, notices);
-                }
+                Err(error) if devices.len() == 1 => settle(&devices, Err(error), failed, notices),
                 Err(_) => {
                     for device in devices {
                         let Some(result) = self.try_attach(&[device], rule, gone).await? else {
@@ -379,7 +402,7 @@ impl<'state> Attacher<'state> {
                 }
             }
         }
-        Ok(Some(all))
+        Ok(Some(Looked { missing: all, more }))
     }
 
     /// Attaches devices, as far as the rule is still about them by then; none if a command is at work.
@@ -408,14 +431,6 @@ impl<'state> Attacher<'state> {
             changed.map(Notice::Attached).collect()
         })))
     }
-}
-
-/// Whether what went wrong concerns one of several devices, and not all.
-fn names_one(error: &Error, devices: &[&Link]) -> bool {
-    let text = error.to_string();
-    devices
-        .iter()
-        .any(|device| text.starts_with(&format!("{}: ", device.name)))
 }
 
 /// Tells what became of devices, and notes those that were refused.

@@ -1,8 +1,9 @@
 //! There is one `run` in a network namespace: the one that has a socket of a name that goes with it. Who asks there is told
 //! what it does.
 
-use std::{io, time::Duration};
+use std::{fs, io, os::unix::fs::MetadataExt as _, time::Duration};
 
+use nix::unistd::geteuid;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long `run` may take to answer: attaching hundreds of ports takes seconds, and it does one thing at a time.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// More bytes than it has to say.
+const LONGEST_ANSWER: u64 = 16 << 20;
+
 /// What says that this process is the one, for as long as it is there.
 pub(super) struct Presence(UnixListener);
 
@@ -36,6 +40,7 @@ impl Presence {
                 path: state.root().to_owned(),
                 process: match connect(state).await {
                     Ok(Some(stream)) => describe(&stream),
+                    Err(error @ Error::Impostor { .. }) => return Err(error),
                     _ => "another process".into(),
                 },
             }),
@@ -67,26 +72,38 @@ pub(super) fn answer(mut stream: UnixStream, status: &Status) {
     });
 }
 
-/// None if nobody is there.
+/// None if nobody is there. Any process of the network namespace can have the name: only that of somebody who could change
+/// what is attached is believed.
 async fn connect(state: &State) -> Result<Option<UnixStream>> {
-    match UnixStream::connect(name(state)).await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
-        connected => connected.map(Some).at("tapbridge run", "ask"),
+    let stream = match UnixStream::connect(name(state)).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        connected => connected.at("tapbridge run", "ask")?,
+    };
+    // Of whoever listens, when it began to (unix(7)).
+    let user = stream.peer_cred().at("tapbridge run", "ask who it is")?.uid();
+    let owner = fs::metadata(state.root()).map(|folder| folder.uid()).ok();
+    if user == 0 || user == geteuid().as_raw() || Some(user) == owner {
+        return Ok(Some(stream));
     }
+    Err(Error::Impostor {
+        process: describe(&stream),
+        user,
+    })
 }
 
 /// Whether somebody looks after the ports of the calling thread's network namespace.
 pub async fn is_running(state: &State) -> bool {
     // One that is busy has a full queue perhaps, and is there.
-    !matches!(connect(state).await, Ok(None))
+    !matches!(connect(state).await, Ok(None) | Err(Error::Impostor { .. }))
 }
 
 /// What `run` does in the calling thread's network namespace; none if there is none.
 pub async fn status(state: &State) -> Result<Option<Status>> {
-    let Some(mut stream) = connect(state).await? else {
+    let Some(stream) = connect(state).await? else {
         return Ok(None);
     };
     let process = describe(&stream);
+    let mut stream = stream.take(LONGEST_ANSWER);
     let mut text = Vec::new();
     match timeout(ANSWER, stream.read_to_end(&mut text)).await {
         Err(_) => Err(Error::NoAnswer {

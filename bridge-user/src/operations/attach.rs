@@ -1,6 +1,8 @@
 //! `attach`: ports of Linux bridges get the programs, all that are named or none. A device that has no bridge becomes a
 //! port of one first.
 
+use std::collections::BTreeSet;
+
 use bridge_common::{
     fastpath::{MAX_PORTS, Port},
     port::{HookMode, INTERFACE_NAME, flag},
@@ -111,6 +113,14 @@ impl Gone {
         }
         let many = self.0.len().saturating_sub(Self::MOST);
         self.0.drain(..many);
+    }
+
+    /// Drops those that are there again, or that others are called as.
+    pub(crate) fn forget<'port>(&mut self, ports: impl Iterator<Item = &'port Port>) {
+        if !self.0.is_empty() {
+            let names: BTreeSet<_> = ports.map(|port| port.name).collect();
+            self.0.retain(|port| !names.contains(&port.name));
+        }
     }
 
     fn find(&self, name: &str) -> Option<&Port> {
@@ -301,7 +311,8 @@ struct Done<'links> {
 impl<'links> Done<'links> {
     /// Attaches a device, which may be the one that one of the ports was whose device is `gone`.
     fn attach(&mut self, device: &'links Link, gone: &Gone, wish: Wish) -> Result<()> {
-        let namesake = gone.find(&device.name);
+        let before = self.fast.port(device.ifindex)?;
+        let namesake = gone.find(&device.name).filter(|_| before.is_none());
         let kept = namesake.map(|port| Wish {
             mode: (device.kind == Kind::Tap).then_some(port.hook_mode()),
             bypass_netfilter: Some(port.has(flag::BYPASS_NETFILTER)),
@@ -313,7 +324,6 @@ impl<'links> Done<'links> {
             bypass_netfilter: wish.bypass_netfilter.or(kept.bypass_netfilter),
             bridge: wish.bridge,
         };
-        let before = self.fast.port(device.ifindex)?;
         self.before.push((device, before, false));
         let changed = self.fast.attach(device, wish)?;
         if let Some((_, _, noted)) = self.before.last_mut() {

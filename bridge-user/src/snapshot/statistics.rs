@@ -275,20 +275,30 @@ fn paths_from(
 ) -> Vec<PathStatistics> {
     let begin = paths.partition_point(|(path, _)| path.from < ifindex);
     let from = paths[begin..].iter().take_while(|(path, _)| path.from == ifindex);
-    let mut found = Vec::new();
+    let mut found: Vec<PathStatistics> = Vec::new();
     for (path, counters) in from {
         let to = links.get(&path.to).filter(|_| path.to != Path::GONE);
         for hook in Hook::ALL {
             let Count { frames, bytes } = counters.via[hook as usize].into();
-            if frames != 0 {
-                found.push(PathStatistics {
-                    from: name.to_owned(),
-                    to: to.map(|link| link.name.clone()),
-                    via: hook.name(),
-                    frames,
-                    bytes,
-                });
+            if frames == 0 {
+                continue;
             }
+            // All devices that are no more are one.
+            let is_same = |other: &&mut PathStatistics| other.to.is_none() && other.via == hook.name();
+            if to.is_none()
+                && let Some(other) = found.iter_mut().find(is_same)
+            {
+                other.frames += frames;
+                other.bytes += bytes;
+                continue;
+            }
+            found.push(PathStatistics {
+                from: name.to_owned(),
+                to: to.map(|link| link.name.clone()),
+                via: hook.name(),
+                frames,
+                bytes,
+            });
         }
     }
     found
@@ -301,4 +311,28 @@ fn sent_since(link: &Link, port: &Port) -> u64 {
 
 fn dropped_since(link: &Link, port: &Port) -> u64 {
     link.tx_dropped.saturating_sub(port.tx_dropped_at_attach)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_devices_that_are_no_more_are_one() {
+        let counted = |to: u32, frames: u64| {
+            let mut counters = PathCounters::default();
+            counters.via[Hook::Tcx as usize] = Traffic {
+                frames,
+                bytes: 10 * frames,
+            };
+            (Path { from: 1, to }, counters)
+        };
+        let paths = [counted(Path::GONE, 1000), counted(10, 250), counted(11, 3)];
+        let found = paths_from(1, "vm1", &paths, &HashMap::new());
+        let found: Vec<_> = found
+            .iter()
+            .map(|path| (path.to.as_deref(), path.frames, path.bytes))
+            .collect();
+        assert_eq!(found, [(None, 1253, 12_530)]);
+    }
 }

@@ -214,6 +214,19 @@ impl Terminal {
         self.end.try_clone().expect("another descriptor")
     }
 
+    /// Waits until programs have written this, however much else.
+    #[track_caller]
+    pub fn says(&mut self, words: &str) {
+        let mut screen = File::from(self.screen.try_clone().expect("another descriptor"));
+        let (mut text, mut part) = (String::new(), [0; 4096]);
+        let deadline = Instant::now() + LIMIT;
+        while !text.contains(words) {
+            assert!(Instant::now() < deadline, "not {words:?} in {LIMIT:?}: {text:?}");
+            let count = screen.read(&mut part).expect("read a terminal");
+            text.push_str(&String::from_utf8_lossy(&part[..count]));
+        }
+    }
+
     /// What programs wrote that have all ended: no more than a terminal keeps, some 4 KB.
     pub fn said(self) -> String {
         drop(self.end);
