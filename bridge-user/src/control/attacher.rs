@@ -359,7 +359,8 @@ impl<'state> Attacher<'state> {
             return Ok(None);
         }
         // What is attached may have been changed since, and is remembered when it goes.
-        gone.forget(ports.values().map(|(port, _)| port));
+        let here = ports.iter().filter(|(ifindex, _)| is_here(ifindex));
+        gone.forget(here.map(|(_, (port, _))| port));
         let mut all = Vec::new();
         if !with_programs {
             // Whether those still lack theirs is not known now.

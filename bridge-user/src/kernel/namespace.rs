@@ -20,6 +20,7 @@ use nix::{
     sys::stat::{major, minor},
 };
 
+use super::requirements;
 use crate::error::{Context as _, Error, Result};
 
 /// Inode of the initial namespace of process ids (`PROC_PID_INIT_INO`).
@@ -96,10 +97,13 @@ impl Network {
 
     /// Whether something that commands can get at keeps the namespace: a thread, a descriptor, a name. In doubt it does.
     ///
-    /// Looks through all processes in sight, and where not all of the machine's are, the answer is in doubt. A namespace
+    /// Looks through all processes in sight, and where not all of the machine's are, or where they need not tell which namespaces
+    /// they are in, the answer is in doubt. A namespace
     /// that only sockets keep is not found.
     pub fn is_kept(&self) -> bool {
-        if !of_processes().is_ok_and(|namespace| namespace == [0, 0]) || !may_look_at_all() {
+        if !of_processes().is_ok_and(|namespace| namespace == [0, 0])
+            || !requirements::may_look_at_processes()
+        {
             return true;
         }
         // There is one of this inode at a time.
@@ -129,16 +133,6 @@ impl Network {
                 handles
             })
     }
-}
-
-/// Whether no process keeps from this one which namespaces it is in: without `CAP_SYS_PTRACE` those do that have more
-/// capabilities.
-fn may_look_at_all() -> bool {
-    entries(Path::new("/proc")).all(|process| {
-        fs::read_link(process.join("ns/net"))
-            .err()
-            .is_none_or(|error| error.kind() != io::ErrorKind::PermissionDenied)
-    })
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {

@@ -52,6 +52,11 @@ pub(crate) fn may_see_programs() -> bool {
     has(Capability::CAP_SYS_ADMIN)
 }
 
+/// Whether the process is told which namespaces others are in that have more capabilities.
+pub(crate) fn may_look_at_processes() -> bool {
+    has(Capability::CAP_SYS_PTRACE)
+}
+
 fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }

@@ -331,7 +331,7 @@ rows! {
     ],
     a_macvtap_on_the_bridge(Some(Reason::Promiscuous)): [
         Slow,
-        run("ip link add mt1 link br0 address 52:54:00:00:02:01 up type macvtap mode passthru"),
+        run("ip link add mt1 link br0 address 52:54:00:00:02:01 allmulticast on up type macvtap mode passthru"),
     ],
     a_macvlan_on_a_tap_that_is_no_port(Some(Reason::NotAPort)): [
         Slow,
