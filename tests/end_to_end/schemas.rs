@@ -78,6 +78,7 @@ fn every_schema_is_one_of_a_command_and_describes_all_that_it_allows() {
         "upgrade",
     ];
     assert_eq!(schema::names(), expected);
+    assert_eq!(schema::files(), expected);
     for name in expected {
         assert!(!schema::of(name).properties().is_empty(), "{name}");
     }
