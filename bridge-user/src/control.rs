@@ -1,8 +1,8 @@
 //! `run`: attaches what a configuration asks for, as it comes, and looks after the ports of `--hook auto`, for as long as it
 //! runs.
 //!
-//! It holds no state of its own that would be missed, and tells whoever asks what it does: when it ends, in whatever way, every port keeps the hooks that it
-//! has, and forwarding goes on.
+//! It holds no state of its own that would be missed, and tells whoever asks what it does: when it ends, in whatever way,
+//! every port keeps the hooks that it has, and forwarding goes on.
 
 mod attacher;
 mod controller;

@@ -15,6 +15,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::output::on_terminal;
 use crate::support::{
     frames::{Flow, hello, payload},
     linux_bridge::stop_learning,
@@ -481,25 +482,12 @@ fn rates_of_fractions_of_a_second_have_decimals() {
 
 fn on_a_narrow_terminal_a_row_has_a_line_for_each_cell() {
     let switch = Switch::of(2);
-    let on_terminal = |columns: u16, words: &str| {
-        let terminal = Terminal::new(columns);
-        let mut command = switch.command(words);
-        command.stdout(terminal.end());
-        let mut child = command.spawn().expect("start tapbridge");
-        drop(command);
-        let status = wait(&mut child, LIMIT);
-        assert!(
-            status.is_some_and(|status| status.success()),
-            "{words}: {status:?}"
-        );
-        terminal.said()
-    };
-    let narrow = on_terminal(40, "stats");
+    let narrow = on_terminal(&switch, 40, "stats");
     let lines: Vec<&str> = narrow.lines().collect();
     assert!(lines.iter().all(|line| line.chars().count() <= 40), "{narrow}");
     for line in ["  PORT        vm1", "  RX FRAMES   0", "  PORT        vm2"] {
         assert!(lines.contains(&line), "no line '{line}' in\n{narrow}");
     }
-    let wide = on_terminal(200, "stats").replace("\r\n", "\n");
+    let wide = on_terminal(&switch, 200, "stats");
     assert_eq!(wide, switch.ok("stats"), "as where there is no terminal");
 }

@@ -135,10 +135,8 @@ fn pins(folder: &Path) -> Vec<String> {
 }
 
 fn attached_ports(switch: &Switch) -> usize {
-    let shown = switch.json("show");
-    let bridges = shown["bridges"].as_array().expect("bridges").iter();
-    let ports = bridges.flat_map(|bridge| bridge["ports"].as_array().expect("ports"));
-    ports.filter(|port| port["attached"] == json!(true)).count()
+    let ports = switch.all_shown();
+    ports.iter().filter(|port| port["attached"] == true).count()
 }
 
 fn a_hundred_taps_come_and_go_and_nothing_is_lost_or_left() {

@@ -29,7 +29,7 @@ crate::tests![
 ];
 
 /// What a command says on a terminal of so many columns.
-fn on_terminal(switch: &Switch, columns: u16, words: &str) -> String {
+pub fn on_terminal(switch: &Switch, columns: u16, words: &str) -> String {
     let terminal = Terminal::new(columns);
     let mut command = switch.command(words);
     command.stdout(terminal.end());

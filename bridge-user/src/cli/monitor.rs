@@ -26,7 +26,7 @@ pub async fn run(state: &State, json: bool) -> Result<()> {
 
 fn print(news: &News, as_json: bool) -> Result<()> {
     match news {
-        News::Ready => eprintln!("watching the ports of this network namespace; Ctrl-C ends"),
+        News::Ready => print::say("watching the ports of this network namespace; Ctrl-C ends"),
         News::Happened(happened) if as_json => print::json(happened)?,
         News::Lost(lost) if as_json => print::json(lost)?,
         News::Happened(happened) => writeln!(io::stdout(), "{} {}", happened.time, sentence(happened))?,

@@ -4,7 +4,10 @@ pub mod color;
 pub mod progress;
 pub mod table;
 
-use std::io::{self, Write as _};
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -56,13 +59,18 @@ fn is_cluster_with_json(word: &str) -> bool {
     letters.contains('j') && letters.chars().all(|letter| matches!(letter, 'j' | 'd'))
 }
 
+/// Says something that is no output, on standard error. That nobody hears it is no reason to stop.
+pub fn say(what: impl Display) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
 /// Says why a command failed, on standard error: what goes to standard output stays what the command has to tell.
 pub fn error(message: &str, as_json: bool) {
     if as_json {
         let error = serde_json::json!({ "schema": SCHEMA, "error": { "message": message } });
-        let _ = writeln!(io::stderr(), "{error}");
+        say(error);
     } else {
-        let _ = writeln!(io::stderr(), "tapbridge: {message}");
+        say(format_args!("tapbridge: {message}"));
     }
 }
 
@@ -84,6 +92,6 @@ pub fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
 /// Said at once: it has been done, whatever becomes of the command that it was done for.
 pub fn cleared(cleared: &[Cleared], as_json: bool) {
     for Cleared { name, reason } in cleared.iter().filter(|_| !as_json) {
-        eprintln!("{name}: cleared away: {reason}");
+        say(format_args!("{name}: cleared away: {reason}"));
     }
 }

@@ -87,8 +87,8 @@ pub async fn run(state: &State, arguments: Run, json: bool) -> Result<()> {
 async fn serve(state: &State, address: &Address, paths: Paths) -> Result<Server> {
     let server = Server::start(state, address, paths).await?;
     match server.address() {
-        Address::Tcp(address) => eprintln!("metrics are at http://{address}/metrics"),
-        Address::Unix(path) => eprintln!("metrics are at {}", path.display()),
+        Address::Tcp(address) => print::say(format_args!("metrics are at http://{address}/metrics")),
+        Address::Unix(path) => print::say(format_args!("metrics are at {}", path.display())),
     }
     Ok(server)
 }
@@ -105,7 +105,7 @@ pub(super) fn read(path: PathBuf) -> Result<Followed> {
 fn print(notice: &Notice, as_json: bool) -> Result<()> {
     match notice {
         Notice::Alive(_) | Notice::Reloading => {}
-        Notice::Ready | Notice::Following { .. } => drop(writeln!(io::stderr(), "{notice}")),
+        Notice::Ready | Notice::Following { .. } => print::say(notice),
         Notice::Rejected(_) | Notice::Failed(_) => error(&notice.to_string(), as_json),
         Notice::Vanished(vanished) if as_json => print::json(vanished)?,
         Notice::Vanished(_) => error(&notice.to_string(), false),

@@ -28,7 +28,6 @@ impl ServiceManager {
 
     /// Tells it what concerns it. That nobody listens is no reason to end.
     pub fn tell(&mut self, notice: &Notice) {
-        let text = notice.to_string();
         match notice {
             Notice::Ready => {
                 self.is_ready = true;
@@ -44,17 +43,22 @@ impl ServiceManager {
                 self.load = None;
                 let _ = notify(&[NotifyState::Ready]);
             }
-            Notice::Rejected(_) => drop(notify(&[NotifyState::Ready, NotifyState::Status(&text)])),
-            Notice::Alive(load) => self.alive(*load, &text),
+            Notice::Rejected(_) => {
+                let text = notice.to_string();
+                let _ = notify(&[NotifyState::Ready, NotifyState::Status(&text)]);
+            }
+            Notice::Alive(load) => {
+                if self.load != Some(*load) {
+                    self.load = Some(*load);
+                    let _ = notify(&[NotifyState::Status(&notice.to_string())]);
+                }
+                self.ping();
+            }
             _ => {}
         }
     }
 
-    fn alive(&mut self, load: Load, text: &str) {
-        if self.load != Some(load) {
-            self.load = Some(load);
-            let _ = notify(&[NotifyState::Status(text)]);
-        }
+    fn ping(&mut self) {
         if self.period.is_some_and(|period| self.pinged.elapsed() >= period) {
             self.pinged = Instant::now();
             let _ = notify(&[NotifyState::Watchdog]);

@@ -114,7 +114,7 @@ pub async fn run(state: &State, arguments: Stats, form: Form) -> Result<()> {
     })
     .await?;
     if reset && form != Form::Json {
-        eprintln!("'tapbridge stats' counts from now on; 'tapbridge stats --since attach' has all");
+        print::say("'tapbridge stats' counts from now on; 'tapbridge stats --since attach' has all");
     }
     Ok(())
 }
@@ -135,10 +135,7 @@ fn print(now: &Statistics, rates: Option<&Rates>, form: Form, details: bool, is_
     }
     if form == Form::Brief {
         if is_first {
-            now.since
-                .iter()
-                .flat_map(since_words)
-                .for_each(|line| eprintln!("{line}"));
+            now.since.iter().flat_map(since_words).for_each(print::say);
         }
         return brief(now);
     }

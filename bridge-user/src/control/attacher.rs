@@ -392,13 +392,13 @@ impl<'state> Attacher<'state> {
             };
             match result {
                 Ok(told) => notices.extend(told),
-                Err(error) if devices.len() == 1 => settle(&devices, Err(error), failed, notices),
+                Err(error) if let [device] = devices[..] => settle(device, Err(error), failed, notices),
                 Err(_) => {
                     for device in devices {
                         let Some(result) = self.try_attach(&[device], rule, gone).await? else {
                             return Ok(None);
                         };
-                        settle(&[device], result, failed, notices);
+                        settle(device, result, failed, notices);
                     }
                 }
             }
@@ -434,18 +434,12 @@ impl<'state> Attacher<'state> {
     }
 }
 
-/// Tells what became of devices, and notes those that were refused.
-fn settle(
-    devices: &[&Link],
-    result: Result<Vec<Notice>>,
-    failed: &mut Vec<Failure>,
-    notices: &mut Vec<Notice>,
-) {
-    match (result, devices) {
-        (Ok(told), _) => notices.extend(told),
+/// Tells what became of a device, and notes that it was refused.
+fn settle(device: &Link, result: Result<Vec<Notice>>, failed: &mut Vec<Failure>, notices: &mut Vec<Notice>) {
+    match result {
+        Ok(told) => notices.extend(told),
         // It is told of when it is there again.
-        (Err(Error::WentAway { .. } | Error::NoDevice { .. }), _) => {}
-        (Err(error), [device]) => failed.push(Failure::of(device, error)),
-        (Err(error), _) => failed.push(Failure::of_all(error)),
+        Err(Error::WentAway { .. } | Error::NoDevice { .. }) => {}
+        Err(error) => failed.push(Failure::of(device, error)),
     }
 }

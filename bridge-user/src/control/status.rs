@@ -100,13 +100,14 @@ impl Journal {
     }
 
     fn note_at(&mut self, notice: &Notice, now: SystemTime) {
+        // Five times a second, and nothing to write.
+        if let Notice::Alive(load) = notice {
+            self.load = *load;
+            return;
+        }
         let time = written(now);
         match notice {
-            Notice::Ready | Notice::Reloading => return,
-            Notice::Alive(load) => {
-                self.load = *load;
-                return;
-            }
+            Notice::Ready | Notice::Reloading | Notice::Alive(_) => return,
             Notice::Following { path, rules } => {
                 self.config = Some(Configured {
                     path: path.clone(),

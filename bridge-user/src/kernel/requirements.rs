@@ -25,8 +25,6 @@ pub fn check_permission() -> Result<()> {
             missing: names(&NEEDED),
         });
     }
-    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
-    let has = |capability| effective.contains(&capability);
     // CAP_SYS_ADMIN implies the two that were split off it (5.8).
     let implied = |capability| capability != Capability::CAP_NET_ADMIN && has(Capability::CAP_SYS_ADMIN);
     let missing: Vec<_> = NEEDED

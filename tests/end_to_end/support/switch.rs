@@ -228,16 +228,20 @@ impl Switch {
     /// What `show` says of a port.
     #[track_caller]
     pub fn shown(&self, port: &str) -> Value {
-        let overview = self.json("show");
-        let bridges = overview["bridges"].as_array().expect("bridges");
-        let mut ports = bridges
-            .iter()
-            .filter_map(|bridge| bridge["ports"].as_array())
-            .flatten();
-        let found = ports.find(|shown| shown["ifname"] == port);
+        let ports = self.all_shown();
+        let found = ports.iter().find(|shown| shown["ifname"] == port);
         found
-            .unwrap_or_else(|| panic!("no port {port} in {overview}"))
+            .unwrap_or_else(|| panic!("no port {port} in {ports:?}"))
             .clone()
+    }
+
+    /// What `show` says of all ports.
+    #[track_caller]
+    pub fn all_shown(&self) -> Vec<Value> {
+        let overview = self.json("show");
+        let bridges = overview["bridges"].as_array().expect("bridges").iter();
+        let ports = bridges.flat_map(|bridge| bridge["ports"].as_array().expect("ports"));
+        ports.cloned().collect()
     }
 
     /// Detaches everything; says what is wrong then.
