@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,8 +12,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::{
     errno::Errno,
-    sys::signal::{self, Signal},
-    unistd::Pid,
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{self, Signal},
+    },
+    unistd::{Pid, getpid, getppid},
 };
 
 /// Runs a command to its end and returns what it wrote to its standard output.
@@ -41,8 +45,21 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Starts a command.
+/// Starts a command, which the kernel asks to end when the calling thread does: by a signal to this process alone, too.
 pub fn spawn(command: &mut Command) -> Result<Child> {
+    let parent = getpid();
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            set_pdeathsig(Signal::SIGTERM)?;
+            // The parent may have died before the call.
+            if getppid() == parent {
+                Ok(())
+            } else {
+                Err(Errno::ESRCH.into())
+            }
+        });
+    }
     command.spawn().map_err(|error| not_started(command, &error))
 }
 
@@ -145,7 +162,10 @@ fn not_started(command: &Command, error: &std::io::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, BufRead as _, BufReader, Read as _};
+    use std::{
+        io::{self, BufRead as _, BufReader, Read as _},
+        os::unix::process::ExitStatusExt as _,
+    };
 
     use super::*;
 
@@ -185,6 +205,14 @@ mod tests {
             format!("{error:#}"),
             "`sleep 60`: stopped: it took longer than 0 minutes"
         );
+    }
+
+    #[test]
+    fn a_command_ends_with_whoever_started_it() {
+        let start = || spawn(Command::new("sleep").arg("60"));
+        let mut child = thread::spawn(start).join().unwrap().unwrap();
+        let status = wait(&mut child, Duration::from_secs(30)).unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGTERM as i32));
     }
 
     #[test]
