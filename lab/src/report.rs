@@ -29,6 +29,13 @@ pub fn text(results: &Results) -> String {
     for note in markdown::notes(&files) {
         let _ = write!(text, "\n{}\n", note.replace("**", ""));
     }
+    let _ = write!(text, "\nhost CPU\n\n{}", tables::host_cpu(&files).text());
+    for workload in compare::workloads(results) {
+        let profile = tables::profile(&files, workload);
+        if !profile.is_empty() {
+            let _ = write!(text, "\nkernel time, {}\n\n{}", workload.text(), profile.text());
+        }
+    }
     for workload in compare::workloads(results) {
         let table = tables::comparison(&files, workload).without(&PAGE_ONLY);
         let _ = write!(text, "\n{}\n\n{}", workload.text(), table.text());
@@ -55,7 +62,7 @@ pub fn write_page(folder: &Folder, name: &str, page: &str, plots: &[Plot]) -> Re
         folder.write(&format!("{}.png", plot.name), plot::png(&plot.svg)?)?;
     }
     let page = folder.write(name, page)?;
-    let names: Vec<_> = plots.iter().map(|plot| plot.name).collect();
+    let names: Vec<_> = plots.iter().map(|plot| &*plot.name).collect();
     let (page, names) = (page.display(), names.join(", "));
     eprintln!("wrote {page} and beside it, as SVG and PNG: {names}");
     Ok(())

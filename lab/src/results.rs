@@ -3,6 +3,7 @@
 //! Units are in the names: `_s` seconds, `_us` microseconds, `gbit_per_s` 10⁹ bits a second.
 
 mod conditions;
+mod profile;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -14,10 +15,13 @@ use serde_json::Value;
 use crate::{
     host::machine::Machine,
     testbed::{device::NicCounters, guest::Facts},
-    workload::Outcome,
+    workload::{Outcome, Work},
 };
 
-pub use self::conditions::Conditions;
+pub use self::{
+    conditions::Conditions,
+    profile::{FunctionTime, Part, Profile},
+};
 
 /// Raised when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 4;
@@ -74,6 +78,9 @@ pub struct Run<O = Outcome> {
     /// How ports changed by themselves, from the start of this measurement to that of the next one.
     #[serde(default)]
     pub hook_changes: Vec<HookChange>,
+    /// Where the kernel's time went; null where it was not sampled.
+    #[serde(default)]
+    pub profile: Option<Profile>,
 }
 
 /// A port that got other hooks.
@@ -190,6 +197,28 @@ impl HostCpu {
     }
 }
 
+impl<O> Run<O> {
+    /// What the host spent on carrying frames: the VMMs' time in the kernel, and softirqs where the host's time is told.
+    /// Where the kernel counts time by ticks, a softirq that has interrupted a VMM is in both.
+    pub fn switching_s(&self) -> f64 {
+        let vmms = self.client.cpu.system_s + self.server.cpu.system_s;
+        vmms + self.host.map_or(0.0, |host| host.softirq_s)
+    }
+}
+
+impl Run {
+    /// What was done; frames are those that the guests' cards received, unless the workload has counted them itself. What
+    /// offloads joined is one frame.
+    pub fn work(&self) -> Work {
+        let work = self.outcome.work();
+        let received = self.client.card.rx_frames + self.server.card.rx_frames;
+        Work {
+            frames: work.frames.or(Some(received)),
+            ..work
+        }
+    }
+}
+
 impl Role {
     /// All system calls together.
     pub fn calls(&self) -> Option<u64> {
@@ -212,5 +241,21 @@ mod tests {
         );
         json.as_object_mut().unwrap().remove("hook_changes").unwrap();
         assert_eq!(serde_json::from_value::<Run>(json).unwrap().hook_changes, []);
+    }
+
+    #[test]
+    fn results_from_before_there_were_profiles_can_be_read() {
+        let sample = fixture::sample("tapbridge", 1, 1.0, 1.0);
+        let mut json = serde_json::to_value(&sample.runs[0]).unwrap();
+        json.as_object_mut().unwrap().remove("profile").unwrap();
+        assert_eq!(serde_json::from_value::<Run>(json).unwrap().profile, None);
+        let mut json = serde_json::to_value(fixture::results(Vec::new()).conditions).unwrap();
+        json.as_object_mut().unwrap().remove("no_profile").unwrap();
+        assert!(
+            !serde_json::from_value::<Conditions>(json)
+                .unwrap()
+                .measuring
+                .no_profile
+        );
     }
 }

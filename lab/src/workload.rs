@@ -29,7 +29,36 @@ pub enum Outcome {
     Connections(Connections),
 }
 
+/// How much a workload has done, in the units that its cost is told by; `None` in those that it does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Frames that guests got, where the workload has counted them; else the guests' cards have.
+    pub frames: Option<u64>,
+    /// Of payload.
+    pub bytes: Option<u64>,
+    /// Messages, or requests, with their answers.
+    pub round_trips: Option<u64>,
+}
+
 impl Outcome {
+    /// How much it was.
+    pub fn work(&self) -> Work {
+        let bytes = match self {
+            Self::Throughput(load) | Self::LoadedLatency { load, .. } => Some(load.bytes),
+            Self::Latency(_) | Self::Connections(_) => None,
+        };
+        let round_trips = match self {
+            Self::Latency(latency) | Self::LoadedLatency { latency, .. } => Some(latency.messages),
+            Self::Connections(connections) => Some(connections.total),
+            Self::Throughput(_) => None,
+        };
+        Work {
+            frames: None,
+            bytes,
+            round_trips,
+        }
+    }
+
     /// What has measured it.
     pub fn workload(&self) -> Workload {
         match self {

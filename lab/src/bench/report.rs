@@ -208,7 +208,7 @@ fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Plot>> {
                 .collect(),
         };
         drawn.push(Plot {
-            name,
+            name: (*name).into(),
             title: (*title).into(),
             svg: bars.draw()?,
         });

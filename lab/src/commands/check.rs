@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    cost::CostProbe,
+    cost::{CostProbe, Sampling},
     host::{
         cpus::Placement,
         interrupt,
@@ -58,7 +58,7 @@ impl CheckArguments {
                 name: choice.name(),
             };
             let checked = || {
-                let probe = CostProbe::open(&testbed, setup.tapbridge.as_deref())?;
+                let probe = CostProbe::open(&testbed, setup.tapbridge.as_deref(), Sampling::Off)?;
                 check.all(&*testbed.first, &*testbed.second)?;
                 check.costs(&testbed, &probe.close(())?, setup.vhost)
             };

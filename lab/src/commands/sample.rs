@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     commands::settings::Settings,
-    cost::CostProbe,
+    cost::{CostProbe, Sampling},
     results::{HookChange, Run, Sample},
     testbed::{self, Progress, Testbed, datapath::Change, guest::GuestBackend, setup::Choice},
     workload::kind::Workload,
@@ -52,7 +52,12 @@ fn measure(
     let (setup, measuring) = (&settings.setup, &settings.measuring);
     progress.step(&format!("{}, {} s", workload.text(), measuring.time_s));
     let counter = setup.tapbridge.as_deref().filter(|_| !measuring.no_syscalls);
-    let probe = CostProbe::open(testbed, counter)?;
+    let sampling = if measuring.no_profile {
+        Sampling::Off
+    } else {
+        Sampling::On
+    };
+    let probe = CostProbe::open(testbed, counter, sampling)?;
     let start = Instant::now();
     let outcome = workload.measure(&*testbed.first, &*testbed.second, measuring)?;
     let mut run = probe.close(outcome)?;

@@ -3,7 +3,8 @@
 use crate::{
     host::machine::Machine,
     results::{
-        Conditions, Cpu, HookChange, HostCpu, LeftCount, PathCount, Results, Role, Run, SCHEMA, Sample, Stats,
+        Conditions, Cpu, FunctionTime, HookChange, HostCpu, LeftCount, Part, PathCount, Profile, Results,
+        Role, Run, SCHEMA, Sample, Stats,
     },
     testbed::{
         device::NicCounters,
@@ -48,6 +49,27 @@ fn run(outcome: Outcome, calls: &[(&str, u64)]) -> Run {
         }),
         stats: None,
         hook_changes: Vec::new(),
+        profile: None,
+    }
+}
+
+/// Of a path that took so long, and twice as long to write and three times to read.
+pub fn profile(path_s: f64) -> Profile {
+    let seconds = [
+        (Part::Path, path_s),
+        (Part::Write, 2.0 * path_s),
+        (Part::Read, 3.0 * path_s),
+    ];
+    let function = FunctionTime {
+        name: "br_forward".into(),
+        seconds: path_s / 2.0,
+    };
+    Profile {
+        frequency_hz: 1000,
+        samples: 600,
+        lost: 0,
+        seconds: seconds.into(),
+        functions: [(Part::Path, vec![function])].into(),
     }
 }
 
@@ -201,6 +223,7 @@ pub fn results(samples: Vec<Sample>) -> Results {
                 message_bytes: 64,
                 parallel: 8,
                 no_syscalls: false,
+                no_profile: false,
             },
         },
         samples,

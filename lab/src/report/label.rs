@@ -15,7 +15,7 @@ pub struct Labelled<'results> {
 }
 
 /// Conditions that do not change what a metric means: how often and what was measured.
-const HARMLESS: [&str; 3] = ["repeat", "workload", "no_syscalls"];
+const HARMLESS: [&str; 4] = ["repeat", "workload", "no_syscalls", "no_profile"];
 
 /// What may tell one from another, the most telling first.
 const TRAITS: [fn(&Results) -> String; 4] = [

@@ -9,7 +9,7 @@ use super::{
     reference, tables,
 };
 use crate::{
-    results::{Results, Role},
+    results::{Results, Role, Run},
     workload::kind::Workload,
 };
 
@@ -21,6 +21,7 @@ pub fn page(files: &[Labelled], plots: &[Plot]) -> String {
         let _ = write!(page, "\n{line}\n");
     }
     let _ = write!(page, "\n{TABLES}\n");
+    page += &host_cpu(files);
     for workload in compare::workloads_of(files.iter().map(|file| file.results)) {
         let [comparison, costs] =
             [tables::comparison, tables::costs].map(|table| table(files, workload).markdown());
@@ -42,6 +43,24 @@ pub fn page(files: &[Labelled], plots: &[Plot]) -> String {
         page += &details(file.results);
     }
     page
+}
+
+/// What the host spent, and where.
+fn host_cpu(files: &[Labelled]) -> String {
+    let mut text = format!(
+        "\n## Host CPU\n\n{HOST_CPU}\n\n{}",
+        tables::host_cpu(files).markdown()
+    );
+    let workloads = compare::workloads_of(files.iter().map(|file| file.results)).into_iter();
+    let profiles = workloads.map(|workload| (workload, tables::profile(files, workload)));
+    let profiles: Vec<_> = profiles.filter(|(_, profile)| !profile.is_empty()).collect();
+    if !profiles.is_empty() {
+        let _ = write!(text, "\n### Where it went\n\n{PROFILE}\n");
+    }
+    for (workload, profile) in profiles {
+        let _ = write!(text, "\n{}:\n\n{}", title(workload), profile.markdown());
+    }
+    text
 }
 
 /// What a reader has to know before the metrics.
@@ -124,6 +143,19 @@ const TABLES: &str = "Figures are the median over the rounds, with minimum and m
     awake. Frames are those that the two guests' cards received; what offloads joined is one frame. A GB is 10⁹ bytes \
     of payload.";
 
+/// How to read the first table.
+const HOST_CPU: &str = "The time of the guests' VMMs in the kernel, and softirqs: what carrying frames cost the host. Less \
+    is better. Softirqs are left out where CPUs were kept awake. With namespaces as guests, the VMMs' time has the guests' \
+    network stacks in it.";
+
+/// How to read the tables of parts.
+const PROFILE: &str = "What the CPUs did in the kernel, by samples: seconds and their share, medians over the rounds. The \
+    path is all that a datapath can save of it: from a frame's entry into the host's stack, or the XDP program's start, to \
+    the receiver's ring. Before it is the write side (buffers, the copy from the VMM), behind it the read side (the copy to \
+    the VMM). Wake-ups and the ways into system calls and out of them are those of the VMMs. Guests are, for namespaces, their \
+    network stacks, cards and sockets. Other has interrupts and the lab's own counting. Other processes are no part of the \
+    shares.";
+
 /// What the main metric is, and whether it should be large.
 fn explained(workload: Workload) -> &'static str {
     match workload {
@@ -185,12 +217,36 @@ fn details(results: &Results) -> String {
                 workload.text(),
                 block(&reference::outcome(run))
             );
+            text += &functions(run);
             for (name, role) in [("client", &run.client), ("server", &run.server)] {
                 text += &calls(name, role, &results.machine.architecture, run.seconds);
             }
         }
     }
     text
+}
+
+/// Where a run's time went, function by function.
+fn functions(run: &Run) -> String {
+    let mut lines = String::new();
+    for (part, functions) in run.profile.iter().flat_map(|profile| &profile.functions) {
+        for function in functions {
+            let _ = writeln!(
+                lines,
+                "{:>7.3} s  {:<12}  {}",
+                function.seconds,
+                part.text(),
+                function.name
+            );
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    format!(
+        "\nFunctions of the kernel, without what they called:\n\n{}",
+        block(&lines)
+    )
 }
 
 fn calls(name: &str, role: &Role, architecture: &str, seconds: f64) -> String {
@@ -227,7 +283,7 @@ mod tests {
     #[test]
     fn a_page_has_figures_costs_frames_and_every_call() {
         let plot = Plot {
-            name: "throughput",
+            name: "throughput".into(),
             title: "A plot".into(),
             svg: String::new(),
         };

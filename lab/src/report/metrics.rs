@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    results::Run,
+    results::{Part, Run},
     workload::{Outcome, kind::Workload, latency::Latency, throughput::Throughput},
 };
 
@@ -67,6 +67,30 @@ pub const OTHER_METRICS: [Metric; 14] = [
         _ => None,
     }),
 ];
+
+/// What the host spent on carrying frames, by each of what a run may have done.
+pub const HOST_CPU: [Metric; 3] = [
+    median("s/10⁶ frames", 2, |run| {
+        per(run.switching_s(), run.work().frames, 1e6)
+    }),
+    median("s/GB", 3, |run| per(run.switching_s(), run.work().bytes, 1e9)),
+    median("s/1,000 round trips", 3, |run| {
+        per(run.switching_s(), run.work().round_trips, 1e3)
+    }),
+];
+
+/// What the path cost of it, as the profile tells it.
+pub const PATH: Metric = median("path, µs/frame", 2, |run| us_per_frame(run, Part::Path));
+
+/// A part of what a frame cost.
+pub fn us_per_frame(run: &Run, part: Part) -> Option<f64> {
+    per(run.profile.as_ref()?.part_s(part), run.work().frames, 1e6)
+}
+
+fn per(seconds: f64, count: Option<u64>, unit: f64) -> Option<f64> {
+    let count = count.filter(|&count| count > 0)?;
+    Some(seconds / number(count) * unit)
+}
 
 /// What a run cost, by what it did.
 pub fn costs(workload: Workload) -> [Metric; 8] {
@@ -200,6 +224,32 @@ pub fn number(count: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::report::fixture;
+
+    #[test]
+    fn the_hosts_time_is_told_by_all_that_was_done() {
+        let told = |run: &Run| HOST_CPU.map(|metric| (metric.of)(run).map(|value| format!("{value:.3}")));
+        let some = |value: &str| Some(value.to_owned());
+        // Twice 2 s in the VMMs and half a second of softirqs, for 2 million frames and 2 GB or a thousand messages.
+        let mut run = fixture::throughput(1.6, &[]);
+        assert_eq!(told(&run), [some("2.250"), some("2.250"), None]);
+        run.host = None;
+        assert_eq!(told(&run), [some("2.000"), some("2.000"), None]);
+        assert_eq!(
+            told(&fixture::latency(40.0)),
+            [some("2.250"), None, some("4.500")]
+        );
+        (run.client.card.rx_frames, run.server.card.rx_frames) = (0, 0);
+        assert_eq!(told(&run)[0], None);
+    }
+
+    #[test]
+    fn a_part_is_told_by_the_frame_where_there_is_a_profile() {
+        let mut run = fixture::latency(40.0);
+        assert_eq!((PATH.of)(&run), None);
+        run.profile = Some(fixture::profile(1.0));
+        let told = Part::ALL.map(|part| format!("{:.1}", us_per_frame(&run, part).unwrap()));
+        assert_eq!(told, ["0.5", "1.0", "1.5", "0.0", "0.0", "0.0", "0.0", "0.0"]);
+    }
 
     fn told(run: &Run) -> Vec<(String, String)> {
         let metrics = costs(run.outcome.workload()).into_iter();

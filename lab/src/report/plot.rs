@@ -4,6 +4,7 @@ pub mod bars;
 mod calls;
 pub mod canvas;
 mod curves;
+mod profile;
 mod words;
 
 use anyhow::Result;
@@ -29,7 +30,8 @@ use crate::{
 pub fn plots(files: &[Labelled]) -> Result<Vec<Plot>> {
     canvas::load_fonts()?;
     let mut plots = Vec::new();
-    for workload in compare::workloads_of(files.iter().map(|file| file.results)) {
+    let workloads = compare::workloads_of(files.iter().map(|file| file.results));
+    for &workload in &workloads {
         plots.push(match workload {
             Workload::Throughput => {
                 rates(files, workload, "Throughput", "Gbit/s of payload: more is better")?
@@ -45,6 +47,9 @@ pub fn plots(files: &[Labelled]) -> Result<Vec<Plot>> {
         });
     }
     plots.extend(calls::plot(files)?);
+    for workload in workloads {
+        plots.extend(profile::plot(files, workload)?);
+    }
     Ok(plots)
 }
 
@@ -110,7 +115,7 @@ fn rates(files: &[Labelled], workload: Workload, title: &str, unit: &str) -> Res
             .collect(),
     };
     Ok(Plot {
-        name: workload.name(),
+        name: workload.name().into(),
         title: title.into(),
         svg: bars.draw()?,
     })
@@ -145,7 +150,7 @@ fn latencies(files: &[Labelled], workload: Workload, title: &str) -> Result<Plot
         all: curves,
     };
     Ok(Plot {
-        name: workload.name(),
+        name: workload.name().into(),
         title: title.into(),
         svg: curves.draw()?,
     })
@@ -229,7 +234,7 @@ mod tests {
     #[test]
     fn every_workload_and_the_calls_have_a_plot_that_names_the_datapaths() {
         let plots = drawn(&[results()]);
-        let names: Vec<_> = plots.iter().map(|plot| plot.name).collect();
+        let names: Vec<_> = plots.iter().map(|plot| &*plot.name).collect();
         assert_eq!(names, ["throughput", "latency", "syscalls"]);
         for Plot { name, svg, .. } in plots {
             for text in ["tapbridge", "linux-bridge", "QEMU 10.0.2 with KVM"] {

@@ -1,13 +1,16 @@
 //! The tables of a report: each has a row for every datapath, and within it one for every file.
 
 use super::{
-    compare::{self, PEER},
+    compare::{self, PEER, Spread},
     counts,
     label::Labelled,
-    metrics::{self, Metric, OTHER_METRICS},
+    metrics::{self, HOST_CPU, Metric, OTHER_METRICS, PATH},
     table::{NOTHING, Table, cell, ratio_cell, spread_cell},
 };
-use crate::{results::Results, workload::kind::Workload};
+use crate::{
+    results::{Part, Profile, Results},
+    workload::kind::Workload,
+};
 
 /// What was measured, and how it compares.
 pub fn comparison(files: &[Labelled], workload: Workload) -> Table {
@@ -40,6 +43,78 @@ pub fn comparison(files: &[Labelled], workload: Workload) -> Table {
         table.row(cells);
     }
     table.without_empty_columns()
+}
+
+/// What the host spent on carrying frames, and how that compares: all workloads in one table.
+pub fn host_cpu(files: &[Labelled]) -> Table {
+    let words: &[&str] = if files.len() > 1 {
+        &["workload", "datapath", "run"]
+    } else {
+        &["workload", "datapath"]
+    };
+    let to_peer = format!("to {PEER}");
+    let metrics = HOST_CPU;
+    let columns = metrics.iter().flat_map(|metric| [&*metric.name, &*to_peer]);
+    let mut table = Table::new(words.iter().copied().chain(columns)).of_words(words.len());
+    for workload in compare::workloads_of(files.iter().map(|file| file.results)) {
+        for (datapath, file) in rows(files, workload) {
+            let mut cells = vec![workload.name().to_owned()];
+            cells.extend(names_of(files, datapath, file));
+            for metric in &metrics {
+                cells.extend(compared(file.results, workload, datapath, metric));
+            }
+            table.row(cells);
+        }
+    }
+    table.without_empty_columns()
+}
+
+/// Where the kernel's time went, by parts, and how the path's compares; without rows where nobody sampled.
+pub fn profile(files: &[Labelled], workload: Workload) -> Table {
+    let parts = Part::ALL.iter().map(|part| format!("{}, s", part.text()));
+    let path = [PATH.name.clone().into_owned(), format!("to {PEER}")];
+    let mut table = table(
+        files,
+        path.into_iter()
+            .chain(parts)
+            .chain(["samples".into(), "lost".into()]),
+    );
+    for (datapath, file) in rows(files, workload) {
+        let profiles = || {
+            let runs = compare::runs(file.results, workload, datapath);
+            runs.filter_map(|(_, run)| run.profile.as_ref())
+        };
+        if profiles().next().is_none() {
+            continue;
+        }
+        let mut cells = names_of(files, datapath, file);
+        cells.extend(compared(file.results, workload, datapath, &PATH));
+        for part in Part::ALL {
+            let seconds = Spread::of(profiles().map(|profile| profile.part_s(part)));
+            let share =
+                Spread::of(profiles().map(|profile| 100.0 * profile.part_s(part) / profile.total_s()));
+            cells.push(match (seconds, share) {
+                (Some(seconds), _) if part == Part::Elsewhere => format!("{:.2}", seconds.median),
+                (Some(seconds), Some(share)) => format!("{:.2}, {:.0} %", seconds.median, share.median),
+                _ => NOTHING.into(),
+            });
+        }
+        let sum = |of: fn(&Profile) -> u64| profiles().map(of).sum::<u64>().to_string();
+        cells.extend([sum(|profile| profile.samples), sum(|profile| profile.lost)]);
+        table.row(cells);
+    }
+    table
+}
+
+/// A metric over the rounds, and its ratio to the peer's.
+fn compared(results: &Results, workload: Workload, datapath: &str, metric: &Metric) -> [String; 2] {
+    [
+        spread_cell(
+            compare::spread(results, workload, datapath, metric),
+            metric.decimals,
+        ),
+        ratio_cell(compare::ratio(results, workload, datapath, metric)),
+    ]
 }
 
 /// What it cost: medians over rounds.

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::kind::Workload;
 
 /// How to measure.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 pub struct Measuring {
     /// What to measure, one after the other
@@ -41,4 +45,8 @@ pub struct Measuring {
     /// Leave the VMMs' system calls uncounted
     #[arg(long)]
     pub no_syscalls: bool,
+    /// Do not sample what the kernel spends its time on
+    #[arg(long)]
+    #[serde(default)]
+    pub no_profile: bool,
 }

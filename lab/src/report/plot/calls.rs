@@ -90,7 +90,7 @@ pub fn plot(files: &[Labelled]) -> Result<Option<Plot>> {
         legend,
     };
     Ok(Some(Plot {
-        name: "syscalls",
+        name: "syscalls".into(),
         title,
         svg: bars.draw()?,
     }))

@@ -9,7 +9,7 @@ use crate::{
 /// A drawing and its name.
 pub struct Plot {
     /// Of its files, without what follows the point.
-    pub name: &'static str,
+    pub name: String,
     pub title: String,
     pub svg: String,
 }
