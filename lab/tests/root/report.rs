@@ -27,7 +27,13 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-const PLOTS: [&str; 3] = ["throughput", "latency", "syscalls"];
+const PLOTS: [&str; 5] = [
+    "throughput",
+    "latency",
+    "syscalls",
+    "cpu-throughput",
+    "cpu-latency",
+];
 
 fn succeed(lab: &mut Command) -> String {
     let output = lab.output().expect("start the lab");
@@ -63,6 +69,7 @@ fn a_run_leaves_a_report() {
         );
     }
     let results = output.join("results.json");
+    assert_profiles(&results);
     let page = fs::read_to_string(output.join("report.md")).expect("a report");
     for call in ["read", "writev"] {
         let line = format!("@total[tapbridge-lab, tracepoint:syscalls:sys_enter_{call}]: ");
@@ -70,6 +77,10 @@ fn a_run_leaves_a_report() {
         assert_eq!(page.matches(&line).count(), 8, "{page}");
     }
     assert!(page.contains("| vm1 → vm2 | xdp |"), "{page}");
+    assert!(
+        page.contains("\n## Host CPU\n") && page.contains("\n### Where it went\n"),
+        "{page}"
+    );
     assert_plots(&output, &page);
 
     assert!(succeed(program::lab("report").arg(&results)).contains("## Throughput"));
@@ -124,6 +135,36 @@ fn an_interrupted_run_keeps_its_samples() {
         let taken = results.and_then(|results| Some(results["samples"].as_array()?.len()));
         assert_eq!(taken, samples);
         assert_eq!(output.exists(), samples.is_some());
+    }
+}
+
+/// The kernel was met on both sides of each datapath and between, and what a guest does is told from that.
+fn assert_profiles(results: &Path) {
+    if !Path::new("/proc/sys/kernel/perf_event_paranoid").exists() {
+        eprintln!("this kernel has no perf events: no profile to look at");
+        return;
+    }
+    let results = fs::read_to_string(results).expect("results");
+    let results: Value = serde_json::from_str(&results).expect("JSON");
+    let samples = results["samples"].as_array().expect("samples");
+    for datapath in ["linux-bridge", "tapbridge"] {
+        let samples = samples.iter().filter(|sample| sample["datapath"] == datapath);
+        let runs = samples.flat_map(|sample| sample["runs"].as_array().expect("runs"));
+        let profiles: Vec<_> = runs.map(|run| &run["profile"]).collect();
+        for part in ["write", "path", "read", "wake-up", "guest"] {
+            let seconds: f64 = profiles
+                .iter()
+                .filter_map(|profile| profile["seconds"][part].as_f64())
+                .sum();
+            assert!(seconds > 0.0, "{datapath}, {part}: {profiles:#?}");
+        }
+        for (profile, part) in profiles
+            .iter()
+            .flat_map(|profile| ["write", "path", "read"].map(|part| (profile, part)))
+        {
+            let functions = profile["functions"][part].to_string();
+            assert!(!functions.contains("\"tcp_"), "{datapath}, {part}: {profile:#}");
+        }
     }
 }
 

@@ -57,17 +57,19 @@ fn told(owner: Owner, stack: &[&str]) -> Part {
     }
 }
 
-/// What runs programs at tracepoints, which a system call comes by only where somebody counts.
+/// What runs programs at tracepoints, which a system call comes by only where somebody counts. Stacks that begin in such a
+/// program may have nothing else.
 fn is_traced(name: &str) -> bool {
-    begins(
-        name,
-        &[
-            "syscall_trace_enter",
-            "bpf_trace_run",
-            "__bpf_trace_",
-            "perf_trace_",
-        ],
-    )
+    name.ends_with("_tapbridge_syscalls")
+        || begins(
+            name,
+            &[
+                "syscall_trace_enter",
+                "bpf_trace_run",
+                "__bpf_trace_",
+                "perf_trace_",
+            ],
+        )
 }
 
 fn is_system_call(name: &str) -> bool {
@@ -80,49 +82,7 @@ fn is_system_call(name: &str) -> bool {
 /// Where a guest's own network stack begins: from its card, from its programs, by its timers. None of these is called while
 /// a frame goes by a bridge, not with `br_netfilter` either.
 fn is_of_a_guest(name: &str) -> bool {
-    const ANY: [&str; 24] = [
-        "ip_rcv",
-        "ip_list_rcv",
-        "ipv6_rcv",
-        "ipv6_list_rcv",
-        "ip_local_deliver",
-        "arp_rcv",
-        "arp_process",
-        "__sys_sendto",
-        "__sys_sendmsg",
-        "__sys_sendmmsg",
-        "__sys_recvfrom",
-        "__sys_recvmsg",
-        "__sys_recvmmsg",
-        "__sys_accept4",
-        "__sys_connect",
-        "__sys_connect_file",
-        "__sys_socket",
-        "__sys_setsockopt",
-        "__sys_getsockopt",
-        "__sys_shutdown",
-        "tw_timer_handler",
-        "neigh_timer_handler",
-        "reqsk_timer_handler",
-        // Buffers that sockets were done with on another CPU.
-        "skb_defer_free_flush",
-    ];
-    const FIRST: [&str; 13] = [
-        "sock_write_iter",
-        "sock_read_iter",
-        "sock_poll",
-        "sock_close",
-        "sock_sendmsg",
-        "__sock_sendmsg",
-        "sock_recvmsg",
-        "__sock_release",
-        "tcp_write_timer",
-        "tcp_delack_timer",
-        "tcp_tsq_",
-        "tcp_pace_kick",
-        "mld_",
-    ];
-    ANY.contains(&name) || begins(name, &FIRST)
+    begins(name, GUEST)
 }
 
 /// What a function tells by its name alone; most tell nothing.
@@ -147,6 +107,55 @@ fn begins(name: &str, with: &[&str]) -> bool {
 
 // What names begin with.
 
+const GUEST: &[&str] = &[
+    // Protocols. The first of them may be missing, where a function ends with a call of the next.
+    "ip_rcv",
+    "ip_list_rcv",
+    "ip_local_deliver",
+    "ip_protocol_deliver",
+    "ipv6_rcv",
+    "ipv6_list_rcv",
+    "ip6_input",
+    "ip6_protocol_deliver",
+    "tcp_v4_",
+    "tcp_v6_",
+    "udp_rcv",
+    "udpv6_rcv",
+    "__udp4_lib_",
+    "__udp6_lib_",
+    "icmp_rcv",
+    "icmpv6_rcv",
+    "arp_rcv",
+    "arp_process",
+    // Programs.
+    "__sys_send",
+    "__sys_recv",
+    "__sys_accept",
+    "__sys_connect",
+    "__sys_socket",
+    "__sys_setsockopt",
+    "__sys_getsockopt",
+    "__sys_shutdown",
+    "sock_write_iter",
+    "sock_read_iter",
+    "sock_sendmsg",
+    "__sock_sendmsg",
+    "sock_recvmsg",
+    "sock_poll",
+    "sock_close",
+    "__sock_release",
+    // Timers.
+    "tcp_write_timer",
+    "tcp_delack_timer",
+    "tcp_tsq_",
+    "tcp_pace_kick",
+    "tw_timer_handler",
+    "neigh_timer_handler",
+    "reqsk_timer_handler",
+    "mld_",
+    // Buffers that sockets were done with on another CPU.
+    "skb_defer_free_flush",
+];
 const PATH: &[&str] = &[
     // Programs at hooks, and what their verdicts do.
     "bpf_prog_",
@@ -467,6 +476,9 @@ mod tests {
                 "sock_def_readable tun_net_xmit dev_hard_start_xmit __dev_queue_xmit ip_output {received}"
             );
             assert_eq!(of(&answered), Part::Guest);
+            let cut = "__udp_enqueue_schedule_skb udp_queue_rcv_one_skb udp_unicast_rcv_skb ip_protocol_deliver_rcu \
+                ip_local_deliver_finish __netif_receive_skb_one_core netif_receive_skb";
+            assert_eq!(of(cut), Part::Guest);
         }
         for stack in [
             "_copy_from_iter tcp_sendmsg_locked tcp_sendmsg sock_write_iter vfs_write ksys_write do_syscall_64",
@@ -507,6 +519,10 @@ mod tests {
             __bpf_trace_sys_enter syscall_trace_enter do_syscall_64 entry_SYSCALL_64_after_hwframe";
         assert_eq!(folded(Vmm, &[counted]), Part::Other);
         assert_eq!(folded(GuestCard, &[counted]), Part::Other);
+        assert_eq!(
+            folded(Vmm, &["bpf_prog_2c0f478edef2688e_tapbridge_syscalls"]),
+            Part::Other
+        );
         assert_eq!(
             written(
                 "handle_softirqs __irq_exit_rcu sysvec_apic_timer_interrupt asm_sysvec_apic_timer_interrupt"
