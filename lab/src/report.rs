@@ -1,5 +1,6 @@
 //! What runs have found out, for people: tables on the terminal, a page and plots.
 
+pub mod budget;
 pub mod compare;
 mod counts;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     commands::{sample, settings::Settings},
     host::{folder::Folder, interrupt, steady::Steady},
-    report,
+    report::{self, budget},
     results::{Results, SCHEMA, Sample},
     testbed::{guest::GuestBackend, setup::Choice, stale},
 };
@@ -52,10 +52,15 @@ pub fn run(settings: &Settings) -> Result<()> {
     } else {
         println!("{}", report::text(&results));
     }
+    let checked = if settings.check && measured.is_ok() {
+        budget::check(&results)
+    } else {
+        Ok(())
+    };
     if let Some(folder) = &folder {
         report::write(&[results], folder)?;
     }
-    measured
+    measured.and(checked)
 }
 
 /// Takes round after round; what was taken before an error is there all the same.

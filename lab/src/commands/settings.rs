@@ -24,6 +24,9 @@ pub struct Settings {
     /// Keep the CPUs awake, and each guest with its VMM on a CPU of its own; the host's CPU time is not told then
     #[arg(long)]
     pub steady: bool,
+    /// End with an error if the path costs more than its budgets in budgets.toml
+    #[arg(long, conflicts_with = "no_profile")]
+    pub check: bool,
     /// Folder for results.json, report.md and the plots; must not exist yet
     #[arg(short, long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,

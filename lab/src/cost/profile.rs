@@ -168,6 +168,7 @@ mod tests {
         assert!(near(Part::Write, 0.0) && (profile.total_s() - 4.333).abs() < 0.01);
         assert_eq!((profile.samples, profile.lost), (999 + 1998 + 333 + 999, 7));
         assert_eq!(profile.functions[&Part::Path][0].name, "br_forward");
+        assert!((profile.samples_of(Part::Path) - 333.0).abs() < 0.5);
     }
 
     #[test]

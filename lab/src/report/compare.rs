@@ -93,8 +93,13 @@ impl Ratio {
 
 /// A metric as a multiple of the [`PEER`]'s in the same round, since the machine's speed drifts from one to the next.
 pub fn ratio(results: &Results, workload: Workload, datapath: &str, metric: &Metric) -> Ratio {
+    ratio_to(results, workload, datapath, PEER, metric)
+}
+
+/// A metric as a multiple of any other datapath's in the same round.
+pub fn ratio_to(results: &Results, workload: Workload, datapath: &str, peer: &str, metric: &Metric) -> Ratio {
     Ratio::of(runs(results, workload, datapath).filter_map(|(round, run)| {
-        let (_, peer) = runs(results, workload, PEER).find(|&(other, _)| other == round)?;
+        let (_, peer) = runs(results, workload, peer).find(|&(other, _)| other == round)?;
         Some((metric.of)(run)? / (metric.of)(peer)?)
     }))
 }

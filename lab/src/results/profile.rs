@@ -88,4 +88,9 @@ impl Profile {
         let parts = self.seconds.iter().filter(|&(&part, _)| part != Part::Elsewhere);
         parts.map(|(_, seconds)| seconds).sum()
     }
+
+    /// How often a part was seen.
+    pub fn samples_of(&self, part: Part) -> f64 {
+        self.part_s(part) * f64::from(self.frequency_hz)
+    }
 }
