@@ -11,9 +11,10 @@ use perf_event::{Builder, SampleFlag, events::Software};
 
 use super::fold::Owner;
 
-/// Not a multiple of any timer's, so that what goes by timers is not always met at the same point.
-pub const FREQUENCY_HZ: u32 = 999;
-/// Of a CPU's buffer: with stacks of 60 functions it takes two seconds of samples.
+/// Not a multiple of any timer's, so that what goes by timers is not always met at the same point. A sample takes up to 20 µs
+/// where the machine is itself virtual, so more of them would cost more than one per cent.
+pub const FREQUENCY_HZ: u32 = 499;
+/// Of a CPU's buffer: with stacks of 60 functions it takes four seconds of samples.
 const BUFFER: usize = 1 << 20;
 /// How often the buffers are emptied.
 const INTERVAL: Duration = Duration::from_millis(200);
