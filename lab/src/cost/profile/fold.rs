@@ -45,11 +45,15 @@ fn told(owner: Owner, stack: &[&str]) -> Part {
             return Part::Guest;
         }
     }
+    // Another VMM on the machine, which carries frames of its own.
+    if owner == Owner::Other && through(|name| begins(name, WRITE) || begins(name, READ)) {
+        return Part::Elsewhere;
+    }
     let first = |(depth, name): (usize, &&str)| Some((of_function(name)?, &stack[depth + 1..]));
     let Some((part, outside)) = stack.iter().enumerate().find_map(first) else {
         return Part::Other;
     };
-    let of_a_frame = |name: &&str| matches!(of_function(name), Some(Part::Path | Part::Write | Part::Read));
+    let of_a_frame = |name: &&str| of_function(name) == Some(Part::Path);
     match part {
         Part::WakeUp if owner == Owner::Other && !outside.iter().any(of_a_frame) => Part::Other,
         Part::SystemCalls if owner == Owner::Other => Part::Other,
@@ -87,6 +91,9 @@ fn is_of_a_guest(name: &str) -> bool {
 
 /// What a function tells by its name alone; most tell nothing.
 fn of_function(name: &str) -> Option<Part> {
+    if is_program(name) {
+        return Some(Part::Path);
+    }
     let told = [
         (Part::Path, PATH),
         (Part::Write, WRITE),
@@ -99,6 +106,12 @@ fn of_function(name: &str) -> Option<Part> {
     told.into_iter()
         .find(|(_, names)| begins(name, names))
         .map(|(part, _)| part)
+}
+
+/// Whether it is a BPF program, such as `bpf_prog_c983cff8e0f006b4_tapbridge_fast_xdp`, and no function that loads one.
+fn is_program(name: &str) -> bool {
+    let tag = name.strip_prefix("bpf_prog_").and_then(|name| name.get(..16));
+    tag.is_some_and(|tag| tag.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn begins(name: &str, with: &[&str]) -> bool {
@@ -158,7 +171,6 @@ const GUEST: &[&str] = &[
 ];
 const PATH: &[&str] = &[
     // Programs at hooks, and what their verdicts do.
-    "bpf_prog_",
     "bpf_dispatcher_",
     "tun_xdp_act",
     "tun_xdp_xmit",
@@ -511,6 +523,23 @@ mod tests {
         let interrupted = "__netif_receive_skb_core process_backlog net_rx_action handle_softirqs __irq_exit_rcu \
             sysvec_apic_timer_interrupt asm_sysvec_apic_timer_interrupt";
         assert_eq!(card(&[interrupted]), Part::Path);
+    }
+
+    #[test]
+    fn other_vmms_and_who_loads_programs_are_elsewhere() {
+        let bridged = "br_handle_frame __netif_receive_skb_core netif_receive_skb";
+        assert_eq!(
+            folded(Other, &[bridged, "tun_get_user tun_chr_write_iter", WRITEV]),
+            Part::Elsewhere
+        );
+        assert_eq!(
+            folded(Other, &["_copy_to_iter tun_do_read tun_chr_read_iter", READ]),
+            Part::Elsewhere
+        );
+        let softirq = "process_backlog __napi_poll net_rx_action handle_softirqs run_ksoftirqd";
+        assert_eq!(folded(Other, &[bridged, softirq]), Part::Path);
+        let loading = "__reg_deduce_bounds do_check_common bpf_check bpf_prog_load __sys_bpf __x64_sys_bpf do_syscall_64";
+        assert_eq!(folded(Other, &[loading]), Part::Elsewhere);
     }
 
     #[test]
