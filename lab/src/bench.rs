@@ -255,9 +255,9 @@ fn private_bpffs() -> Result<()> {
         .with_context(|| format!("mounting a bpffs on {BPFFS}"))
 }
 
-/// A tap of the lab's has three files, and there are some hundreds.
+/// A tap of the lab's has three files, and there are some thousands.
 fn allow_files() -> Result<()> {
-    const FILES: u64 = 8192;
+    const FILES: u64 = 16_384;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     ensure!(
         hard >= FILES || setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES).is_ok(),

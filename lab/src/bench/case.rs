@@ -11,6 +11,19 @@ pub use all::{CASES, FAMILIES};
 /// Stations behind each of the ports of [`Topology::Crowded`].
 pub const EVERYBODY: usize = 32_768;
 
+/// What a frame takes that was delivered, where frames may find the receiver's ring full.
+const DELIVERED: &str = "ns/delivered frame";
+/// How even the senders' shares of what was delivered are (Jain, 1984): from 1 divided by their number, where one has
+/// all, to 1, where each has as much.
+pub const JAIN: &str = "Jain's index";
+/// Of the sender who got the fewest frames through, how many times what each would have if all had as much.
+pub const WORST: &str = "worst share";
+
+/// Whether a figure of a case is a share, of which more is better: of all others less is.
+pub fn is_share(figure: &str) -> bool {
+    figure == JAIN || figure == WORST
+}
+
 /// One thing to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
@@ -51,6 +64,8 @@ pub enum Topology {
     SixtyFive,
     /// 256 ports.
     Wide,
+    /// 1,000 ports, of the 1,023 that a bridge can have.
+    Thousand,
     /// Two ports, and 32,768 addresses behind each.
     Crowded,
     /// Two ports whose frames stay with the bridge.
@@ -94,6 +109,7 @@ impl Topology {
             Self::Nine => 9,
             Self::SixtyFive => 65,
             Self::Wide => 256,
+            Self::Thousand => 1000,
         }
     }
 
@@ -149,7 +165,8 @@ pub enum Work {
     /// Threads of their own write as fast as they can, and read.
     OneWay,
     BothWays,
-    FourSenders,
+    /// So many others write to the first port, each a thread of its own, as is the one that reads.
+    Senders(usize),
     /// One thread writes a frame to the first port and reads it from the second, while another one sends frames from the
     /// third to the fourth, each from another address that nobody knows yet, or all from one.
     Beside {
@@ -166,7 +183,8 @@ impl Case {
     pub fn figures(self) -> &'static [&'static str] {
         match self.work {
             Work::RoundTrip => &["p50 µs", "p99 µs", "p99.9 µs"],
-            Work::OneWay | Work::BothWays | Work::FourSenders => &["ns/delivered frame"],
+            Work::OneWay | Work::BothWays => &[DELIVERED],
+            Work::Senders(_) => &[DELIVERED, JAIN, WORST],
             Work::Mix => &["ns/segment with its ACKs"],
             Work::ThereAndBack => &["ns/frame and answer"],
             _ => &["ns/frame"],
@@ -188,7 +206,7 @@ impl Case {
 
     /// Whether those who write and those who read do not wait for each other.
     pub fn has_threads(self) -> bool {
-        matches!(self.work, Work::OneWay | Work::BothWays | Work::FourSenders)
+        matches!(self.work, Work::OneWay | Work::BothWays | Work::Senders(_))
     }
 
     /// How long a turn takes where the usual one takes this long.
@@ -197,16 +215,20 @@ impl Case {
             * match self.work {
                 // A thousandth is to be of several frames.
                 Work::RoundTrip => 6,
-                Work::OneWay | Work::BothWays | Work::FourSenders => 4,
-                // A second, unless the user has chosen another time.
-                Work::Steady { .. } => 50,
+                Work::OneWay | Work::BothWays => 4,
+                // A second, unless the user has chosen another time: each of more threads than CPUs is to run often.
+                Work::Steady { .. } | Work::Senders(_) => 50,
                 _ => 1,
             }
     }
 
     /// Whether it has its turn in this round, counted from 1: the long ones have fewer.
     pub fn has_turn(self, round: u32) -> bool {
-        !matches!(self.work, Work::Steady { .. }) || round % 8 == 1
+        match self.work {
+            Work::Steady { .. } => round % 8 == 1,
+            Work::Senders(_) => round % 4 == 1,
+            _ => true,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The frames that are sent.
 
+use std::ops::Range;
+
 use etherparse::{PacketBuilder, checksum::Sum16BitWords};
 use lab::VnetHeader;
 
@@ -12,6 +14,8 @@ pub const HOST: Mac = [0x06, 0, 0, 0, 0, 0xfe];
 pub const UNKNOWN: Mac = [0x06, 0, 0, 0, 0, 0xff];
 /// Without the frame check sequence, which no tap has: "64 bytes" on a wire.
 pub const SHORTEST: usize = 60;
+/// Where a frame has the address of its sender.
+pub const SOURCE: Range<usize> = 6..12;
 
 /// The payload of a datagram as QUIC sends it at least (RFC 9000, 14.1).
 pub const LEAST_QUIC: usize = 1200;
@@ -39,11 +43,16 @@ const INNER_TO: Mac = [6, 0, 0, 0, 0, 2];
 
 /// The address number `number` of those behind a port.
 pub fn station(port: usize, number: usize) -> Mac {
-    let [a, b] = u16::try_from(port).expect("at most 256 ports").to_be_bytes();
+    let [a, b] = u16::try_from(port).expect("at most 1,000 ports").to_be_bytes();
     let [c, d] = u16::try_from(number)
         .expect("at most 32,768 addresses a port")
         .to_be_bytes();
     [0x02, 0, a, b, c, d]
+}
+
+/// The port behind which a station is.
+pub fn port_of(station: &[u8]) -> usize {
+    usize::from(u16::from_be_bytes([station[2], station[3]]))
 }
 
 /// The address as `ip` takes it.
@@ -132,7 +141,7 @@ impl Frame {
     /// Changes whom it is from and to.
     pub fn address(&mut self, from: Mac, to: Mac) {
         self.bytes[..6].copy_from_slice(&to);
-        self.bytes[6..12].copy_from_slice(&from);
+        self.bytes[SOURCE].copy_from_slice(&from);
     }
 }
 

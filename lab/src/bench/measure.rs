@@ -48,7 +48,7 @@ pub fn measure(testbed: &BenchTestbed, case: &Case, turn: Duration) -> Result<Sa
         Work::RoundTrip => threads::round_trip(testbed, turn),
         Work::OneWay => threads::run(testbed, threads::ONE_WAY, turn),
         Work::BothWays => threads::run(testbed, threads::BOTH_WAYS, turn),
-        Work::FourSenders => threads::run(testbed, threads::FOUR_SENDERS, turn),
+        Work::Senders(number) => threads::senders(testbed, number, turn),
         Work::Beside { learning } => beside(testbed, case, turn, learning),
         Work::Steady { read } => steady(testbed, case, turn, read),
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 
 use super::{
-    case::{Case, FAMILIES},
+    case::{self, Case, FAMILIES},
     results::{Measured, PEERS, Ratio, Results},
     testbed::Datapath,
 };
@@ -53,10 +53,11 @@ fn summary(results: &Results, cases: &[Case]) -> Table {
     for case in cases {
         for own in rows(results, case).filter(|measured| measured.datapath == base) {
             let (unit, more) = match percentile(&own.figure) {
-                Some(percentile) => ("µs", format!(", {percentile}")),
-                None => ("ns", String::new()),
+                Some(percentile) => (" µs", format!(", {percentile}")),
+                None if case::is_share(&own.figure) => ("", format!(", {}", own.figure)),
+                None => (" ns", String::new()),
             };
-            let median = format!("{} {unit}", thousands(own.median, decimals(&own.figure)));
+            let median = format!("{}{unit}", thousands(own.median, decimals(&own.figure)));
             let ratios = others.clone().map(|name| {
                 let mut measured = rows(results, case);
                 let found = measured.find(|other| other.figure == own.figure && other.datapath == name);
@@ -110,12 +111,16 @@ fn lost(measured: &Measured) -> String {
 }
 
 fn decimals(figure: &str) -> usize {
-    usize::from(figure.ends_with("µs"))
+    match figure.ends_with("µs") {
+        _ if case::is_share(figure) => 3,
+        true => 1,
+        false => 0,
+    }
 }
 
 const EXPLAINED: &str = "Frames are written to one tap and read from another with a VMM's system calls. All datapaths \
     are up at once and take turns, so that what drifts concerns all alike. A ratio has two numbers: of the two best \
-    rounds, and the median of the ratios within each round. Less is better. The `tapbridge` ones \
+    rounds, and the median of the ratios within each round. Less is better, but of shares more. The `tapbridge` ones \
     are the same bridge, its ports attached; `tapbridge-auto` has chosen the hooks of its ports before the first round, in \
     each case by what that sends. `floor-xdp` and `floor-tcx` are one static redirect at that hook and nothing else; where \
     frames stay with the bridge, programs that do nothing, as many as tapbridge has. What is lost found the receiver's \
@@ -218,13 +223,13 @@ fn draw(results: &Results, cases: &[Case]) -> Result<Vec<Plot>> {
 
 /// What all figures of a case are told in.
 fn unit(case: &Case) -> &'static str {
-    match case.figures() {
-        [figure] => figure,
-        _ => "µs",
+    match case.figures()[0] {
+        figure if percentile(figure).is_some() => "µs",
+        figure => figure,
     }
 }
 
-/// One for each figure.
+/// One for each figure that takes time: bars of shares would be read the wrong way round.
 fn groups(results: &Results, case: &Case) -> Vec<Group> {
     let figures = case.figures();
     let group = |&figure: &&str| {
@@ -238,7 +243,7 @@ fn groups(results: &Results, case: &Case) -> Vec<Group> {
             bars: measured.map(|measured| bar(results, measured)).collect(),
         }
     };
-    let groups = figures.iter().map(group);
+    let groups = figures.iter().filter(|figure| !case::is_share(figure)).map(group);
     groups.filter(|group| !group.bars.is_empty()).collect()
 }
 

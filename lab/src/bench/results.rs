@@ -118,13 +118,15 @@ impl Measured {
         })
     }
 
-    /// Beside another that was measured in the same rounds.
+    /// Beside another that was measured in the same rounds; none where the other one took nothing.
     pub fn ratio(&self, to: &Self) -> Option<Ratio> {
         let within = self.values.iter().zip(&to.values).map(|(own, other)| own / other);
-        Some(Ratio {
+        let within = within.filter(|ratio| ratio.is_finite());
+        let ratio = Ratio {
             min: self.min / to.min,
             median: Spread::of(within)?.median,
-        })
+        };
+        ratio.min.is_finite().then_some(ratio)
     }
 }
 
@@ -200,6 +202,14 @@ pub mod tests {
                 median: 0.5
             }
         );
+    }
+
+    #[test]
+    fn nothing_has_a_ratio_to_nothing() {
+        let own = measured("sixteen-senders", "tapbridge-xdp", &[0.0, 0.1]);
+        let none = measured("sixteen-senders", "linux-bridge", &[0.0, 0.0]);
+        assert_eq!(own.ratio(&none), None);
+        assert_eq!(none.ratio(&none), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::{
-    frame::{Frame, FrameKind, SHORTEST, station},
+    frame::{Frame, FrameKind, SHORTEST, SOURCE, port_of, station},
     io::write,
     results::Sample,
     testbed::{BUFFER, BenchTestbed, receive},
@@ -49,14 +49,13 @@ pub struct Vmm {
 pub const ONE_WAY: &[Vmm] = &[vmm(0, Some(1), false), vmm(1, None, true)];
 /// Between the two.
 pub const BOTH_WAYS: &[Vmm] = &[vmm(0, Some(1), true), vmm(1, Some(0), true)];
-/// From four others to the first.
-pub const FOUR_SENDERS: &[Vmm] = &[
-    vmm(0, None, true),
-    vmm(1, Some(0), false),
-    vmm(2, Some(0), false),
-    vmm(3, Some(0), false),
-    vmm(4, Some(0), false),
-];
+
+/// From so many others to the first.
+fn to_the_first(senders: usize) -> Vec<Vmm> {
+    let reader = vmm(0, None, true);
+    let senders = (1..=senders).map(|port| vmm(port, Some(0), false));
+    [reader].into_iter().chain(senders).collect()
+}
 
 const fn vmm(port: usize, sends_to: Option<usize>, reads: bool) -> Vmm {
     Vmm {
@@ -66,8 +65,56 @@ const fn vmm(port: usize, sends_to: Option<usize>, reads: bool) -> Vmm {
     }
 }
 
+/// What one VMM has done in a turn.
+#[derive(Debug, Clone, Default)]
+struct Count {
+    written: u64,
+    /// By the port that sent them.
+    read: Vec<u64>,
+}
+
+impl Count {
+    fn note(&mut self, sender: usize) {
+        if self.read.len() <= sender {
+            self.read.resize(sender + 1, 0);
+        }
+        self.read[sender] += 1;
+    }
+}
+
 /// Lets the VMMs run for a turn. The value is its time by the frames that were read.
 pub fn run(testbed: &BenchTestbed, vmms: &[Vmm], turn: Duration) -> Result<Sample> {
+    let (sample, _) = side_by_side(testbed, vmms, turn)?;
+    Ok(sample)
+}
+
+/// As [`run`], from so many senders to one reader; the further values are how even their shares are.
+pub fn senders(testbed: &BenchTestbed, number: usize, turn: Duration) -> Result<Sample> {
+    let (mut sample, counts) = side_by_side(testbed, &to_the_first(number), turn)?;
+    let mut delivered = counts
+        .into_iter()
+        .map(|count| count.read)
+        .next()
+        .unwrap_or_default();
+    delivered.resize(number + 1, 0);
+    sample.values.extend(fairness(&delivered[1..]));
+    Ok(sample)
+}
+
+/// Jain's index over what several had delivered, and of who had the least how many times the mean that is.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn fairness(delivered: &[u64]) -> [f64; 2] {
+    let number = delivered.len() as f64;
+    let sum = delivered.iter().sum::<u64>() as f64;
+    let squares: f64 = delivered.iter().map(|&count| (count as f64).powi(2)).sum();
+    if delivered.iter().all(|&count| count == 0) {
+        return [0.0, 0.0];
+    }
+    let least = delivered.iter().min().copied().unwrap_or_default() as f64;
+    [sum.powi(2) / (number * squares), least * number / sum]
+}
+
+fn side_by_side(testbed: &BenchTestbed, vmms: &[Vmm], turn: Duration) -> Result<(Sample, Vec<Count>)> {
     let (start, stop) = (Barrier::new(vmms.len() + 1), AtomicBool::new(false));
     let (seconds, counts) = thread::scope(|scope| {
         let (start, stop) = (&start, &stop);
@@ -78,24 +125,25 @@ pub fn run(testbed: &BenchTestbed, vmms: &[Vmm], turn: Duration) -> Result<Sampl
         thread::sleep(turn);
         stop.store(true, Ordering::Relaxed);
         let seconds = begin.elapsed().as_secs_f64();
-        let join = |thread: thread::ScopedJoinHandle<Result<[u64; 2]>>| thread.join().expect("no panic");
+        let join = |thread: thread::ScopedJoinHandle<Result<Count>>| thread.join().expect("no panic");
         (seconds, threads.into_iter().map(join).collect::<Result<Vec<_>>>())
     });
-    let [written, read] = counts?
-        .into_iter()
-        .fold([0, 0], |sum, count| [sum[0] + count[0], sum[1] + count[1]]);
+    let counts = counts?;
+    let written: u64 = counts.iter().map(|count| count.written).sum();
+    let read: u64 = counts.iter().flat_map(|count| &count.read).sum();
     let arrived = read + testbed.drain()?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let value = seconds * 1e9 / read as f64;
-    Ok(Sample {
+    let sample = Sample {
         values: vec![value],
         frames: written,
         lost: written.saturating_sub(arrived),
-    })
+    };
+    Ok((sample, counts))
 }
 
 /// Does what a VMM does until it is to stop; returns how many frames it has written and read.
-fn act(testbed: &BenchTestbed, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) -> Result<[u64; 2]> {
+fn act(testbed: &BenchTestbed, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) -> Result<Count> {
     let port = testbed.port(vmm.port);
     let send = |to| {
         Frame::new(
@@ -106,13 +154,13 @@ fn act(testbed: &BenchTestbed, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) ->
     };
     let frame = vmm.sends_to.map(send);
     let mut buffer = vec![0; BUFFER];
-    let [mut written, mut read] = [0, 0];
+    let mut count = Count::default();
     start.wait();
     while !stop.load(Ordering::Relaxed) {
         match &frame {
             Some(frame) => {
                 write(port, frame)?;
-                written += 1;
+                count.written += 1;
             }
             None => {
                 wait(port)?;
@@ -122,10 +170,15 @@ fn act(testbed: &BenchTestbed, vmm: &Vmm, start: &Barrier, stop: &AtomicBool) ->
             if !vmm.reads || !receive(port, &mut buffer)? {
                 break;
             }
-            read += 1;
+            count.note(sender_of(&buffer));
         }
     }
-    Ok([written, read])
+    Ok(count)
+}
+
+/// The port behind which the station is that sent a frame, which was read with its header.
+fn sender_of(buffer: &[u8]) -> usize {
+    port_of(&buffer[VnetHeader::LEN + SOURCE.start..][..SOURCE.len()])
 }
 
 /// The port that a neighbour sends from, to the next one.
@@ -256,8 +309,26 @@ mod tests {
     }
 
     #[test]
+    fn equal_shares_are_fair_and_one_for_all_is_not() {
+        let shares = |delivered: &[u64]| fairness(delivered).map(|share| format!("{share:.3}"));
+        assert_eq!(shares(&[7, 7, 7, 7]), ["1.000", "1.000"]);
+        assert_eq!(shares(&[28, 0, 0, 0]), ["0.250", "0.000"]);
+        // (1 + 3)^2 / (2 * (1 + 9)), and a half of the mean of 2.
+        assert_eq!(shares(&[1, 3]), ["0.800", "0.500"]);
+        assert_eq!(shares(&[0, 0]), ["0.000", "0.000"]);
+    }
+
+    #[test]
+    fn a_frame_tells_who_has_sent_it() {
+        let kind = FrameKind::Complete(SHORTEST);
+        let frame = Frame::new(kind, station(513, 1), station(0, 0));
+        let buffer = [&[0; VnetHeader::LEN], &*frame.bytes].concat();
+        assert_eq!(sender_of(&buffer), 513);
+    }
+
+    #[test]
     fn every_sender_has_a_reader() {
-        for vmms in [ONE_WAY, BOTH_WAYS, FOUR_SENDERS] {
+        for vmms in [ONE_WAY, BOTH_WAYS, &to_the_first(4)] {
             for to in vmms.iter().filter_map(|vmm| vmm.sends_to) {
                 assert!(vmms.iter().any(|vmm| vmm.port == to && vmm.reads));
             }

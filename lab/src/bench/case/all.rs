@@ -239,6 +239,20 @@ pub const CASES: &[Case] = &[
         SHORT,
     ),
     case(
+        "ports-1000",
+        "64 B, 1,000 ports",
+        Family::Scale,
+        Topology::Thousand,
+        SHORT,
+    ),
+    case(
+        "broadcast-1000",
+        "64 B broadcast to 999 ports",
+        Family::Broadcast,
+        Topology::Thousand,
+        Work::Flood,
+    ),
+    case(
         "addresses-65536",
         "64 B, 256 flows, 65,536 addresses known",
         Family::Scale,
@@ -285,7 +299,14 @@ pub const CASES: &[Case] = &[
         "64 B, four writers and a reader",
         Family::Threads,
         Topology::Nine,
-        Work::FourSenders,
+        Work::Senders(4),
+    ),
+    case(
+        "sixteen-senders",
+        "64 B, sixteen writers and a reader",
+        Family::Threads,
+        Topology::SixtyFive,
+        Work::Senders(16),
     ),
     case(
         "steady",
