@@ -15,6 +15,10 @@ pub struct Machine {
     pub kernel: String,
     pub architecture: String,
     pub cpu_model: Option<String>,
+    /// What guards indirect branches (`vulnerabilities/spectre_v2`), which a packet's way through the kernel is full of:
+    /// retpolines cost more than what processors do by themselves. Null if it is not known.
+    #[serde(default)]
+    pub spectre_v2: Option<String>,
     /// CPUs that this process may use.
     pub cpus: usize,
     /// Whether the machine is itself a virtual one.
@@ -38,8 +42,11 @@ impl Machine {
     pub fn hardware(&self) -> String {
         let cpu = self.cpu_model.as_deref().unwrap_or("unknown CPU");
         let virtualised = if self.virtualised { ", itself virtual" } else { "" };
+        // Without what else is done, which costs less.
+        let guarded = self.spectre_v2.as_deref().and_then(|all| all.split(';').next());
+        let guarded = guarded.map_or_else(String::new, |how| format!(" ({})", how.trim()));
         format!(
-            "{cpu}, {} CPUs, {}, Linux {}{virtualised}",
+            "{cpu}{guarded}, {} CPUs, {}, Linux {}{virtualised}",
             self.cpus, self.architecture, self.kernel
         )
     }
@@ -61,6 +68,7 @@ pub fn inspect(tapbridge: Option<&Path>) -> Result<Machine> {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into(),
         architecture: std::env::consts::ARCH.into(),
         cpu_model: cpu_field(&cpu, "model name").map(Into::into),
+        spectre_v2: spectre_v2(),
         cpus: thread::available_parallelism()?.get(),
         virtualised: cpu_field(&cpu, "flags")
             .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
@@ -74,6 +82,12 @@ fn cpu_field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
         let (key, value) = line.split_once(':')?;
         (key.trim() == name).then_some(value.trim())
     })
+}
+
+/// None where the kernel does not say.
+fn spectre_v2() -> Option<String> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/vulnerabilities/spectre_v2").ok()?;
+    Some(text.trim().trim_start_matches("Mitigation: ").to_owned())
 }
 
 fn load() -> Option<f64> {

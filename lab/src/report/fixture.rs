@@ -195,6 +195,7 @@ pub fn results(samples: Vec<Sample>) -> Results {
             cpu_model: Some("EPYC".into()),
             cpus: 4,
             virtualised: false,
+            spectre_v2: None,
             load: Some(0.25),
             tapbridge: Some("tapbridge 0.1.0".into()),
         },
