@@ -17,7 +17,7 @@ use crate::support::{
 crate::tests![
     a_port_can_be_asked_about_by_any_of_its_names,
     brief_has_a_line_of_the_same_columns_for_each_port,
-    brief_is_for_commands_about_ports,
+    an_option_that_would_do_nothing_is_refused,
     colours_are_those_that_were_asked_for,
     ports_are_sorted_by_what_was_asked_for,
     rates_of_ports_are_printed_again_and_again,
@@ -119,7 +119,7 @@ fn brief_has_a_line_of_the_same_columns_for_each_port() {
     }
 }
 
-fn brief_is_for_commands_about_ports() {
+fn an_option_that_would_do_nothing_is_refused() {
     let switch = Switch::empty();
     for (words, complaint) in [
         (
@@ -127,6 +127,10 @@ fn brief_is_for_commands_about_ports() {
             "'--brief' can be used with 'show' and 'stats' only",
         ),
         ("-br show -j", "'--brief' cannot be used with '--json'"),
+        (
+            "metrics -j --format openmetrics",
+            "'--format', which is about the text, cannot be used with '--json'",
+        ),
     ] {
         let said = switch.tapbridge(words).failure(2);
         assert!(said.contains(complaint), "{words}: {said}");

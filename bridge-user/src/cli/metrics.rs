@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, error::ErrorKind};
 use serde_json::json;
 use tapbridge::{
     SCHEMA,
@@ -11,7 +11,7 @@ use tapbridge::{
     state::State,
 };
 
-use super::print;
+use super::{misused, print};
 
 #[derive(Args)]
 pub struct Metrics {
@@ -23,9 +23,9 @@ pub struct Metrics {
     #[arg(long, value_name = "N|all|none", default_value_t)]
     paths: Paths,
 
-    /// Of the text: that of Prometheus, version 0.0.4, or OpenMetrics 1.0
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Prometheus)]
-    format: Format,
+    /// Of the text: that of Prometheus, version 0.0.4, or OpenMetrics 1.0 [default: prometheus]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -37,14 +37,18 @@ enum Format {
 
 /// Reads and prints.
 pub async fn run(state: &State, arguments: Metrics, json: bool) -> Result<()> {
+    if json && arguments.format.is_some() {
+        let message = "the argument '--format', which is about the text, cannot be used with '--json'";
+        return Err(misused(ErrorKind::ArgumentConflict, message));
+    }
     let only = arguments.bridge.as_deref();
     let families = metrics::read(state, only, arguments.paths).await?;
     if json {
         return print::json(&json!({ "schema": SCHEMA, "families": families.all() }));
     }
     let format = match arguments.format {
-        Format::Prometheus => metrics::Format::Prometheus,
-        Format::OpenMetrics => metrics::Format::OpenMetrics,
+        None | Some(Format::Prometheus) => metrics::Format::Prometheus,
+        Some(Format::OpenMetrics) => metrics::Format::OpenMetrics,
     };
     Ok(io::stdout().write_all(families.render(format).as_bytes())?)
 }

@@ -53,10 +53,11 @@ pub fn is_json_wanted() -> bool {
     std::env::args_os().any(|word| word == "--json" || is_cluster_with_json(&word.to_string_lossy()))
 }
 
-/// Such as -j and -dj.
+/// Such as -j, -dj and -jn: behind an option that takes a value, as -n does, no letter is an option.
 fn is_cluster_with_json(word: &str) -> bool {
     let letters = word.strip_prefix('-').unwrap_or_default();
-    letters.contains('j') && letters.chars().all(|letter| matches!(letter, 'j' | 'd'))
+    let mut options = letters.chars().take_while(|letter| matches!(letter, 'j' | 'd' | 'c'));
+    options.any(|letter| letter == 'j')
 }
 
 /// Says something that is no output, on standard error. That nobody hears it is no reason to stop.
@@ -93,5 +94,20 @@ pub fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
 pub fn cleared(cleared: &[Cleared], as_json: bool) {
     for Cleared { name, reason } in cleared.iter().filter(|_| !as_json) {
         say(format_args!("{name}: cleared away: {reason}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_asked_for_in_any_cluster_of_short_options() {
+        for word in ["-j", "-dj", "-jd", "-cj", "-jnblue", "-jn"] {
+            assert!(is_cluster_with_json(word), "{word}");
+        }
+        for word in ["-d", "-nj", "j", "--brief", "-", "-br", ""] {
+            assert!(!is_cluster_with_json(word), "{word}");
+        }
     }
 }
