@@ -147,6 +147,7 @@ pub struct HookPolicy {
     xdp: bool,
     /// Intervals in a row that were against the hook.
     streak: u32,
+    observed_at: Option<Duration>,
     /// What the hook has cost more than the other would have, in ns of CPU time.
     excess_cost: u64,
     /// What XDP has saved since it came, in ns of CPU time.
@@ -164,6 +165,7 @@ impl HookPolicy {
         Self {
             xdp,
             streak: 0,
+            observed_at: None,
             excess_cost: 0,
             saved_cost: 0,
             changed_at: None,
@@ -177,7 +179,7 @@ impl HookPolicy {
         self.xdp
     }
 
-    /// Learns what an interval brought; answers with whether XDP is to be on, if that is to change now. The answer
+    /// Learns what came since the last time, which may be several intervals; answers with whether XDP is to be on, if that is to change now. The answer
     /// stays until it has [`HookPolicy::changed`] or [`HookPolicy::failed`].
     pub fn observe(&mut self, delta: &CounterDelta, now: Duration) -> Option<bool> {
         let Balance { saved, spent } = delta.balance(self.xdp);
@@ -185,8 +187,9 @@ impl HookPolicy {
         if self.xdp {
             self.saved_cost = self.saved_cost.saturating_add(saved);
         }
+        let intervals = self.intervals_until(now);
         if against > in_favour + in_favour / MARGIN {
-            self.streak += 1;
+            self.streak = self.streak.saturating_add(intervals);
             self.excess_cost += against - in_favour;
         } else if delta.frames > 0 {
             self.streak = 0;
@@ -202,6 +205,14 @@ impl HookPolicy {
             return rested.then_some(false);
         }
         (self.streak >= STREAK && self.excess_cost >= CHANGE_NS && rested).then_some(!self.xdp)
+    }
+
+    /// Since the last time, of which there is at least one.
+    fn intervals_until(&mut self, now: Duration) -> u32 {
+        let before = self.observed_at.replace(now);
+        let passed = before.map_or(INTERVAL, |before| now.saturating_sub(before));
+        let intervals = passed.as_millis() / INTERVAL.as_millis();
+        u32::try_from(intervals).unwrap_or(u32::MAX).max(1)
     }
 
     /// XDP is on now, or off.

@@ -6,7 +6,7 @@ use bridge_common::{
     Hook,
     counters::Traffic,
     forwarding::Reason,
-    hook_policy::{CounterDelta, CounterSnapshot, HookPolicy, INTERVAL},
+    hook_policy::{CALM_INTERVAL, CounterDelta, CounterSnapshot, HookPolicy, INTERVAL},
 };
 use proptest::prelude::*;
 
@@ -114,6 +114,19 @@ fn xdp_goes_off_a_port_that_sends_bulk_after_two_intervals() {
     assert_eq!(port.pass(BULK), Some(false));
     // It stays wanted until it is done.
     assert_eq!(port.pass(BULK), Some(false));
+}
+
+#[test]
+fn what_a_whole_second_has_brought_counts_as_all_its_intervals() {
+    let mut port = Port::new(true);
+    port.pass(SILENCE);
+    port.now += CALM_INTERVAL - INTERVAL;
+    assert_eq!(port.pass(BULK), Some(false));
+    // So does one that was looked at late.
+    let mut port = Port::new(false);
+    port.pass(SILENCE);
+    port.now += INTERVAL;
+    assert_eq!(port.pass(SHORT), Some(true));
 }
 
 #[test]

@@ -56,7 +56,9 @@ pub fn is_json_wanted() -> bool {
 /// Such as -j, -dj and -jn: behind an option that takes a value, as -n does, no letter is an option.
 fn is_cluster_with_json(word: &str) -> bool {
     let letters = word.strip_prefix('-').unwrap_or_default();
-    let mut options = letters.chars().take_while(|letter| matches!(letter, 'j' | 'd' | 'c'));
+    let mut options = letters
+        .chars()
+        .take_while(|letter| matches!(letter, 'j' | 'd' | 'c'));
     options.any(|letter| letter == 'j')
 }
 

@@ -94,7 +94,11 @@ impl Ports {
                 snapshot,
             };
             let watched = match self.watched.entry(ifindex) {
-                Entry::Vacant(place) => place.insert(new()),
+                Entry::Vacant(place) => {
+                    // It tells nothing yet: the next look is to come soon.
+                    self.calm = false;
+                    place.insert(new())
+                }
                 Entry::Occupied(place) => {
                     let watched = place.into_mut();
                     // A command has changed the hooks.
