@@ -29,8 +29,8 @@ pub struct CostProbe<'testbed, 'host> {
     counter: Option<Counter>,
     profiler: Option<Profiler>,
     stats: Option<Value>,
-    cards: [NicCounters; 2],
-    vmms: [Cpu; 2],
+    cards: Vec<NicCounters>,
+    vmms: Vec<Cpu>,
     host: HostCpu,
     start: Instant,
 }
@@ -42,12 +42,11 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
         tapbridge: Option<&Path>,
         sampling: Sampling,
     ) -> Result<Self> {
-        let guests = [&*testbed.first, &*testbed.second];
-        let [first, second] = guests.map(Guest::vmm);
-        let counter = tapbridge.map(|program| Counter::start(program, &[first, second]));
+        let vmms: Vec<_> = testbed.guests.iter().map(|guest| guest.vmm()).collect();
+        let counter = tapbridge.map(|program| Counter::start(program, &vmms));
         let counter = counter.transpose()?;
         let profiler = match sampling {
-            Sampling::On => Profiler::start(&[first, second])?,
+            Sampling::On => Profiler::start(&vmms)?,
             Sampling::Off => None,
         };
         Ok(Self {
@@ -55,8 +54,8 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
             counter,
             profiler,
             stats: testbed.attachment.stats()?,
-            cards: [guests[0].nic_counters()?, guests[1].nic_counters()?],
-            vmms: [cpu::of_process(first)?, cpu::of_process(second)?],
+            cards: cards(testbed)?,
+            vmms: cpu_times(testbed)?,
             host: cpu::of_host()?,
             start: Instant::now(),
         })
@@ -66,18 +65,15 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
     pub fn close<O>(self, outcome: O) -> Result<Run<O>> {
         let seconds = self.start.elapsed().as_secs_f64();
         let samples = self.profiler.map(Profiler::stop).transpose()?;
-        let guests = [&*self.testbed.first, &*self.testbed.second];
         let host = cpu::of_host()?.since(self.host);
-        let [first, second] = guests.map(Guest::vmm);
-        let vmms = [cpu::of_process(first)?, cpu::of_process(second)?];
-        let cards = [guests[0].nic_counters()?, guests[1].nic_counters()?];
+        let vmms = cpu_times(self.testbed)?;
+        let cards = cards(self.testbed)?;
         let after = self.testbed.attachment.stats()?;
         // Naming them takes time that is none of the measurement's.
         let profile = samples.map(|samples| samples.named()).transpose()?;
         let mut counts = self.counter.map(Counter::stop).transpose()?;
-        let mut role = |number: usize| {
-            let guest = guests[number];
-            Ok::<_, anyhow::Error>(Role {
+        let role = |(number, guest): (usize, &Box<dyn Guest>)| {
+            Ok(Role {
                 guest: guest.id().name(),
                 vmm: guest.vmm(),
                 comm: cpu::comm(guest.vmm())?,
@@ -86,11 +82,16 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
                 card: cards[number].since(self.cards[number]),
             })
         };
+        let roles = self.testbed.guests.iter().enumerate().map(role);
+        let mut roles = roles.collect::<Result<Vec<_>>>()?.into_iter();
+        let mut next = || roles.next().context("a measurement has two guests");
+        let (client, server) = (next()?, next()?);
         Ok(Run {
             outcome,
             seconds,
-            client: role(0)?,
-            server: role(1)?,
+            client,
+            server,
+            others: roles.collect(),
             host: Some(host),
             stats: match (self.stats, after) {
                 (Some(before), Some(after)) => {
@@ -102,6 +103,15 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
             profile,
         })
     }
+}
+
+fn cards(testbed: &Testbed) -> Result<Vec<NicCounters>> {
+    testbed.guests.iter().map(|guest| guest.nic_counters()).collect()
+}
+
+fn cpu_times(testbed: &Testbed) -> Result<Vec<Cpu>> {
+    let guests = testbed.guests.iter();
+    guests.map(|guest| cpu::of_process(guest.vmm())).collect()
 }
 
 impl NicCounters {

@@ -53,11 +53,11 @@ pub struct Sample {
     /// How often the guests were booted: 2 if they did not reach each other at first.
     pub boots: u32,
     /// How long each guest's last boot took.
-    pub boot_s: [f64; 2],
+    pub boot_s: Vec<f64>,
     /// One measurement after the other.
     pub runs: Vec<Run>,
-    /// What the frame pumps of the two guests did, from boot to end; null for guests without.
-    pub pumps: Option<[pump::Report; 2]>,
+    /// What the guests' frame pumps did, from boot to end; null for guests without.
+    pub pumps: Option<Vec<pump::Report>>,
 }
 
 /// One measurement, or, with the outcome `()`, only what was counted meanwhile.
@@ -70,6 +70,9 @@ pub struct Run<O = Outcome> {
     /// The guest that opens the connections.
     pub client: Role,
     pub server: Role,
+    /// The guests beside these two, if the workload has more.
+    #[serde(default)]
+    pub others: Vec<Role>,
     /// CPU time of the whole host, the guests' and everybody else's included; null where CPUs were kept awake, which
     /// takes all that is left of it.
     pub host: Option<HostCpu>,
@@ -198,10 +201,15 @@ impl HostCpu {
 }
 
 impl<O> Run<O> {
+    /// Of all guests.
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        [&self.client, &self.server].into_iter().chain(&self.others)
+    }
+
     /// What the host spent on carrying frames: the VMMs' time in the kernel, and softirqs where the host's time is told.
     /// Where the kernel counts time by ticks, a softirq that has interrupted a VMM is in both.
     pub fn switching_s(&self) -> f64 {
-        let vmms = self.client.cpu.system_s + self.server.cpu.system_s;
+        let vmms: f64 = self.roles().map(|role| role.cpu.system_s).sum();
         vmms + self.host.map_or(0.0, |host| host.softirq_s)
     }
 }
@@ -211,7 +219,7 @@ impl Run {
     /// offloads joined is one frame.
     pub fn work(&self) -> Work {
         let work = self.outcome.work();
-        let received = self.client.card.rx_frames + self.server.card.rx_frames;
+        let received = self.roles().map(|role| role.card.rx_frames).sum();
         Work {
             frames: work.frames.or(Some(received)),
             ..work

@@ -1,4 +1,4 @@
-//! Two guests that a datapath connects, which is what every measurement is made with.
+//! Guests that a datapath connects, which is what every measurement is made with.
 
 pub mod datapath;
 pub mod device;
@@ -29,7 +29,6 @@ use crate::{
 };
 
 const REACH_LIMIT: Duration = Duration::from_mins(1);
-const GUESTS: [GuestId; 2] = [GuestId(1), GuestId(2)];
 
 /// A namespace for the host's part of a lab: the taps and what connects them.
 pub fn host() -> Result<Namespace> {
@@ -39,35 +38,36 @@ pub fn host() -> Result<Namespace> {
     Ok(host)
 }
 
-/// Two guests and their datapath. Dropping it takes all apart.
+/// Guests, two at least, and their datapath. Dropping it takes all apart.
 pub struct Testbed<'host> {
     /// Before the guests, whose taps it holds.
     pub attachment: Box<dyn Attachment + 'host>,
-    pub first: Box<dyn Guest>,
-    pub second: Box<dyn Guest>,
+    /// In the order of their ids, from 1.
+    pub guests: Vec<Box<dyn Guest>>,
     pub boot: Boot,
 }
 
 /// How the guests have booted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Boot {
     /// How often they were: 2 if they did not reach each other at first.
     pub times: u32,
     /// Of each guest the last time, in seconds.
-    pub seconds: [f64; 2],
+    pub seconds: Vec<f64>,
 }
 
 impl<'host> Testbed<'host> {
-    /// Boots two guests, connects them, and waits until packets get from one to the other.
+    /// Boots so many guests, connects them, and waits until packets get from the first of each pair to the second.
     pub fn connect(
         host: &'host Namespace,
         backend: &dyn GuestBackend,
         setup: &Setup,
         choice: Choice,
+        guests: u8,
         progress: &Progress,
     ) -> Result<Self> {
         for times in 1.. {
-            let mut testbed = Self::boot(host, backend, setup, choice, progress)?;
+            let mut testbed = Self::boot(host, backend, setup, choice, guests, progress)?;
             testbed.boot.times = times;
             let Err(error) = testbed.wait_for_traffic() else {
                 return Ok(testbed);
@@ -77,7 +77,7 @@ impl<'host> Testbed<'host> {
             if error.is::<Interrupted>() || backend.facts().kind == guest::Kind::Netns || times == 2 {
                 return Err(error);
             }
-            progress.step(&format!("{error:#}: booting both once more"));
+            progress.step(&format!("{error:#}: booting all once more"));
         }
         unreachable!("the second time is the last")
     }
@@ -87,38 +87,43 @@ impl<'host> Testbed<'host> {
         backend: &dyn GuestBackend,
         setup: &Setup,
         choice: Choice,
+        guests: u8,
         progress: &Progress,
     ) -> Result<Self> {
+        let ids: Vec<_> = (1..=guests).map(GuestId).collect();
         let datapath = choice.datapath(setup)?;
-        progress.step(&format!("booting two guests: {}", backend.facts().text()));
+        progress.step(&format!("booting {guests} guests: {}", backend.facts().text()));
         let hardware = setup.hardware();
-        let device = datapath.prepare(host, &GUESTS, hardware)?;
-        let [first, second] = GUESTS.map(|id| backend.boot(host, id, hardware, device));
-        let (mut first, mut second) = (first?, second?);
-        let seconds = [first.wait_until_booted()?, second.wait_until_booted()?];
+        let device = datapath.prepare(host, &ids, hardware)?;
+        let booting = ids.iter().map(|&id| backend.boot(host, id, hardware, device));
+        let mut guests = booting.collect::<Result<Vec<_>>>()?;
+        let seconds = guests.iter_mut().map(|guest| guest.wait_until_booted());
+        let seconds = seconds.collect::<Result<Vec<_>>>()?;
+        let list = |texts: &mut dyn Iterator<Item = String>| texts.collect::<Vec<_>>().join(", ");
         progress.step(&format!(
-            "booted in {:.1} and {:.1} s, processes {} and {}; connecting them",
-            seconds[0],
-            seconds[1],
-            first.vmm(),
-            second.vmm()
+            "booted in {} s, processes {}; connecting them",
+            list(&mut seconds.iter().map(|seconds| format!("{seconds:.1}"))),
+            list(&mut guests.iter().map(|guest| guest.vmm().to_string())),
         ));
-        let attachment = datapath.attach(host, &GUESTS.map(GuestId::tap))?;
+        let taps: Vec<_> = ids.into_iter().map(GuestId::tap).collect();
+        let attachment = datapath.attach(host, &taps)?;
         if let Some(facts) = attachment.facts() {
             progress.step(&format!("connected by {facts}"));
         }
         Ok(Self {
             attachment,
-            first,
-            second,
+            guests,
             boot: Boot { times: 1, seconds },
         })
     }
 
     fn wait_for_traffic(&self) -> Result<()> {
-        let id = self.second.id();
-        wait_for_peer(&*self.first, id.ipv4().into())?;
-        wait_for_peer(&*self.first, id.ipv6().into())
+        for pair in self.guests.chunks_exact(2) {
+            let id = pair[1].id();
+            wait_for_peer(&*pair[0], id.ipv4().into())?;
+            wait_for_peer(&*pair[0], id.ipv6().into())?;
+        }
+        Ok(())
     }
 
     /// Has a measurement find the ports as new ones, not on the hooks that the last one has left them on.
@@ -138,13 +143,11 @@ impl<'host> Testbed<'host> {
 
     /// Takes all apart in order; unlike a drop it tells what went wrong. Returns what the guests' VMMs have counted, if
     /// they count.
-    pub fn end(self) -> Result<Option<[pump::Report; 2]>> {
+    pub fn end(self) -> Result<Vec<pump::Report>> {
         self.attachment.detach()?;
-        let pumps = [self.first.stop()?, self.second.stop()?];
-        Ok(match pumps {
-            [Some(first), Some(second)] => Some([first, second]),
-            _ => None,
-        })
+        let reports = self.guests.into_iter().map(|guest| guest.stop());
+        let reports = reports.collect::<Result<Vec<_>>>()?;
+        Ok(reports.into_iter().flatten().collect())
     }
 }
 

@@ -51,7 +51,7 @@ impl CheckArguments {
         for choice in Choice::all(setup) {
             let progress = Progress::new(choice.name());
             let host = testbed::host()?;
-            let testbed = Testbed::connect(&host, &*backend, setup, choice, &progress)?;
+            let testbed = Testbed::connect(&host, &*backend, setup, choice, 2, &progress)?;
             let check = Check {
                 busybox: backend.busybox(),
                 folder: scratch.path().display().to_string(),
@@ -59,7 +59,7 @@ impl CheckArguments {
             };
             let checked = || {
                 let probe = CostProbe::open(&testbed, setup.tapbridge.as_deref(), Sampling::Off)?;
-                check.all(&*testbed.first, &*testbed.second)?;
+                check.all(&*testbed.guests[0], &*testbed.guests[1])?;
                 check.costs(&testbed, &probe.close(())?, setup.vhost)
             };
             checked()
@@ -94,8 +94,8 @@ impl Check {
     /// What guests, VMMs, taps and tapbridge have counted must agree. Whoever sits nearer to the middle was asked first and
     /// last, so that a frame between two looks makes its count the greater one.
     fn costs(&self, testbed: &Testbed, counts: &Run<()>, vhost: bool) -> Result<()> {
-        let client = (&counts.client, testbed.first.id().tap());
-        let server = (&counts.server, testbed.second.id().tap());
+        let client = (&counts.client, testbed.guests[0].id().tap());
+        let server = (&counts.server, testbed.guests[1].id().tap());
         for ((from, port), (to, other)) in [(&client, &server), (&server, &client)] {
             let (sent, received) = (from.card.tx_frames, to.card.rx_frames);
             self.agree(&format!("{} sent {sent} frames", from.guest), sent > 0)?;

@@ -16,7 +16,7 @@ use crate::{
 pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, round: u32) -> Result<Sample> {
     let progress = Progress::new(format!("{} {round}", choice.name()));
     let host = testbed::host()?;
-    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, &progress)?;
+    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, 2, &progress)?;
     let workloads = settings.measuring.workload.iter().enumerate();
     let runs = workloads.map(|(number, &workload)| {
         if number > 0 {
@@ -30,7 +30,8 @@ pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, rou
     let runs = with_changes(runs, testbed.attachment.changes()?);
 
     progress.step("cleaning up");
-    let (boot, datapath_facts) = (testbed.boot, testbed.attachment.facts());
+    let (boot, datapath_facts) = (testbed.boot.clone(), testbed.attachment.facts());
+    let pumps = testbed.end()?;
     Ok(Sample {
         datapath: choice.name(),
         datapath_facts,
@@ -38,7 +39,7 @@ pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, rou
         boots: boot.times,
         boot_s: boot.seconds,
         runs,
-        pumps: testbed.end()?,
+        pumps: (!pumps.is_empty()).then_some(pumps),
     })
 }
 
@@ -59,7 +60,7 @@ fn measure(
     };
     let probe = CostProbe::open(testbed, counter, sampling)?;
     let start = Instant::now();
-    let outcome = workload.measure(&*testbed.first, &*testbed.second, measuring)?;
+    let outcome = workload.measure(&*testbed.guests[0], &*testbed.guests[1], measuring)?;
     let mut run = probe.close(outcome)?;
     if settings.steady {
         // What the guests left of it has been used to keep the CPUs awake.

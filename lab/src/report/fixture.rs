@@ -40,6 +40,7 @@ fn run(outcome: Outcome, calls: &[(&str, u64)]) -> Run {
         seconds: 10.5,
         client: role("guest1", calls),
         server: role("guest2", &[("read", 600)]),
+        others: Vec::new(),
         host: Some(HostCpu {
             user_s: 3.0,
             system_s: 2.0,
@@ -157,7 +158,7 @@ pub fn sample(datapath: &str, round: u32, gbit_per_s: f64, p50_us: f64) -> Sampl
         datapath_facts: None,
         round,
         boots: 1,
-        boot_s: [0.5; 2],
+        boot_s: vec![0.5; 2],
         runs: vec![throughput, latency(p50_us)],
         pumps: None,
     }

@@ -158,9 +158,9 @@ fn cpu_per_unit(run: &Run, seconds: f64) -> Option<f64> {
     Some(seconds * per_second / units(run)?)
 }
 
-/// Frames are those that the two guests' cards received, as their kernels count them.
+/// Frames are those that the guests' cards received, as their kernels count them.
 fn per_million_frames(run: &Run, seconds: f64) -> Option<f64> {
-    let frames = number(run.client.card.rx_frames + run.server.card.rx_frames);
+    let frames = number(run.roles().map(|role| role.card.rx_frames).sum());
     (frames > 0.0).then(|| seconds / frames * 1e6)
 }
 
