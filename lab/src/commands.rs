@@ -7,4 +7,5 @@ pub mod run;
 mod sample;
 pub mod settings;
 pub mod spin;
+pub mod station;
 pub mod vm_run;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use self::{profile::Profiler, syscalls::Counter};
 use crate::{
     results::{Cpu, HostCpu, Role, Run, Stats},
-    testbed::{Testbed, device::NicCounters, guest::Guest},
+    testbed::{Testbed, device::NicCounters},
 };
 
 /// Whether the kernel is sampled meanwhile.
@@ -72,18 +72,18 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
         // Naming them takes time that is none of the measurement's.
         let profile = samples.map(|samples| samples.named()).transpose()?;
         let mut counts = self.counter.map(Counter::stop).transpose()?;
-        let role = |(number, guest): (usize, &Box<dyn Guest>)| {
-            Ok(Role {
+        let mut roles = Vec::new();
+        for (number, guest) in self.testbed.guests.iter().enumerate() {
+            roles.push(Role {
                 guest: guest.id().name(),
                 vmm: guest.vmm(),
                 comm: cpu::comm(guest.vmm())?,
                 syscalls: counts.as_mut().and_then(|counts| counts.remove(&guest.vmm())),
                 cpu: vmms[number].since(self.vmms[number]),
                 card: cards[number].since(self.cards[number]),
-            })
-        };
-        let roles = self.testbed.guests.iter().enumerate().map(role);
-        let mut roles = roles.collect::<Result<Vec<_>>>()?.into_iter();
+            });
+        }
+        let mut roles = roles.into_iter();
         let mut next = || roles.next().context("a measurement has two guests");
         let (client, server) = (next()?, next()?);
         Ok(Run {
@@ -103,6 +103,11 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
             profile,
         })
     }
+}
+
+/// CPU time that the whole host has spent until now, but for what others of its machine took.
+pub fn host_busy_s() -> Result<f64> {
+    Ok(cpu::of_host()?.busy_s())
 }
 
 fn cards(testbed: &Testbed) -> Result<Vec<NicCounters>> {

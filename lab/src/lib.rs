@@ -4,5 +4,6 @@
 mod net;
 
 pub use net::{
-    Entered, Error, Macvtap, Namespace, Offloads, Result, Tap, VnetHeader, netns, pump, tap, vnet,
+    Entered, Error, Macvtap, Namespace, Offloads, PacketSocket, Result, Tap, VnetHeader, netns, pump, tap,
+    vnet,
 };

@@ -6,6 +6,7 @@ mod cost;
 mod host;
 mod report;
 mod results;
+mod station;
 mod testbed;
 mod workload;
 
@@ -18,7 +19,7 @@ use crate::{
     bench::BenchArguments,
     commands::{
         check::CheckArguments, pump::PumpArguments, report::ReportArguments, run, settings::Settings,
-        spin::SpinArguments, vm_run::VmRunArguments,
+        spin::SpinArguments, station::StationArguments, vm_run::VmRunArguments,
     },
     host::interrupt::Interrupted,
 };
@@ -39,6 +40,8 @@ enum Command {
     Bench(BenchArguments),
     Pump(PumpArguments),
     #[command(hide = true)]
+    Station(StationArguments),
+    #[command(hide = true)]
     Spin(SpinArguments),
     #[command(hide = true)]
     VmRun(VmRunArguments),
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => arguments.run(),
         Command::Bench(arguments) => arguments.run(),
         Command::Pump(arguments) => arguments.run(),
+        Command::Station(arguments) => arguments.run(),
         Command::Spin(arguments) => arguments.run(),
         Command::VmRun(arguments) => arguments.run(),
     };

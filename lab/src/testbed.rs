@@ -5,6 +5,7 @@ pub mod device;
 pub mod guest;
 pub mod setup;
 pub mod stale;
+pub mod stations;
 pub mod vm_image;
 
 use std::{
@@ -23,7 +24,7 @@ use crate::{
     },
     testbed::{
         datapath::Attachment,
-        guest::{Guest, GuestBackend},
+        guest::{Duty, Guest, GuestBackend},
         setup::{Choice, Setup},
     },
 };
@@ -44,6 +45,7 @@ pub struct Testbed<'host> {
     pub attachment: Box<dyn Attachment + 'host>,
     /// In the order of their ids, from 1.
     pub guests: Vec<Box<dyn Guest>>,
+    duties: Vec<Duty>,
     pub boot: Boot,
 }
 
@@ -57,17 +59,18 @@ pub struct Boot {
 }
 
 impl<'host> Testbed<'host> {
-    /// Boots so many guests, connects them, and waits until packets get from the first of each pair to the second.
+    /// Boots guests for these duties, connects them, and waits until packets get from the first to the second of each
+    /// pair whose duties are the same.
     pub fn connect(
         host: &'host Namespace,
         backend: &dyn GuestBackend,
         setup: &Setup,
         choice: Choice,
-        guests: u8,
+        duties: &[Duty],
         progress: &Progress,
     ) -> Result<Self> {
         for times in 1.. {
-            let mut testbed = Self::boot(host, backend, setup, choice, guests, progress)?;
+            let mut testbed = Self::boot(host, backend, setup, choice, duties, progress)?;
             testbed.boot.times = times;
             let Err(error) = testbed.wait_for_traffic() else {
                 return Ok(testbed);
@@ -87,23 +90,25 @@ impl<'host> Testbed<'host> {
         backend: &dyn GuestBackend,
         setup: &Setup,
         choice: Choice,
-        guests: u8,
+        duties: &[Duty],
         progress: &Progress,
     ) -> Result<Self> {
-        let ids: Vec<_> = (1..=guests).map(GuestId).collect();
+        let ids: Vec<_> = (1..).map(GuestId).take(duties.len()).collect();
         let datapath = choice.datapath(setup)?;
-        progress.step(&format!("booting {guests} guests: {}", backend.facts().text()));
+        let (count, guests) = (ids.len(), backend.facts().text());
+        progress.step(&format!("booting {count} guests: {guests}"));
         let hardware = setup.hardware();
         let device = datapath.prepare(host, &ids, hardware)?;
-        let booting = ids.iter().map(|&id| backend.boot(host, id, hardware, device));
+        let booting = ids.iter().zip(duties);
+        let booting = booting.map(|(&id, &duty)| backend.boot(host, id, hardware, device, duty));
         let mut guests = booting.collect::<Result<Vec<_>>>()?;
         let seconds = guests.iter_mut().map(|guest| guest.wait_until_booted());
         let seconds = seconds.collect::<Result<Vec<_>>>()?;
-        let list = |texts: &mut dyn Iterator<Item = String>| texts.collect::<Vec<_>>().join(", ");
+        let longest = seconds.iter().copied().fold(0.0, f64::max);
+        let vmms = guests.iter().map(|guest| guest.vmm().to_string());
+        let vmms = vmms.collect::<Vec<_>>().join(", ");
         progress.step(&format!(
-            "booted in {} s, processes {}; connecting them",
-            list(&mut seconds.iter().map(|seconds| format!("{seconds:.1}"))),
-            list(&mut guests.iter().map(|guest| guest.vmm().to_string())),
+            "booted in {longest:.1} s, processes {vmms}; connecting them"
         ));
         let taps: Vec<_> = ids.into_iter().map(GuestId::tap).collect();
         let attachment = datapath.attach(host, &taps)?;
@@ -113,15 +118,25 @@ impl<'host> Testbed<'host> {
         Ok(Self {
             attachment,
             guests,
+            duties: duties.to_vec(),
             boot: Boot { times: 1, seconds },
         })
     }
 
     fn wait_for_traffic(&self) -> Result<()> {
-        for pair in self.guests.chunks_exact(2) {
-            let id = pair[1].id();
-            wait_for_peer(&*pair[0], id.ipv4().into())?;
-            wait_for_peer(&*pair[0], id.ipv6().into())?;
+        for (pair, duties) in self.guests.chunks_exact(2).zip(self.duties.chunks_exact(2)) {
+            let (first, second) = (&*pair[0], &*pair[1]);
+            match duties {
+                [Duty::Programs, Duty::Programs] => {
+                    wait_for_peer(first, second.id().ipv4().into())?;
+                    wait_for_peer(first, second.id().ipv6().into())?;
+                }
+                [Duty::Station, Duty::Station] => {
+                    let flow = stations::flow(first.id(), second.id());
+                    stations::wait_for_answers(first, second, flow)?;
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -145,7 +160,7 @@ impl<'host> Testbed<'host> {
     /// they count.
     pub fn end(self) -> Result<Vec<pump::Report>> {
         self.attachment.detach()?;
-        let reports = self.guests.into_iter().map(|guest| guest.stop());
+        let reports = self.guests.into_iter().map(<dyn Guest>::stop);
         let reports = reports.collect::<Result<Vec<_>>>()?;
         Ok(reports.into_iter().flatten().collect())
     }

@@ -1,17 +1,30 @@
-//! Workloads: what may be measured between two guests.
+//! Workloads: what may be measured between guests.
 
 pub mod connections;
+pub mod density;
+mod forwarding;
 pub mod kind;
 pub mod latency;
 mod limits;
 pub mod measuring;
+pub mod mixed;
+pub mod packets;
+pub mod round_trips;
 pub mod throughput;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use self::{
-    connections::Connections, kind::Workload, latency::Latency, measuring::Measuring, throughput::Throughput,
+    connections::Connections,
+    density::Density,
+    kind::{Workload, WorkloadKind},
+    latency::Latency,
+    measuring::Measuring,
+    mixed::Mixed,
+    packets::Packets,
+    round_trips::RoundTrips,
+    throughput::Throughput,
 };
 use crate::testbed::guest::Guest;
 
@@ -27,38 +40,26 @@ pub enum Outcome {
         load: Throughput,
     },
     Connections(Connections),
+    Packets(Packets),
+    /// Frames by a guest that routes.
+    Forwarding(Packets),
+    /// Round trips by a guest that routes.
+    ForwardingLatency(RoundTrips),
+    Density(Density),
+    Mixed(Mixed),
 }
 
-/// How much a workload has done, in the units that its cost is told by; `None` in those that it does not have.
+/// What a measurement moved, as far as it knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Frames that guests got, where the workload has counted them; else the guests' cards have.
+    /// Frames that arrived at their receiver, where the workload has counted them; else the guests' cards have.
     pub frames: Option<u64>,
-    /// Of payload.
+    /// Bytes of payload, or, where frames are told, of them.
     pub bytes: Option<u64>,
-    /// Messages, or requests, with their answers.
     pub round_trips: Option<u64>,
 }
 
 impl Outcome {
-    /// How much it was.
-    pub fn work(&self) -> Work {
-        let bytes = match self {
-            Self::Throughput(load) | Self::LoadedLatency { load, .. } => Some(load.bytes),
-            Self::Latency(_) | Self::Connections(_) => None,
-        };
-        let round_trips = match self {
-            Self::Latency(latency) | Self::LoadedLatency { latency, .. } => Some(latency.messages),
-            Self::Connections(connections) => Some(connections.total),
-            Self::Throughput(_) => None,
-        };
-        Work {
-            frames: None,
-            bytes,
-            round_trips,
-        }
-    }
-
     /// What has measured it.
     pub fn workload(&self) -> Workload {
         match self {
@@ -66,6 +67,42 @@ impl Outcome {
             Self::Latency(_) => Workload::Latency,
             Self::LoadedLatency { .. } => Workload::LoadedLatency,
             Self::Connections(_) => Workload::Connections,
+            Self::Packets(packets) => Workload::Packets(packets.traffic),
+            Self::Forwarding(_) => Workload::Forwarding,
+            Self::ForwardingLatency(_) => Workload::ForwardingLatency,
+            Self::Density(_) => Workload::Density,
+            Self::Mixed(_) => Workload::Mixed,
+        }
+    }
+
+    /// What it moved.
+    pub fn work(&self) -> Work {
+        let bytes = |bytes| Work {
+            bytes: Some(bytes),
+            ..Work::default()
+        };
+        let round_trips = |round_trips| Work {
+            round_trips: Some(round_trips),
+            ..Work::default()
+        };
+        match self {
+            Self::Throughput(load) => bytes(load.bytes),
+            Self::Latency(latency) => round_trips(latency.messages),
+            Self::LoadedLatency { latency, load } => Work {
+                round_trips: Some(latency.messages),
+                ..bytes(load.bytes)
+            },
+            Self::Connections(connections) => round_trips(connections.total),
+            Self::Packets(packets) | Self::Forwarding(packets) => Work {
+                frames: Some(packets.received),
+                ..bytes(packets.received_bytes)
+            },
+            Self::ForwardingLatency(trips) => round_trips(trips.answered),
+            Self::Density(density) => round_trips(density.steps.iter().map(|step| step.answered).sum()),
+            Self::Mixed(mixed) => Work {
+                round_trips: Some(mixed.alone.answered + mixed.beside.answered),
+                ..bytes(mixed.bulk.bytes)
+            },
         }
     }
 }
@@ -74,8 +111,17 @@ impl Outcome {
 const ATTEMPTS: usize = 5;
 
 impl Workload {
-    /// Measures, with the server in the second guest.
-    pub fn measure(self, client: &dyn Guest, server: &dyn Guest, settings: &Measuring) -> Result<Outcome> {
+    /// Makes of the guests what it takes. A second time changes nothing.
+    pub fn prepare(self, guests: &[Box<dyn Guest>]) -> Result<()> {
+        match self.kind() {
+            WorkloadKind::Forwarding => forwarding::prepare(guests).context("making a guest a router"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Measures between guests of its [duties](WorkloadKind::duties); a server is in the second one.
+    pub fn measure(self, guests: &[Box<dyn Guest>], settings: &Measuring) -> Result<Outcome> {
+        let (client, server) = (&*guests[0], &*guests[1]);
         let measured = match self {
             Self::Throughput => throughput::measure(client, server, settings).map(Outcome::Throughput),
             Self::Latency => valid(|| {
@@ -84,6 +130,13 @@ impl Workload {
             }),
             Self::LoadedLatency => valid(|| loaded_latency(client, server, settings)),
             Self::Connections => connections::measure(client, server, settings).map(Outcome::Connections),
+            Self::Packets(traffic) => packets::measure(guests, traffic, settings).map(Outcome::Packets),
+            Self::Forwarding => packets::measure_forwarding(guests, settings).map(Outcome::Forwarding),
+            Self::ForwardingLatency => {
+                round_trips::measure_forwarding(guests, settings).map(Outcome::ForwardingLatency)
+            }
+            Self::Density => density::measure(guests, settings).map(Outcome::Density),
+            Self::Mixed => mixed::measure(guests, settings).map(Outcome::Mixed),
         };
         measured.with_context(|| format!("measuring {}", self.text()))
     }

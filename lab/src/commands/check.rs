@@ -17,7 +17,7 @@ use crate::{
     results::Run,
     testbed::{
         self, Progress, Testbed,
-        guest::Guest,
+        guest::{Duty, Guest},
         setup::{Choice, Setup},
         stale,
     },
@@ -45,13 +45,13 @@ impl CheckArguments {
         let setup = &self.setup;
         setup.inspect()?;
         stale::clean();
-        let backend = setup.backend(Placement::default())?;
+        let backend = setup.backend(Placement::default(), false)?;
         // Guests that are namespaces share the host's file system.
         let scratch = scratch::folder("check")?;
         for choice in Choice::all(setup) {
             let progress = Progress::new(choice.name());
             let host = testbed::host()?;
-            let testbed = Testbed::connect(&host, &*backend, setup, choice, 2, &progress)?;
+            let testbed = Testbed::connect(&host, &*backend, setup, choice, &[Duty::Programs; 2], &progress)?;
             let check = Check {
                 busybox: backend.busybox(),
                 folder: scratch.path().display().to_string(),

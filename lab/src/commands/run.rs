@@ -9,7 +9,11 @@ use crate::{
     host::{folder::Folder, interrupt, steady::Steady},
     report::{self, budget},
     results::{Results, SCHEMA, Sample},
-    testbed::{guest::GuestBackend, setup::Choice, stale},
+    testbed::{
+        guest::{Duty, GuestBackend},
+        setup::Choice,
+        stale,
+    },
 };
 
 /// Measures every datapath in every round, in turn.
@@ -22,7 +26,13 @@ pub fn run(settings: &Settings) -> Result<()> {
     stale::clean();
     let mut steady = settings.steady.then(Steady::start).transpose()?;
     let placement = steady.as_ref().map(Steady::placement).unwrap_or_default();
-    let backend = setup.backend(placement)?;
+    let duties = settings
+        .measuring
+        .workload
+        .iter()
+        .flat_map(|kind| kind.duties(&settings.measuring));
+    let stations = duties.into_iter().any(|duty| duty == Duty::Station);
+    let backend = setup.backend(placement, stations)?;
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut samples = Vec::new();
     let measured = measure(settings, &*backend, steady.as_mut(), &mut samples);

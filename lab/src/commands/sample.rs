@@ -9,16 +9,49 @@ use crate::{
     cost::{CostProbe, Sampling},
     results::{HookChange, Run, Sample},
     testbed::{self, Progress, Testbed, datapath::Change, guest::GuestBackend, setup::Choice},
-    workload::kind::Workload,
+    workload::kind::{Workload, WorkloadKind},
 };
 
-/// Measures once. The lab is new for every sample, so that no datapath finds what another one changed.
+/// Measures once. The lab is new for every sample, so that no datapath finds what another one changed, and for workloads
+/// that take other guests than the one before.
 pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, round: u32) -> Result<Sample> {
-    let progress = Progress::new(format!("{} {round}", choice.name()));
+    let mut sample = Sample {
+        datapath: choice.name(),
+        datapath_facts: None,
+        round,
+        boots: 0,
+        boot_s: Vec::new(),
+        runs: Vec::new(),
+        pumps: None,
+    };
+    for workloads in settings
+        .measuring
+        .workload
+        .chunk_by(|one, other| one.duties(&settings.measuring) == other.duties(&settings.measuring))
+    {
+        take_in(&mut sample, settings, backend, choice, workloads)?;
+    }
+    Ok(sample)
+}
+
+/// Measures workloads that take the same guests, and adds what came of it.
+fn take_in(
+    sample: &mut Sample,
+    settings: &Settings,
+    backend: &dyn GuestBackend,
+    choice: Choice,
+    workloads: &[WorkloadKind],
+) -> Result<()> {
+    let progress = Progress::new(format!("{} {}", choice.name(), sample.round));
+    let measuring = &settings.measuring;
+    let duties = workloads
+        .first()
+        .map(|kind| kind.duties(measuring))
+        .unwrap_or_default();
     let host = testbed::host()?;
-    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, 2, &progress)?;
-    let workloads = settings.measuring.workload.iter().enumerate();
-    let runs = workloads.map(|(number, &workload)| {
+    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, &duties, &progress)?;
+    let parts = workloads.iter().flat_map(|kind| kind.parts(measuring));
+    let runs = parts.enumerate().map(|(number, workload)| {
         if number > 0 {
             testbed.renew()?;
         }
@@ -27,20 +60,19 @@ pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, rou
     let runs = runs
         .collect::<Result<Vec<_>>>()
         .inspect_err(|error| testbed.explain(error))?;
-    let runs = with_changes(runs, testbed.attachment.changes()?);
+    sample
+        .runs
+        .extend(with_changes(runs, testbed.attachment.changes()?));
 
     progress.step("cleaning up");
-    let (boot, datapath_facts) = (testbed.boot.clone(), testbed.attachment.facts());
+    sample.boots = sample.boots.max(testbed.boot.times);
+    sample.boot_s.extend(&testbed.boot.seconds);
+    sample.datapath_facts = testbed.attachment.facts();
     let pumps = testbed.end()?;
-    Ok(Sample {
-        datapath: choice.name(),
-        datapath_facts,
-        round,
-        boots: boot.times,
-        boot_s: boot.seconds,
-        runs,
-        pumps: (!pumps.is_empty()).then_some(pumps),
-    })
+    if !pumps.is_empty() {
+        sample.pumps.get_or_insert_default().extend(pumps);
+    }
+    Ok(())
 }
 
 /// Returns when it started, too.
@@ -52,7 +84,9 @@ fn measure(
 ) -> Result<(Instant, Run)> {
     let (setup, measuring) = (&settings.setup, &settings.measuring);
     progress.step(&format!("{}, {} s", workload.text(), measuring.time_s));
-    let counter = setup.tapbridge.as_deref().filter(|_| !measuring.no_syscalls);
+    workload.prepare(&testbed.guests)?;
+    let counts = workload.has_calls() && !measuring.no_syscalls;
+    let counter = setup.tapbridge.as_deref().filter(|_| counts);
     let sampling = if measuring.no_profile {
         Sampling::Off
     } else {
@@ -60,7 +94,7 @@ fn measure(
     };
     let probe = CostProbe::open(testbed, counter, sampling)?;
     let start = Instant::now();
-    let outcome = workload.measure(&*testbed.guests[0], &*testbed.guests[1], measuring)?;
+    let outcome = workload.measure(&testbed.guests, measuring)?;
     let mut run = probe.close(outcome)?;
     if settings.steady {
         // What the guests left of it has been used to keep the CPUs awake.

@@ -44,7 +44,12 @@ impl GuestId {
 
     /// The MAC address of the guest's network card.
     pub fn mac(self) -> String {
-        format!("02:00:00:00:00:{:02x}", self.0)
+        self.mac_bytes().map(|byte| format!("{byte:02x}")).join(":")
+    }
+
+    /// The same as it is in frames.
+    pub fn mac_bytes(self) -> [u8; 6] {
+        [2, 0, 0, 0, 0, self.0]
     }
 
     /// The guest's IPv4 address.
@@ -55,6 +60,24 @@ impl GuestId {
     /// The guest's IPv6 address.
     pub fn ipv6(self) -> Ipv6Addr {
         Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(self.0))
+    }
+}
+
+/// Networks of stations, of the addresses that are for measurements (RFC 2544).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StationNetwork {
+    First,
+    /// Behind a router.
+    Second,
+}
+
+impl GuestId {
+    /// The guest's IPv4 address as a station: no kernel of a guest has it.
+    pub fn station(self, network: StationNetwork) -> Ipv4Addr {
+        match network {
+            StationNetwork::First => Ipv4Addr::new(198, 18, 0, self.0),
+            StationNetwork::Second => Ipv4Addr::new(198, 19, 0, self.0),
+        }
     }
 }
 

@@ -8,10 +8,7 @@ use super::{
     metrics::PATH,
     table::{NOTHING, Table},
 };
-use crate::{
-    results::{Part, Results},
-    workload::kind::Workload,
-};
+use crate::results::{Part, Results};
 
 /// The repository's budgets, as they were when this was built.
 const FILE: &str = include_str!("../../../budgets.toml");
@@ -28,7 +25,8 @@ struct Budgets {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Budget {
-    workload: Workload,
+    /// By the name that it has in tables.
+    workload: String,
     datapath: String,
     to: String,
     at_most: f64,
@@ -43,14 +41,18 @@ impl Budget {
 
     /// `None` where one of the two was not measured; an error where too little was.
     fn measured(&self, results: &Results) -> Result<Option<Spread>> {
-        let runs = |datapath| compare::runs(results, self.workload, datapath);
+        let mut workloads = compare::workloads_of([results]).into_iter();
+        let Some(workload) = workloads.find(|workload| workload.name() == self.workload) else {
+            return Ok(None);
+        };
+        let runs = |datapath| compare::runs(results, workload, datapath);
         if [&*self.datapath, &*self.to]
             .iter()
             .any(|datapath| runs(datapath).next().is_none())
         {
             return Ok(None);
         }
-        let what = format!("the path of {} in {}", self.datapath, self.workload.name());
+        let what = format!("the path of {} in {}", self.datapath, self.workload);
         let mut needed = 1.0_f64;
         for datapath in [&*self.datapath, &*self.to] {
             let profiles = runs(datapath).map(|(_, run)| run.profile.as_ref());
@@ -64,10 +66,10 @@ impl Budget {
                 .sum();
             needed = needed.max(ENOUGH_SAMPLES / samples.max(1.0));
         }
-        let ratio = compare::ratio_to(results, self.workload, &self.datapath, &self.to, &PATH);
+        let ratio = compare::ratio_to(results, workload, &self.datapath, &self.to, &PATH);
         let (time, rounds) = (
             results.conditions.measuring.time_s,
-            compare::rounds(results, self.workload),
+            compare::rounds(results, workload),
         );
         ensure!(
             !matches!(ratio, Ratio::TooFewRounds),
@@ -107,7 +109,7 @@ fn compare(results: &Results, budgets: &[Budget]) -> Result<(Table, usize)> {
         let [min, median] = [|ratio: Spread| ratio.min, |ratio: Spread| ratio.median]
             .map(|of| ratio.map_or(NOTHING.into(), |ratio| format!("{:.2}", of(ratio))));
         table.row([
-            budget.workload.name().into(),
+            budget.workload.clone(),
             budget.datapath.clone(),
             budget.to.clone(),
             verdict.into(),

@@ -12,7 +12,7 @@ use crate::{
     },
     workload::{
         Outcome,
-        kind::Workload,
+        kind::WorkloadKind,
         latency::Latency,
         measuring::Measuring,
         throughput::{Protocol, Stream, Throughput},
@@ -214,7 +214,7 @@ pub fn results(samples: Vec<Sample>) -> Results {
             offloads: true,
             steady: false,
             measuring: Measuring {
-                workload: vec![Workload::Throughput, Workload::Latency],
+                workload: vec![WorkloadKind::Throughput, WorkloadKind::Latency],
                 time_s: 10,
                 repeat: 2,
                 streams: 2,
@@ -224,6 +224,10 @@ pub fn results(samples: Vec<Sample>) -> Results {
                 udp_size: 1448,
                 message_bytes: 64,
                 parallel: 8,
+                size: Vec::new(),
+                pairs: Vec::new(),
+                rate: None,
+                most_pairs: 48,
                 no_syscalls: false,
                 no_profile: false,
             },

@@ -1,6 +1,6 @@
 //! The report as a page.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use super::{
     compare, counts,
@@ -15,7 +15,7 @@ use crate::{
 
 /// The page for one file or for several side by side, with plots that lie in the same folder.
 pub fn page(files: &[Labelled], plots: &[Plot]) -> String {
-    let mut page = String::from("# Measurements between two guests\n\n");
+    let mut page = String::from("# Measurements between guests\n\n");
     page += &tables::facts(files).markdown();
     for line in notes(files) {
         let _ = write!(page, "\n{line}\n");
@@ -125,13 +125,18 @@ fn too_few_rounds(files: &[Labelled]) -> Option<String> {
     })
 }
 
-fn title(workload: Workload) -> &'static str {
-    match workload {
+fn title(workload: Workload) -> Cow<'static, str> {
+    Cow::Borrowed(match workload {
         Workload::Throughput => "Throughput",
         Workload::Latency => "Latency",
         Workload::LoadedLatency => "Latency under load",
         Workload::Connections => "Connections",
-    }
+        Workload::Packets(traffic) => return Cow::Owned(format!("Packets, {}", traffic.text())),
+        Workload::Forwarding => "Forwarding",
+        Workload::ForwardingLatency => "Round trips by a router",
+        Workload::Density => "Density",
+        Workload::Mixed => "Mixed",
+    })
 }
 
 /// How to read all the tables.
@@ -140,7 +145,7 @@ const TABLES: &str = "Figures are the median over the rounds, with minimum and m
     three. Where ports of tapbridge choose their hooks themselves, each measurement begins with ports that were just \
     attached. Costs are medians. Host CPU is of the whole \
     machine: the guests, the programs in them and everything else that ran; it is not told where CPUs were kept \
-    awake. Frames are those that the two guests' cards received; what offloads joined is one frame. A GB is 10⁹ bytes \
+    awake. Frames are those that the guests' cards received; what offloads joined is one frame. A GB is 10⁹ bytes \
     of payload.";
 
 /// How to read the first table.
@@ -164,6 +169,22 @@ fn explained(workload: Workload) -> &'static str {
         Workload::LoadedLatency => "Half a round trip of a message beside one TCP stream: less is better.",
         Workload::Connections => {
             "TCP connections with one request and its answer each: more per second is better."
+        }
+        Workload::Packets(_) => {
+            "Frames of guests that generate them that arrived at others: more is better. Fairness is Jain's index of the pairs."
+        }
+        Workload::Forwarding => {
+            "Frames of 64 B that a guest has routed and that arrived: more is better. Frames that cards received are counted twice, \
+             at the router and behind it."
+        }
+        Workload::ForwardingLatency => "A request and its answer, each routed by a guest: less is better.",
+        Workload::Density => {
+            "Pairs of requests and answers at a fixed rate each until the 99th percentile is twice that of one pair: more \
+             is better. Costs are of all the numbers of pairs that were tried."
+        }
+        Workload::Mixed => {
+            "Requests and answers of one pair while another has a TCP stream and a fifth guest sends broadcasts: less is \
+             better. Costs are with those of the time before, when the pair was alone."
         }
     }
 }

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use crate::{
     results::{Part, Run},
-    workload::{Outcome, kind::Workload, latency::Latency, throughput::Throughput},
+    workload::{
+        Outcome, density::Density, kind::Workload, latency::Latency, packets::Packets,
+        round_trips::RoundTrips, throughput::Throughput,
+    },
 };
 
 /// A number that a run has to tell.
@@ -35,22 +38,46 @@ pub fn main_metric(workload: Workload) -> Metric {
             Outcome::Connections(connections) => Some(connections.per_s),
             _ => None,
         }),
+        Workload::Packets(_) | Workload::Forwarding => {
+            ("frames/s", 0, |run| Some(packets(run)?.received_per_s))
+        }
+        Workload::ForwardingLatency => ("p50 µs", 1, |run| percentile(run, 50.0)),
+        Workload::Density => ("pairs", 0, |run| Some(f64::from(density(run)?.pairs))),
+        Workload::Mixed => ("p99 µs", 1, |run| percentile(run, 99.0)),
     };
     median(name, decimals, of)
 }
 
 /// What else may be told of a workload. A run leaves out what is not its own.
-pub const OTHER_METRICS: [Metric; 14] = [
-    median("load Gbit/s", 2, |run| match &run.outcome {
-        Outcome::LoadedLatency { load, .. } => Some(load.gbit_per_s),
+pub const OTHER_METRICS: [Metric; 22] = [
+    median("sent/s", 0, |run| Some(packets(run)?.sent_per_s)),
+    median("fairness", 3, |run| Some(packets(run)?.fairness)),
+    median("worst pair's share", 2, |run| Some(packets(run)?.worst_share)),
+    median("answers/s", 0, |run| Some(density(run)?.answered_per_s)),
+    median("p99 µs then", 1, |run| Some(density(run)?.p99_us)),
+    median("p99 µs of one pair", 1, |run| Some(density(run)?.idle_p99_us)),
+    median("p99 µs alone", 1, |run| match &run.outcome {
+        Outcome::Mixed(mixed) => percentile_of(&mixed.alone.percentiles_us, 99.0),
         _ => None,
     }),
-    median("average µs", 1, |run| Some(latency(run)?.average_us)),
+    sum("lost answers", |run| Some(number(round_trips(run)?.lost()))),
+    median("load Gbit/s", 2, |run| match &run.outcome {
+        Outcome::LoadedLatency { load, .. } => Some(load.gbit_per_s),
+        Outcome::Mixed(mixed) => Some(mixed.bulk.gbit_per_s),
+        _ => None,
+    }),
+    median("average µs", 1, |run| match round_trips(run) {
+        Some(trips) => Some(trips.average_us),
+        None => Some(latency(run)?.average_us),
+    }),
     median("p50 µs", 1, |run| percentile(run, 50.0)),
     median("p99 µs", 1, |run| percentile(run, 99.0)),
     median("p99.9 µs", 1, |run| percentile(run, 99.9)),
     median("p99.99 µs", 1, |run| percentile(run, 99.99)),
-    median("max µs", 1, |run| Some(latency(run)?.max_us)),
+    median("max µs", 1, |run| match round_trips(run) {
+        Some(trips) => Some(trips.max_us),
+        None => Some(latency(run)?.max_us),
+    }),
     sum("dropped", |run| Some(number(latency(run)?.dropped))),
     sum("duplicated", |run| Some(number(latency(run)?.duplicated))),
     sum("out of order", |run| Some(number(latency(run)?.out_of_order))),
@@ -59,6 +86,9 @@ pub const OTHER_METRICS: [Metric; 14] = [
         Some(number(throughput(run)?.datagrams.as_ref()?.lost))
     }),
     median("lost %", 2, |run| {
+        if let Some(packets) = packets(run) {
+            return Some(packets.lost_percent());
+        }
         let datagrams = throughput(run)?.datagrams.as_ref()?;
         Some(100.0 * number(datagrams.lost) / number(datagrams.sent))
     }),
@@ -93,7 +123,7 @@ fn per(seconds: f64, count: Option<u64>, unit: f64) -> Option<f64> {
 }
 
 /// What a run cost, by what it did.
-pub fn costs(workload: Workload) -> [Metric; 8] {
+pub fn costs(workload: Workload) -> [Metric; 9] {
     let (unit, time) = (unit(workload), time(workload).0);
     let named = |name: String, decimals, of: fn(&Run) -> Option<f64>| Metric {
         name: Cow::Owned(name),
@@ -117,6 +147,10 @@ pub fn costs(workload: Workload) -> [Metric; 8] {
         cpu("server VMM CPU", |run| {
             cpu_per_unit(run, run.server.cpu.user_s + run.server.cpu.system_s)
         }),
+        cpu("further VMMs' CPU", |run| {
+            let others = run.others.iter().map(|role| role.cpu.user_s + role.cpu.system_s);
+            cpu_per_unit(run, others.sum()).filter(|_| !run.others.is_empty())
+        }),
         calls("client VMM", |run| {
             Some(number(run.client.calls()?) / units(run)?)
         }),
@@ -129,27 +163,32 @@ pub fn costs(workload: Workload) -> [Metric; 8] {
 /// What the costs of a workload are told by.
 pub fn unit(workload: Workload) -> &'static str {
     match workload {
-        Workload::Throughput | Workload::LoadedLatency => "GB",
+        Workload::Throughput
+        | Workload::LoadedLatency
+        | Workload::Packets(_)
+        | Workload::Forwarding
+        | Workload::Mixed => "GB",
         Workload::Latency => "message",
         Workload::Connections => "connection",
+        Workload::ForwardingLatency | Workload::Density => "round trip",
     }
 }
 
 /// How often a run did that; `None` of never. A GB is 10⁹ bytes of payload.
 pub fn units(run: &Run) -> Option<f64> {
-    let units = match &run.outcome {
-        Outcome::Throughput(load) | Outcome::LoadedLatency { load, .. } => number(load.bytes) / 1e9,
-        Outcome::Latency(latency) => number(latency.messages),
-        Outcome::Connections(connections) => number(connections.total),
+    let work = run.outcome.work();
+    let units = match unit(run.outcome.workload()) {
+        "GB" => number(work.bytes?) / 1e9,
+        _ => number(work.round_trips?),
     };
     (units > 0.0).then_some(units)
 }
 
 /// What CPU time by the unit is told in: the unit of time and how many of them a second has.
 fn time(workload: Workload) -> (&'static str, f64) {
-    match workload {
-        Workload::Throughput | Workload::LoadedLatency => ("s", 1.0),
-        Workload::Latency | Workload::Connections => ("µs", 1e6),
+    match unit(workload) {
+        "GB" => ("s", 1.0),
+        _ => ("µs", 1e6),
     }
 }
 
@@ -168,7 +207,8 @@ fn per_million_frames(run: &Run, seconds: f64) -> Option<f64> {
 pub fn throughput(run: &Run) -> Option<&Throughput> {
     match &run.outcome {
         Outcome::Throughput(throughput) | Outcome::LoadedLatency { load: throughput, .. } => Some(throughput),
-        Outcome::Latency(_) | Outcome::Connections(_) => None,
+        Outcome::Mixed(mixed) => Some(&mixed.bulk),
+        _ => None,
     }
 }
 
@@ -176,7 +216,39 @@ pub fn throughput(run: &Run) -> Option<&Throughput> {
 pub fn latency(run: &Run) -> Option<&Latency> {
     match &run.outcome {
         Outcome::Latency(latency) | Outcome::LoadedLatency { latency, .. } => Some(latency),
-        Outcome::Throughput(_) | Outcome::Connections(_) => None,
+        _ => None,
+    }
+}
+
+/// Of generators.
+pub fn packets(run: &Run) -> Option<&Packets> {
+    match &run.outcome {
+        Outcome::Packets(packets) | Outcome::Forwarding(packets) => Some(packets),
+        _ => None,
+    }
+}
+
+/// Of stations, with what others send beside it if others do.
+pub fn round_trips(run: &Run) -> Option<&RoundTrips> {
+    match &run.outcome {
+        Outcome::ForwardingLatency(trips) => Some(trips),
+        Outcome::Mixed(mixed) => Some(&mixed.beside),
+        _ => None,
+    }
+}
+
+pub fn density(run: &Run) -> Option<&Density> {
+    match &run.outcome {
+        Outcome::Density(density) => Some(density),
+        _ => None,
+    }
+}
+
+/// How many times there were that percentiles are of.
+pub fn observations(run: &Run) -> Option<u64> {
+    match round_trips(run) {
+        Some(trips) => Some(trips.answered),
+        None => Some(latency(run)?.observations),
     }
 }
 
@@ -185,13 +257,19 @@ pub fn percentiles(run: &Run) -> &[(f64, f64)] {
     match &run.outcome {
         Outcome::Latency(latency) | Outcome::LoadedLatency { latency, .. } => &latency.percentiles_us,
         Outcome::Connections(connections) => &connections.percentiles_us,
-        Outcome::Throughput(_) => &[],
+        Outcome::ForwardingLatency(trips) => &trips.percentiles_us,
+        Outcome::Mixed(mixed) => &mixed.beside.percentiles_us,
+        _ => &[],
     }
 }
 
 /// One of them.
 pub fn percentile(run: &Run, wanted: f64) -> Option<f64> {
-    let mut percentiles = percentiles(run).iter();
+    percentile_of(percentiles(run), wanted)
+}
+
+fn percentile_of(percentiles: &[(f64, f64)], wanted: f64) -> Option<f64> {
+    let mut percentiles = percentiles.iter();
     let (_, time) = percentiles.find(|(percentile, _)| (percentile - wanted).abs() < 1e-6)?;
     Some(*time)
 }

@@ -12,7 +12,7 @@ use anyhow::Result;
 pub use self::words::{Plot, thousands};
 use self::{
     bars::{Bar, Bars, Group},
-    canvas::Heading,
+    canvas::{Colour, Heading},
     curves::{Curve, Curves},
     words::{LABEL, datapaths, label, notes},
 };
@@ -23,8 +23,14 @@ use super::{
 };
 use crate::{
     results::{Results, Run},
-    workload::kind::Workload,
+    workload::kind::{Workload, WorkloadKind},
 };
+
+/// The name of the plot of all packets.
+const PACKETS: &str = "packets";
+/// What latencies are of.
+const HALF: &str = "half a round trip";
+const WHOLE: &str = "a round trip";
 
 /// All that there is to draw.
 pub fn plots(files: &[Labelled]) -> Result<Vec<Plot>> {
@@ -42,8 +48,34 @@ pub fn plots(files: &[Labelled]) -> Result<Vec<Plot>> {
                 "Connections",
                 "connections per second: more is better",
             )?,
-            Workload::Latency => latencies(files, workload, "Latency")?,
-            Workload::LoadedLatency => latencies(files, workload, "Latency under load, beside a TCP stream")?,
+            Workload::Latency => latencies(files, workload, "Latency", HALF)?,
+            Workload::LoadedLatency => {
+                latencies(files, workload, "Latency under load, beside a TCP stream", HALF)?
+            }
+            Workload::ForwardingLatency => {
+                latencies(files, workload, "Round trips by a guest that routes", WHOLE)?
+            }
+            Workload::Mixed => latencies(
+                files,
+                workload,
+                "Round trips beside bulk and broadcasts of others",
+                WHOLE,
+            )?,
+            Workload::Density => rates(
+                files,
+                workload,
+                "Density",
+                "pairs that get their answers in time: more is better",
+            )?,
+            Workload::Forwarding => rates(
+                files,
+                workload,
+                "Forwarding, by a guest that routes",
+                "frames per second: more is better",
+            )?,
+            // One for all lengths and numbers of pairs, in the first one's place.
+            Workload::Packets(_) if plots.iter().any(|plot: &Plot| plot.name == PACKETS) => continue,
+            Workload::Packets(_) => packets(files)?,
         });
     }
     plots.extend(calls::plot(files)?);
@@ -63,29 +95,12 @@ fn rates(files: &[Labelled], workload: Workload, title: &str, unit: &str) -> Res
     let metric = metrics::main_metric(workload);
     let several = files.len() > 1;
     let bar = |datapath: &str, index: usize| {
-        let results = files[index].results;
-        let spread = compare::spread(results, workload, datapath, &metric)?;
-        let ratio = compare::ratio(results, workload, datapath, &metric).spread();
-        let ratio = ratio.filter(|_| datapath != compare::PEER);
-        let value = thousands(spread.median, metric.decimals);
-        Some(Bar {
-            label: String::new(),
-            text: match ratio {
-                Some(Spread { median, min, max }) => {
-                    format!("{value} (×{median:.2}, {min:.2} to {max:.2})")
-                }
-                None => value,
-            },
-            parts: vec![(
-                spread.median,
-                if several {
-                    canvas::colour(index)
-                } else {
-                    canvas::colour_of(datapath)
-                },
-            )],
-            whisker: Some((spread.min, spread.max)),
-        })
+        let colour = if several {
+            canvas::colour(index)
+        } else {
+            canvas::colour_of(datapath)
+        };
+        rate(files[index].results, workload, datapath, String::new(), colour)
     };
     let groups = datapaths(files, workload).map(|datapath| Group {
         label: datapath.into(),
@@ -115,14 +130,86 @@ fn rates(files: &[Labelled], workload: Workload, title: &str, unit: &str) -> Res
             .collect(),
     };
     Ok(Plot {
-        name: workload.name().into(),
+        name: workload.file().into(),
+        title: title.into(),
+        svg: bars.draw()?,
+    })
+}
+
+/// A bar with the ratio behind it, if there is one.
+fn rate(results: &Results, workload: Workload, datapath: &str, label: String, colour: Colour) -> Option<Bar> {
+    let metric = metrics::main_metric(workload);
+    let spread = compare::spread(results, workload, datapath, &metric)?;
+    let ratio = compare::ratio(results, workload, datapath, &metric).spread();
+    let value = thousands(spread.median, metric.decimals);
+    Some(Bar {
+        label,
+        text: match ratio.filter(|_| datapath != compare::PEER) {
+            Some(Spread { median, min, max }) => {
+                format!("{value} (×{median:.2}, {min:.2} to {max:.2})")
+            }
+            None => value,
+        },
+        parts: vec![(spread.median, colour)],
+        whisker: Some((spread.min, spread.max)),
+    })
+}
+
+/// Bars of all lengths of frames and numbers of pairs: of each a group, with a bar for each datapath.
+fn packets(files: &[Labelled]) -> Result<Plot> {
+    let all = compare::workloads_of(files.iter().map(|file| file.results)).into_iter();
+    let all: Vec<_> = all
+        .filter(|workload| workload.kind() == WorkloadKind::Packets)
+        .collect();
+    let mut groups = Vec::new();
+    let mut heading = Vec::new();
+    for &workload in &all {
+        let mut bars = Vec::new();
+        for datapath in datapaths(files, workload) {
+            for file in files {
+                let colour = canvas::colour_of(datapath);
+                let label = label(datapath, files, file);
+                bars.extend(rate(file.results, workload, datapath, label, colour));
+            }
+        }
+        if let Workload::Packets(traffic) = workload {
+            groups.push(Group {
+                label: traffic.text(),
+                bars,
+            });
+        }
+        if heading.is_empty() {
+            heading = notes(files, workload);
+            let drawn =
+                "Bars: the median over the rounds; lines: from the least to the greatest of the rounds.";
+            heading.extend(over_rounds(files, workload, drawn));
+        }
+    }
+    if all.iter().any(|&workload| {
+        let metric = metrics::main_metric(workload);
+        files.iter().any(|file| compared(file.results, workload, &metric))
+    }) {
+        heading.push(paired(compare::PEER));
+    }
+    let title = "Packets of guests that generate them";
+    let bars = Bars {
+        heading: Heading {
+            title: title.into(),
+            notes: heading,
+        },
+        unit: "frames per second that arrived, all pairs together: more is better".into(),
+        groups,
+        legend: Vec::new(),
+    };
+    Ok(Plot {
+        name: PACKETS.into(),
         title: title.into(),
         svg: bars.draw()?,
     })
 }
 
 /// A curve for each datapath: the medians of the percentiles.
-fn latencies(files: &[Labelled], workload: Workload, title: &str) -> Result<Plot> {
+fn latencies(files: &[Labelled], workload: Workload, title: &str, of: &str) -> Result<Plot> {
     let mut curves = Vec::new();
     for (number, datapath) in datapaths(files, workload).enumerate() {
         for (index, file) in files.iter().enumerate() {
@@ -146,11 +233,11 @@ fn latencies(files: &[Labelled], workload: Workload, title: &str) -> Result<Plot
             title: title.into(),
             notes,
         },
-        unit: "half a round trip, µs (logarithmic): less is better".into(),
+        unit: format!("{of}, µs (logarithmic): less is better"),
         all: curves,
     };
     Ok(Plot {
-        name: workload.name().into(),
+        name: workload.file().into(),
         title: title.into(),
         svg: curves.draw()?,
     })
@@ -161,10 +248,7 @@ fn percentiles(results: &Results, workload: Workload, datapath: &str) -> Vec<(f6
     let runs: Vec<&Run> = compare::runs(results, workload, datapath)
         .map(|(_, run)| run)
         .collect();
-    let observations = runs
-        .iter()
-        .filter_map(|run| Some(metrics::latency(run)?.observations))
-        .min();
+    let observations = runs.iter().filter_map(|run| metrics::observations(run)).min();
     let Some(observations) = observations.map(metrics::number) else {
         return Vec::new();
     };

@@ -16,6 +16,13 @@ pub fn outcome(run: &Run) -> String {
         Outcome::Latency(latency) => vec![&latency.output],
         Outcome::LoadedLatency { latency, load } => vec![&latency.output, &load.output],
         Outcome::Connections(connections) => vec![&connections.output],
+        Outcome::Mixed(mixed) => vec![&mixed.bulk.output],
+        _ => {
+            return format!(
+                "{}\n",
+                serde_json::to_string_pretty(&run.outcome).unwrap_or_default()
+            );
+        }
     };
     let outputs: Vec<&str> = outputs.into_iter().flatten().map(String::as_str).collect();
     if outputs.is_empty() {

@@ -58,7 +58,7 @@ pub fn host_cpu(files: &[Labelled]) -> Table {
     let mut table = Table::new(words.iter().copied().chain(columns)).of_words(words.len());
     for workload in compare::workloads_of(files.iter().map(|file| file.results)) {
         for (datapath, file) in rows(files, workload) {
-            let mut cells = vec![workload.name().to_owned()];
+            let mut cells = vec![workload.name().into_owned()];
             cells.extend(names_of(files, datapath, file));
             for metric in &metrics {
                 cells.extend(compared(file.results, workload, datapath, metric));
@@ -151,7 +151,7 @@ pub fn paths(results: &Results, datapath: &str) -> Option<Table> {
             let way = format!("{} → {}", path.from, path.to);
             let frames = path.frames.to_string();
             table.row([
-                workload.name(),
+                &*workload.name(),
                 &way,
                 &path.via,
                 &frames,
@@ -168,7 +168,7 @@ pub fn left(results: &Results, datapath: &str) -> Table {
     for workload in compare::workloads(results) {
         for left in counts::left(results, workload, datapath) {
             table.row([
-                workload.name(),
+                &*workload.name(),
                 &left.port,
                 &left.reason,
                 &left.frames.to_string(),
@@ -185,7 +185,7 @@ pub fn hook_changes(results: &Results, datapath: &str) -> Table {
     for workload in compare::workloads(results) {
         for change in counts::hook_changes(results, workload, datapath) {
             table.row([
-                workload.name(),
+                &*workload.name(),
                 &change.port,
                 &change.hooks.join(" + "),
                 &change.count.to_string(),

@@ -26,8 +26,8 @@ impl Conditions {
             format!("{} s each", measuring.time_s),
             format!("rounds: {}", measuring.repeat),
         ];
-        for &workload in &measuring.workload {
-            let traffic = self.traffic(workload);
+        let workloads = measuring.workload.iter().flat_map(|kind| kind.parts(measuring));
+        for traffic in workloads.map(|workload| self.traffic(workload)) {
             if !parts.contains(&traffic) {
                 parts.push(traffic);
             }
@@ -65,6 +65,26 @@ impl Conditions {
                 format!("messages of {} bytes", measuring.message_bytes)
             }
             Workload::Connections => format!("{} connections at a time", measuring.parallel),
+            Workload::Packets(_) | Workload::Forwarding => match measuring.rate {
+                Some(rate) => format!("{rate} frames per second of each pair"),
+                None => "frames as fast as they go".into(),
+            },
+            Workload::ForwardingLatency => {
+                format!(
+                    "requests of {} bytes one after the other",
+                    measuring.message_bytes
+                )
+            }
+            Workload::Density => format!(
+                "{} requests of 200 bytes per second of each of up to {} pairs",
+                measuring.requests_per_s(),
+                measuring.most_pairs
+            ),
+            Workload::Mixed => format!(
+                "{} requests of {} bytes per second",
+                measuring.requests_per_s(),
+                measuring.message_bytes
+            ),
         }
     }
 

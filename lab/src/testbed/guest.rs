@@ -2,6 +2,7 @@
 
 mod namespace;
 mod qemu;
+mod station;
 
 use std::{net::IpAddr, path::Path};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     host::{cpus::Placement, job::Job, plan::GuestId},
+    station::task::{Report, Task},
     testbed::{
         device::{Device, Hardware, NicCounters},
         vm_image::Packages,
@@ -20,6 +22,7 @@ use crate::{
 
 pub use namespace::{GUEST_TAP, READY};
 pub use qemu::{Accelerator, TestsMachine};
+pub use station::STATION_READY;
 
 /// The kinds of guests there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -31,6 +34,15 @@ pub enum Kind {
     Qemu,
 }
 
+/// What a guest is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// To run programs, by the network of its kernel.
+    Programs,
+    /// To generate and to receive frames. A virtual machine can do both.
+    Station,
+}
+
 /// Makes guests of one kind.
 pub trait GuestBackend {
     /// Starts a guest, with its device in the host's namespace, up.
@@ -40,6 +52,7 @@ pub trait GuestBackend {
         id: GuestId,
         hardware: Hardware,
         device: Device,
+        duty: Duty,
     ) -> Result<Box<dyn Guest>>;
 
     /// What the guests are.
@@ -68,6 +81,9 @@ pub trait Guest {
 
     /// Starts a program in the guest.
     fn start(&self, words: &[&str]) -> Result<Box<dyn Job>>;
+
+    /// Has a station do something, which prints what a task of it does.
+    fn perform(&self, task: &Task) -> Result<Box<dyn Job>>;
 
     /// Tries once whether packets of every kind get from this guest to an address and back, for a few seconds at most.
     fn reaches(&self, address: IpAddr) -> Result<bool>;
@@ -103,6 +119,12 @@ impl Facts {
     }
 }
 
+/// What a task of a station has printed last.
+pub fn report_in(output: &str) -> Result<Report> {
+    let line = output.lines().last().unwrap_or_default();
+    serde_json::from_str(line).with_context(|| format!("a station's report: {output}"))
+}
+
 /// The only card but the loopback, in the form of /proc/net/dev.
 fn nic_counters_in(devices: &str) -> Result<NicCounters> {
     let mut cards = devices.lines().filter_map(|line| line.split_once(':'));
@@ -128,12 +150,13 @@ fn nic_counters_in(devices: &str) -> Result<NicCounters> {
 }
 
 /// Finds what making guests of a kind takes; an error says what is missing. `packages` are those of virtual machines. A
-/// guest's VMM and its programs will be on the CPU that the placement has for it.
+/// guest's VMM and its programs will be on the CPU that the placement has for it. `stations` is whether there will be some.
 pub fn backend(
     kind: Kind,
     packages: Option<&Path>,
     vhost: bool,
     placement: Placement,
+    stations: bool,
 ) -> Result<Box<dyn GuestBackend>> {
     let packages = packages.map(Packages::open).transpose()?;
     Ok(match kind {
@@ -141,7 +164,7 @@ pub fn backend(
         Kind::Qemu => {
             let packages = packages
                 .context("--guest qemu needs --vm FOLDER, which `cargo xtask lab --guest qemu` sets up")?;
-            Box::new(qemu::QemuBackend::new(&packages, vhost, placement)?)
+            Box::new(qemu::QemuBackend::new(&packages, vhost, placement, stations)?)
         }
     })
 }

@@ -60,9 +60,9 @@ impl Setup {
         }
     }
 
-    /// Whoever makes such guests.
-    pub fn backend(&self, placement: Placement) -> Result<Box<dyn GuestBackend>> {
-        guest::backend(self.guest, self.vm.as_deref(), self.vhost, placement)
+    /// Whoever makes such guests, and stations if there are some.
+    pub fn backend(&self, placement: Placement, stations: bool) -> Result<Box<dyn GuestBackend>> {
+        guest::backend(self.guest, self.vm.as_deref(), self.vhost, placement, stations)
     }
 
     /// Looks at the machine; an error says what it lacks and how to mend that.

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 
 use self::{archive::Archive, libraries::Needs, packages::BUSYBOX};
 
-pub use {host::environment, packages::Packages};
+pub use {host::PROGRAM, host::environment, packages::Packages};
 
 const INIT: &str = include_str!("vm_image/init.sh");
 
@@ -139,11 +139,21 @@ impl Image {
     /// The image with files of the host, at the same paths, and the libraries that they need. It lies in a folder of
     /// the caller's.
     pub fn with_files(&self, files: &[PathBuf], folder: &Path) -> Result<Self> {
+        self.with_archive(&host::archive(files)?, folder)
+    }
+
+    /// The image with a program of the host, called by [`PROGRAM`], beside programs of its own. It lies in a folder of the
+    /// caller's.
+    pub fn with_program(&self, program: &Path, folder: &Path) -> Result<Self> {
+        self.with_archive(&host::program(program)?, folder)
+    }
+
+    fn with_archive(&self, archive: &[u8], folder: &Path) -> Result<Self> {
         let initramfs = folder.join("initramfs.cpio");
         let memory = |bytes: usize| 3 * u64::try_from(bytes >> 20).unwrap_or_default();
         // The kernel unpacks one archive after the other.
         let mut archives = read(&self.initramfs)?;
-        archives.extend(host::archive(files)?);
+        archives.extend(archive);
         fs::write(&initramfs, &archives).with_context(|| format!("writing {}", initramfs.display()))?;
         Ok(Self {
             initramfs,

@@ -3,7 +3,8 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::kind::Workload;
+use super::kind::WorkloadKind;
+use crate::station::task::Size;
 
 /// How to measure.
 #[expect(
@@ -14,7 +15,7 @@ use super::kind::Workload;
 pub struct Measuring {
     /// What to measure, one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "throughput,latency")]
-    pub workload: Vec<Workload>,
+    pub workload: Vec<WorkloadKind>,
     /// Seconds of each measurement
     #[arg(long = "time", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub time_s: u32,
@@ -42,6 +43,23 @@ pub struct Measuring {
     /// TCP connections that are open at a time in the connections measurement
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub parallel: u32,
+    /// Lengths of packets' frames, each measured by itself
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "64,512,imix,1514")]
+    #[serde(default)]
+    pub size: Vec<Size>,
+    /// Pairs of guests that send packets at a time, each number measured by itself
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[serde(default)]
+    pub pairs: Vec<u8>,
+    /// Frames or requests per second of each pair [default: packets and forwarding as fast as they go, density and mixed
+    /// 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[serde(default)]
+    pub rate: Option<u32>,
+    /// Pairs of guests that density may come to
+    #[arg(long, value_name = "N", default_value_t = 48, value_parser = clap::value_parser!(u8).range(1..=127))]
+    #[serde(default)]
+    pub most_pairs: u8,
     /// Leave the VMMs' system calls uncounted
     #[arg(long)]
     pub no_syscalls: bool,
@@ -49,4 +67,11 @@ pub struct Measuring {
     #[arg(long)]
     #[serde(default)]
     pub no_profile: bool,
+}
+
+impl Measuring {
+    /// Of each pair that asks.
+    pub fn requests_per_s(&self) -> u32 {
+        self.rate.unwrap_or(1000)
+    }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod datapaths;
 mod devices;
+mod loads;
 mod macvtap;
 mod program;
 mod pump;
@@ -60,6 +61,9 @@ fn main() -> ExitCode {
         trials("", datapaths::SWITCH_CHECKS, switch.as_deref()),
         trials("", datapaths::VIRTUAL_MACHINES, machines.as_deref()),
         trials("", devices::TESTS, devices.as_deref()),
+        trials("", loads::TESTS, programs.as_deref()),
+        trials("", loads::MACVTAP, measured_macvtap.as_deref()),
+        trials("", loads::SWITCH, measured_switch.as_deref()),
         trials("", pump::TESTS, devices.as_deref()),
         trials("", run::TESTS, programs.as_deref()),
         trials("", steady::TESTS, steady.as_deref()),

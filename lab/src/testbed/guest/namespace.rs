@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use lab::{Namespace, Offloads, pump};
 use tempfile::TempDir;
 
-use super::{Facts, Guest, GuestBackend, Hardware, Kind};
+use super::{Duty, Facts, Guest, GuestBackend, Hardware, Kind, station::StationGuest};
 use crate::{
     host::{
         cpus::{self, Placement},
@@ -21,6 +21,7 @@ use crate::{
         process::{self, Process},
         scratch,
     },
+    station::task::Task,
     testbed::{
         device::{Device, NicCounters},
         vm_image::{self, Packages},
@@ -74,9 +75,13 @@ impl GuestBackend for NamespaceBackend {
         id: GuestId,
         hardware: Hardware,
         device: Device,
+        duty: Duty,
     ) -> Result<Box<dyn Guest>> {
         let cpu = self.placement.cpu(id);
-        Ok(Box::new(NamespaceGuest::boot(host, id, hardware, device, cpu)?))
+        Ok(match duty {
+            Duty::Programs => Box::new(NamespaceGuest::boot(host, id, hardware, device, cpu)?),
+            Duty::Station => Box::new(StationGuest::boot(host, id, hardware, device, cpu)?),
+        })
     }
 
     fn facts(&self) -> &Facts {
@@ -213,6 +218,10 @@ impl Guest for NamespaceGuest {
             format!("{program} in {}", self.id.name()),
             command,
         )?))
+    }
+
+    fn perform(&self, task: &Task) -> Result<Box<dyn Job>> {
+        anyhow::bail!("{} is no station: {task:?}", self.id.name())
     }
 
     /// By TCP and by UDP: the two have different checksums, and a switch may spoil one of them.

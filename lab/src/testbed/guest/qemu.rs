@@ -6,6 +6,7 @@ mod tests_machine;
 mod transcript;
 
 use std::{
+    env,
     net::IpAddr,
     rc::Rc,
     time::{Duration, Instant},
@@ -13,19 +14,22 @@ use std::{
 
 use anyhow::{Context, Result};
 use lab::{Macvtap, Namespace, Offloads, Tap, pump, tap::IdleTap};
+use tempfile::TempDir;
 
 use self::{
     channel::Channel,
     machine::{BOOT_LIMIT, Model, Qemu},
 };
-use super::{Facts, Guest, GuestBackend, Hardware, Kind};
+use super::{Duty, Facts, Guest, GuestBackend, Hardware, Kind};
 use crate::{
     host::{
         cpus::Placement,
         job::{self, Job},
         plan::GuestId,
+        scratch,
         wait::OnSignal,
     },
+    station::task::Task,
     testbed::{
         device::{Device, NicCounters},
         vm_image::{self, Image, Packages},
@@ -34,6 +38,8 @@ use crate::{
 
 pub use {machine::Accelerator, tests_machine::TestsMachine};
 
+/// The guest's network card, as its kernel calls it.
+const CARD: &str = "eth0";
 /// For a command of a moment, in a busy guest without KVM.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
@@ -41,14 +47,22 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 pub struct QemuBackend {
     model: Model,
     facts: Facts,
+    /// What machines that may be stations boot.
+    _folder: Option<TempDir>,
 }
 
 impl QemuBackend {
     /// Finds QEMU and an accelerator, and makes the image where there is none yet.
-    pub fn new(packages: &Packages, vhost: bool, placement: Placement) -> Result<Self> {
+    pub fn new(packages: &Packages, vhost: bool, placement: Placement, stations: bool) -> Result<Self> {
         machine::check_vhost(vhost)?;
         let qemu = Qemu::find(packages)?;
-        let model = Model::new(qemu, Image::of_guest(packages)?, vhost, placement)?;
+        let mut image = Image::of_guest(packages)?;
+        let folder = stations.then(|| scratch::folder("stations")).transpose()?;
+        if let Some(folder) = &folder {
+            let own = env::current_exe().context("finding this program's own file")?;
+            image = image.with_program(&own, folder.path())?;
+        }
+        let model = Model::new(qemu, image, vhost, placement)?;
         let facts = Facts {
             kind: Kind::Qemu,
             vmm: Some(format!("QEMU {}", model.qemu.version)),
@@ -58,7 +72,11 @@ impl QemuBackend {
             iperf3: format!("iperf3 {}", packages.version("iperf3")?),
             sockperf: format!("sockperf {}", packages.version("sockperf")?),
         };
-        Ok(Self { model, facts })
+        Ok(Self {
+            model,
+            facts,
+            _folder: folder,
+        })
     }
 }
 
@@ -69,6 +87,7 @@ impl GuestBackend for QemuBackend {
         id: GuestId,
         hardware: Hardware,
         device: Device,
+        _duty: Duty,
     ) -> Result<Box<dyn Guest>> {
         let (tap, open) = host.run(|| match device {
             // QEMU could make the tap, but not before it is to be set up.
@@ -137,6 +156,21 @@ impl Guest for QemuGuest {
         let program = words.first().context("no program to start")?;
         let name = format!("{program} in {}", self.id.name());
         Ok(Box::new(self.channel.start(name, words)?))
+    }
+
+    /// By a program of the guest's, which has the card's packet socket.
+    fn perform(&self, task: &Task) -> Result<Box<dyn Job>> {
+        let (number, task) = (self.id.0.to_string(), serde_json::to_string(task)?);
+        let station = [
+            "station",
+            "--number",
+            &number,
+            "--interface",
+            CARD,
+            "--task",
+            &task,
+        ];
+        self.start(&[&vm_image::PROGRAM[..], &station].concat())
     }
 
     fn reaches(&self, address: IpAddr) -> Result<bool> {

@@ -32,6 +32,34 @@ pub fn archive(files: &[PathBuf]) -> Result<Vec<u8>> {
     Ok(archive.finish())
 }
 
+/// How [`program`]'s is called: its linker is not the machine's own, and its libraries need not be.
+pub const PROGRAM: [&str; 4] = ["/host/linker", "--library-path", "/host", "/host/program"];
+
+/// An archive with a program and its libraries, in a folder of their own: the machine has programs that were linked with
+/// others.
+pub fn program(file: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    archive.folder("host");
+    archive.file("host/program", &read(file)?);
+    let mut linked = false;
+    for path in libraries(file)? {
+        let name = path
+            .file_name()
+            .context("a library without a name")?
+            .to_string_lossy();
+        let is_linker = name.starts_with("ld-");
+        linked |= is_linker;
+        let name = if is_linker { "linker" } else { &*name };
+        archive.file(&format!("host/{name}"), &read(&path)?);
+    }
+    ensure!(
+        linked,
+        "{} is not linked dynamically, as it is by default",
+        file.display()
+    );
+    Ok(archive.finish())
+}
+
 /// What a shell in the machine sets, so that the programs are found and find their libraries.
 pub fn environment(files: &[PathBuf]) -> Result<String> {
     let mut libraries_of_all = Vec::new();
@@ -101,6 +129,17 @@ mod tests {
         assert_eq!(paths("\tstatically linked\n").unwrap(), Vec::<PathBuf>::new());
         let error = paths("\tlibno.so => not found\n").unwrap_err();
         assert_eq!(error.to_string(), "libno.so => not found");
+    }
+
+    #[test]
+    fn a_program_has_its_linker_and_libraries_beside_it() {
+        let bytes = program(&std::env::current_exe().unwrap()).unwrap();
+        for name in ["host/program\0", "host/linker\0", "host/libc.so.6\0"] {
+            assert!(
+                bytes.windows(name.len()).any(|window| window == name.as_bytes()),
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -1,0 +1,199 @@
+//! Workloads whose guests are stations: generators and receivers of frames.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{
+    Test, datapaths,
+    program::{self, Folder},
+    run,
+};
+
+pub const TESTS: &[Test] = &[
+    ("packets_are_counted_by_length_and_by_pair", packets_are_counted),
+    ("a_guest_routes_frames_and_round_trips", a_guest_routes),
+    ("pairs_are_added_while_they_get_their_answers", pairs_are_added),
+    (
+        "round_trips_are_measured_alone_and_beside_others",
+        round_trips_beside_others,
+    ),
+];
+
+pub const MACVTAP: &[Test] = &[("packets_cross_macvtaps", packets_cross_macvtaps)];
+
+pub const SWITCH: &[Test] = &[("packets_go_past_the_bridge_by_xdp", packets_go_past_the_bridge)];
+
+/// Has a lab measure once for a second each; returns its samples.
+fn measure(datapath: &str, workload: &str, options: &[&str]) -> Value {
+    let folder = Folder::new("loads");
+    let _guard = run::beside_others();
+    let mut lab = program::lab("run");
+    lab.args([
+        "--datapath",
+        datapath,
+        "--workload",
+        workload,
+        "--time",
+        "1",
+        "--repeat",
+        "1",
+        "--json",
+    ])
+    .args(options)
+    .arg("--output")
+    .arg(folder.path());
+    let output = lab.output().expect("run the lab");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_reported(folder.path());
+    let results: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    results["samples"][0]["runs"].clone()
+}
+
+/// What was written can be read again, and there is a plot.
+fn assert_reported(folder: &Path) {
+    let report = program::lab("report")
+        .arg(folder.join("results.json"))
+        .output()
+        .expect("run the lab");
+    assert!(
+        report.status.success(),
+        "{}",
+        String::from_utf8_lossy(&report.stderr)
+    );
+    let page = std::fs::read_to_string(folder.join("report.md")).expect("a report");
+    assert!(page.contains(".svg)"), "{page}");
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("no count: {value}"))
+}
+
+fn packets_are_counted() {
+    let runs = measure(
+        "linux-bridge",
+        "packets",
+        &["--size", "64,imix", "--pairs", "1,2"],
+    );
+    let expected = [
+        ("64", 1, 60..61),
+        ("imix", 1, 320..400),
+        ("64", 2, 60..61),
+        ("imix", 2, 320..400),
+    ];
+    for (run, (size, pairs, length)) in runs.as_array().expect("runs").iter().zip(&expected) {
+        let packets = &run["outcome"];
+        assert_eq!(
+            (packets["size"].as_str(), number(&packets["pairs"])),
+            (Some(*size), *pairs)
+        );
+        let [sent, received, bytes] =
+            ["sent", "received", "received_bytes"].map(|name| number(&packets[name]));
+        assert!(received > 1000 && received <= sent, "{packets}");
+        assert!(length.contains(&(bytes / received)), "{packets}");
+        let alone = packets["pairs_alone"].as_array().expect("pairs");
+        assert_eq!(alone.len() as u64, *pairs);
+        assert_eq!(
+            alone.iter().map(|pair| number(&pair["received"])).sum::<u64>(),
+            received
+        );
+        assert!(
+            alone.iter().all(|pair| number(&pair["received"]) > 0),
+            "{packets}"
+        );
+        // The cards of all, also those that are idle, and hellos beside the frames.
+        assert_eq!(run["others"].as_array().map(Vec::len), Some(2));
+        let [client, server] = ["client", "server"].map(|role| &run[role]["card"]);
+        assert!(number(&client["tx_frames"]) >= number(&alone[0]["sent"]), "{run}");
+        assert!(
+            number(&server["rx_frames"]) >= number(&alone[0]["received"]),
+            "{run}"
+        );
+    }
+    assert_eq!(runs.as_array().map(Vec::len), Some(expected.len()));
+    let slow = measure("linux-bridge", "packets", &["--size", "64", "--rate", "200"]);
+    let packets = &slow[0]["outcome"];
+    assert!((190..=210).contains(&number(&packets["sent"])), "{packets}");
+    assert_eq!(packets["sent"], packets["received"]);
+}
+
+fn a_guest_routes() {
+    let runs = measure("linux-bridge", "forwarding", &[]);
+    let frames = &runs[0]["outcome"];
+    assert_eq!(frames["workload"], "forwarding");
+    assert!(number(&frames["received"]) > 1000, "{frames}");
+    let router = &runs[0]["server"]["card"];
+    assert!(
+        number(&router["tx_frames"]) >= number(&frames["received"]),
+        "{router}"
+    );
+    let trips = &runs[1]["outcome"];
+    assert_eq!(trips["workload"], "forwarding-latency");
+    assert!(number(&trips["answered"]) > 100, "{trips}");
+    assert!(
+        trips["percentiles_us"][0][1]
+            .as_f64()
+            .is_some_and(|p50| p50 > 1.0),
+        "{trips}"
+    );
+}
+
+fn pairs_are_added() {
+    let runs = measure("linux-bridge", "density", &["--rate", "100", "--most-pairs", "3"]);
+    let density = &runs[0]["outcome"];
+    let steps = density["steps"].as_array().expect("steps");
+    assert_eq!((number(&steps[0]["pairs"]), number(&steps[1]["pairs"])), (1, 2));
+    for step in steps {
+        assert_eq!(number(&step["asked"]), 100 * number(&step["pairs"]), "{step}");
+        assert!(number(&step["answered"]) > 0, "{step}");
+    }
+    assert!((1..=3).contains(&number(&density["pairs"])), "{density}");
+}
+
+fn round_trips_beside_others() {
+    let runs = measure("linux-bridge", "mixed", &["--rate", "500"]);
+    let mixed = &runs[0]["outcome"];
+    for trips in ["alone", "beside"] {
+        assert_eq!(number(&mixed[trips]["asked"]), 500, "{mixed}");
+        assert!(number(&mixed[trips]["answered"]) > 0, "{mixed}");
+    }
+    assert!(number(&mixed["broadcasts"]) > 1000, "{mixed}");
+    assert!(
+        mixed["bulk"]["gbit_per_s"]
+            .as_f64()
+            .is_some_and(|rate| rate > 0.05),
+        "{mixed}"
+    );
+    // Each guest has got the broadcasts.
+    let others = runs[0]["others"].as_array().expect("others");
+    assert!(number(&others[0]["card"]["rx_frames"]) > 1500, "{others:?}");
+}
+
+fn packets_cross_macvtaps() {
+    let runs = measure("macvtap", "packets", &["--size", "64,1514"]);
+    for run in runs.as_array().expect("runs") {
+        assert!(number(&run["outcome"]["received"]) > 1000, "{run}");
+    }
+}
+
+/// They are what XDP can carry: known unicast with a complete checksum.
+fn packets_go_past_the_bridge() {
+    let switch = datapaths::switch().display().to_string();
+    let options = ["--tapbridge", &switch, "--size", "imix", "--rate", "2000"];
+    let runs = measure("tapbridge", "packets", &options);
+    let sent = number(&runs[0]["outcome"]["sent"]);
+    let paths = runs[0]["stats"]["paths"].as_array().expect("paths");
+    let by_xdp = paths
+        .iter()
+        .filter(|path| path["from"] == "vm1" && path["via"] == "xdp");
+    let by_xdp: u64 = by_xdp.map(|path| number(&path["frames"])).sum();
+    // All but one a second, by which the bridge knows the station.
+    assert!(
+        by_xdp <= sent && by_xdp + 10 > sent,
+        "{by_xdp} of {sent}: {paths:?}"
+    );
+}
