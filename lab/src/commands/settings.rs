@@ -10,7 +10,7 @@ use crate::{
     workload::measuring::Measuring,
 };
 
-/// Measure between two guests, over each of the datapaths in turn
+/// Measure between guests, over each of the datapaths in turn
 ///
 /// Where CPUs may sleep and nothing is pinned to one, identical runs differ by a fifth or more: compare datapaths by
 /// their ratio within a round, over several rounds, or see --steady. With every measurement the host's CPU time, the

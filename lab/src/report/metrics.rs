@@ -123,7 +123,7 @@ fn per(seconds: f64, count: Option<u64>, unit: f64) -> Option<f64> {
 }
 
 /// What a run cost, by what it did.
-pub fn costs(workload: Workload) -> [Metric; 9] {
+pub fn costs(workload: Workload) -> [Metric; 10] {
     let (unit, time) = (unit(workload), time(workload).0);
     let named = |name: String, decimals, of: fn(&Run) -> Option<f64>| Metric {
         name: Cow::Owned(name),
@@ -140,6 +140,10 @@ pub fn costs(workload: Workload) -> [Metric; 9] {
         }),
         median("of it softirq, s/10⁶ frames", 2, |run| {
             per_million_frames(run, run.host?.softirq_s)
+        }),
+        median("VMMs' CPU, s/10⁶ frames", 2, |run| {
+            let cpu = run.roles().map(|role| role.cpu.user_s + role.cpu.system_s);
+            per_million_frames(run, cpu.sum())
         }),
         cpu("client VMM CPU", |run| {
             cpu_per_unit(run, run.client.cpu.user_s + run.client.cpu.system_s)
@@ -352,6 +356,7 @@ mod tests {
             ("of it softirq, s/GB", "0.250"),
             ("host CPU, s/10⁶ frames", "3.000"),
             ("of it softirq, s/10⁶ frames", "0.250"),
+            ("VMMs' CPU, s/10⁶ frames", "3.000"),
             ("client VMM CPU, s/GB", "1.500"),
             ("server VMM CPU, s/GB", "1.500"),
             ("client VMM calls/GB", "300.000"),
@@ -369,6 +374,7 @@ mod tests {
             ("of it softirq, µs/message", "500.000"),
             ("host CPU, s/10⁶ frames", "3.000"),
             ("of it softirq, s/10⁶ frames", "0.250"),
+            ("VMMs' CPU, s/10⁶ frames", "3.000"),
             ("client VMM CPU, µs/message", "3000.000"),
             ("server VMM CPU, µs/message", "3000.000"),
             ("client VMM calls/message", "2.000"),

@@ -57,7 +57,7 @@ pub struct Measuring {
     #[serde(default)]
     pub rate: Option<u32>,
     /// Pairs of guests that density may come to
-    #[arg(long, value_name = "N", default_value_t = 48, value_parser = clap::value_parser!(u8).range(1..=127))]
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u8).range(1..=127))]
     #[serde(default)]
     pub most_pairs: u8,
     /// Leave the VMMs' system calls uncounted
