@@ -38,6 +38,8 @@ pub mod program {
     pub const TELL: &str = "tapbridge_tell";
     /// Adds to counters, see [`super::Addition`].
     pub const ADD: &str = "tapbridge_add";
+    /// Says what the hooks would decide of frames that pass by, see [`crate::observed`].
+    pub const OBSERVE: &str = "tapbridge_observe";
     /// Reads kernel memory for the loader.
     pub const PEEK: &str = "tapbridge_peek";
 }
@@ -70,6 +72,10 @@ pub mod map {
     pub const EVENTS_LOST: &str = "EVENTS_LOST";
     /// Hash of [`super::Told`] to when a frame was left so, in jiffies.
     pub const TOLD: &str = "TOLD";
+    /// Per-CPU hash of [`crate::observed::Key`] to [`crate::counters::Traffic`].
+    pub const OBSERVED: &str = "OBSERVED";
+    /// Per-CPU array of one number of frames for which there was no room.
+    pub const UNOBSERVED: &str = "UNOBSERVED";
     /// Array of one [`super::Peek`].
     pub const PEEK: &str = "PEEK";
 }

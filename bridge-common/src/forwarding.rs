@@ -43,14 +43,15 @@ const ETHERTYPE_CFM: u16 = 0x8902;
 /// Decides about a frame that a hook has met.
 #[inline(always)]
 pub fn decide<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Verdict {
-    match egress(tables, received, hook) {
-        Ok((ifindex, retag)) => Verdict::Forward(ifindex, retag),
+    match target(tables, received, hook) {
+        Ok((device, retag)) => Verdict::Forward(tables.index(device), retag),
         Err(reason) => Verdict::Leave(reason),
     }
 }
 
+/// As [`decide`], with the device itself, for who has more to ask of it.
 #[inline(always)]
-fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32, Retag), Reason> {
+pub fn target<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(T::Device, Retag), Reason> {
     check(received.destination & 1 == 0, Reason::Group)?;
     check(
         received.source & 1 == 0 && received.source != 0,
@@ -159,5 +160,5 @@ fn egress<T: Tables>(tables: &T, received: &Received, hook: Hook) -> Result<(u32
     {
         return Err(reason);
     }
-    Ok((tables.index(device), retag))
+    Ok((device, retag))
 }

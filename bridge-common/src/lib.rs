@@ -17,6 +17,7 @@ mod hook;
 pub mod hook_policy;
 pub mod layout;
 pub mod mac;
+pub mod observed;
 pub mod port;
 pub mod syscalls;
 
@@ -36,6 +37,7 @@ mod plain {
 
     plain!(
         crate::counters::PathCounters,
+        crate::counters::Traffic,
         crate::fastpath::Addition,
         crate::fastpath::Event,
         crate::fastpath::Offsets,
@@ -46,6 +48,7 @@ mod plain {
         crate::fastpath::Settings,
         crate::fastpath::Told,
         crate::forwarding::NegativeCache,
+        crate::observed::Key,
         crate::syscalls::Key,
         crate::syscalls::Settings,
     );
@@ -54,6 +57,7 @@ mod plain {
 /// No padding: the verifier refuses uninitialised bytes on their way into a map.
 const _: () = {
     assert!(size_of::<counters::PathCounters>() == 4 * 8);
+    assert!(size_of::<counters::Traffic>() == 2 * 8);
     assert!(size_of::<fastpath::Addition>() == 4 * 4);
     assert!(size_of::<fastpath::Event>() == 8 + 6 * 4 + port::INTERFACE_NAME);
     assert!(size_of::<fastpath::Offsets>().is_multiple_of(8));
@@ -64,6 +68,7 @@ const _: () = {
     assert!(size_of::<fastpath::Settings>() == 2 * 4 + 2 * 8);
     assert!(size_of::<fastpath::Told>() == 4 + 2 * 2);
     assert!(size_of::<forwarding::NegativeCache>().is_multiple_of(4 * 8));
+    assert!(size_of::<observed::Key>() == 3 * 4);
     assert!(size_of::<syscalls::Key>() == syscalls::NAME + 3 * 4);
     assert!(size_of::<syscalls::Settings>() == 7 * 8);
 };

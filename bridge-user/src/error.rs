@@ -313,6 +313,15 @@ pub enum Error {
         /// What to do.
         next: &'static str,
     },
+    /// No frames were seen for long enough.
+    #[error("frames: watched for less than a second, of which nothing can be said; let it go on for longer")]
+    WatchedTooShort,
+    /// There is no port whose frames could be watched.
+    #[error("{what}: there are no ports of Linux bridges to watch; 'bridge link' lists those there are")]
+    NothingToWatch {
+        /// Where there are none.
+        what: String,
+    },
     /// No such process.
     #[error("process {pid}: there is none in this namespace of process ids; 'ps -e' lists those there are")]
     NoProcess {

@@ -12,6 +12,7 @@ mod events;
 mod instructions;
 mod loaded;
 mod log;
+mod observer;
 mod offsets;
 mod other_programs;
 mod pinned;
@@ -30,5 +31,6 @@ pub use self::{
 pub(crate) use self::{
     events::Events,
     log::{FrameLog, is_wanted as are_frames_logged},
+    observer::{Observer, Program},
     other_programs::{refuse_other_xdp, refuse_strangers},
 };

@@ -3,7 +3,7 @@
 //! Nothing here has to keep running: what is attached is pinned in a folder of bpffs ([`state`], [`fastpath`]).
 //! [`operations`] move the programs to ports of Linux bridges and off them, a [`snapshot`] is what there is at one moment,
 //! and [`control`] may run beside it, to attach what a [`config`] asks for and to fit hooks to traffic; [`events`] say what happens meanwhile, and [`metrics`] are a
-//! snapshot for Prometheus. All of them ask the [`kernel`]. [`syscalls`] has nothing to do
+//! snapshot for Prometheus. An [`estimate`] says beforehand what attaching would save. All of them ask the [`kernel`]. [`syscalls`] has nothing to do
 //! with bridges: it counts what a VMM asks of the kernel, and leaves nothing behind.
 //!
 //! ```no_run
@@ -38,6 +38,7 @@
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod estimate;
 pub mod events;
 pub mod fastpath;
 pub mod kernel;

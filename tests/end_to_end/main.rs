@@ -8,6 +8,7 @@ mod command_line;
 mod configuration;
 mod conservation;
 mod drops;
+mod estimate;
 mod fastpath;
 mod fastpath_commands;
 mod fastpath_vlan;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         trials("configuration", configuration::UNPRIVILEGED_TESTS, public),
         trials("conservation", conservation::TESTS, lacking),
         trials("drops", drops::TESTS, lacking),
+        trials("estimate", estimate::TESTS, lacking),
         trials("fastpath", fastpath::TESTS, lacking),
         trials("fastpath", fastpath::EBTABLES_TESTS, ebtables.as_deref()),
         trials("fastpath_commands", fastpath_commands::TESTS, lacking),

@@ -348,6 +348,7 @@ fn every_command_has_examples_and_the_exit_codes_are_told() {
         "status",
         "config dump",
         "detach",
+        "estimate",
         "show",
         "fdb show",
         "stats",

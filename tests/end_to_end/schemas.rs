@@ -24,9 +24,31 @@ crate::tests![
 ];
 
 /// What is met elsewhere, by tests that check the schemas too.
-const ELSEWHERE: [(&str, &[&str]); 6] = [
+const ELSEWHERE: [(&str, &[&str]); 7] = [
     // state.rs: what older versions and killed commands have left.
     ("detach", &[".cleared[].name", ".cleared[].reason"]),
+    // estimate.rs: frames that are watched.
+    (
+        "estimate",
+        &[
+            ".bridges[].left_by_reason[].frames",
+            ".bridges[].left_by_reason[].ports",
+            ".bridges[].left_by_reason[].reason",
+            ".bridges[].left_by_reason[].text",
+            ".bridges[].paths[].by_tcx",
+            ".bridges[].paths[].by_xdp",
+            ".bridges[].paths[].from",
+            ".bridges[].paths[].to",
+            ".bridges[].ports[].obstacles[].reason",
+            ".bridges[].ports[].obstacles[].text",
+            ".bridges[].ports[].sizes.gso",
+            ".bridges[].ports[].sizes.longer",
+            ".bridges[].ports[].sizes.to_1024",
+            ".bridges[].ports[].sizes.to_128",
+            ".bridges[].ports[].sizes.to_1518",
+            ".bridges[].ports[].sizes.to_512",
+        ],
+    ),
     // fastpath_vlan.rs: a bridge that filters VLANs.
     ("fdb-show", &["[].vlan"]),
     // status.rs: what could not be done.
@@ -67,6 +89,7 @@ fn every_schema_is_one_of_a_command_and_describes_all_that_it_allows() {
         "config-dump",
         "detach",
         "error",
+        "estimate",
         "fdb-show",
         "metrics",
         "monitor",
@@ -193,6 +216,7 @@ fn documents_of_all_commands_are_as_their_schemas_say_and_the_schemas_say_no_mor
     met.run(&switch, "stats");
     met.run(&switch, "show");
     met.run(&switch, "metrics");
+    met.run(&switch, "estimate --time 1");
     met.run(&switch, "upgrade");
     met.run(&switch, "config dump");
 

@@ -27,10 +27,11 @@ pub const TESTS: &[Test] = &[(
 )];
 
 fn verified() {
-    let [xdp, tcx] = fastpath::verified_instructions().expect("the fast path");
+    let [xdp, tcx, observe] = fastpath::verified_instructions().expect("the fast path");
     let verified = [
         ("XDP", xdp),
         ("tcx", tcx),
+        ("observe", observe),
         ("sys_enter, by process", counter(&Selection::Processes(vec![1]))),
         (
             "sys_enter, by name",

@@ -39,6 +39,17 @@ Examples:
   tapbridge detach --master br0
   tapbridge detach --all         whatever is attached in this network namespace";
 
+pub const ESTIMATE: &str = "\
+Examples:
+  tapbridge estimate --master br0          all ports of br0, for 30 seconds
+  tapbridge estimate vnet0 vnet1 --time 5  two ports
+  tapbridge estimate -j | jq '.bridges[] | {bridge, ratio, confidence}'
+
+CPUs are those that frames take from the call of a VMM that writes one to that
+of another which reads it, if that one is awake: what part of them is saved is
+known better than how many there are. In parentheses is how far it differs from
+one moment to the next.";
+
 pub const SHOW: &str = "\
 Examples:
   tapbridge show          what keeps frames from going past bridges

@@ -213,7 +213,7 @@ fn odd_size(words: usize) -> Error {
 }
 
 /// The map of this name, which stays where it is.
-fn duplicate(object: &Ebpf, name: &str) -> Result<MapData> {
+pub(super) fn duplicate(object: &Ebpf, name: &str) -> Result<MapData> {
     let map = object.map(name).expect("the object has all its maps");
     let (Map::PerCpuArray(data) | Map::PerCpuHashMap(data) | Map::HashMap(data)) = map else {
         unreachable!("the object has it as one of these");

@@ -14,6 +14,7 @@ use aya::{
 use bridge_common::{
     fastpath::{OFFSETS, Offsets, Peek, Settings, VERSION, map, program},
     layout::{self, NATIVE_OVERHEAD},
+    observed::MAX_OBSERVED,
 };
 
 use super::{
@@ -43,6 +44,9 @@ const PROGRAMS: [&str; 5] = [
     program::ADD,
 ];
 
+/// The room for frames that are observed, where none are: the least that a map has.
+const NOBODY_OBSERVES: u32 = 1;
+
 /// What the programs answer with.
 const TC_ACT_REDIRECT: u32 = 7;
 const TCX_NEXT: u32 = u32::MAX;
@@ -57,22 +61,28 @@ fn longest_native() -> u32 {
     log::page_size().saturating_sub(NATIVE_OVERHEAD)
 }
 
-/// How many instructions the kernel's verifier goes through for the programs at XDP and at tcx, of the million that it
-/// takes at most; 0 where it does not say (before 5.16). They are loaded and tried out for it, and nothing of them stays.
-pub fn verified_instructions() -> Result<[u32; 2]> {
-    let loaded = Loaded::try_out()?;
+/// How many instructions the kernel's verifier goes through for the programs at XDP and at tcx, and for that which only
+/// looks, of the million that it takes at most; 0 where it does not say (before 5.16). They are loaded and tried out for it,
+/// and nothing of them stays.
+pub fn verified_instructions() -> Result<[u32; 3]> {
+    let mut loaded = Loaded::try_out()?;
+    loaded.load(program::OBSERVE)?;
     let count = |name: &'static str| {
         let info = loaded.program(name).info().at(name, "read what is known of it")?;
         Ok(info.verified_instruction_count().unwrap_or(0))
     };
-    Ok([count(program::XDP)?, count(program::TCX)?])
+    Ok([
+        count(program::XDP)?,
+        count(program::TCX)?,
+        count(program::OBSERVE)?,
+    ])
 }
 
 /// What the programs have to know of the running kernel: what it says of itself, and what has been tried out.
 pub fn offsets() -> Result<Offsets> {
     let mut offsets = from_kernel()?;
     if offsets.br_nf_pre_routing != 0 {
-        let mut probe = Loaded::new(&offsets)?;
+        let mut probe = Loaded::new(&offsets, NOBODY_OBSERVES)?;
         probe.load(program::PEEK)?;
         match scratch::in_scratch(|scratch| probe.find_netfilter_slot(scratch, &offsets))? {
             Some(slot) => offsets.brnf_slot = slot,
@@ -86,12 +96,12 @@ pub fn offsets() -> Result<Offsets> {
 /// Loads the programs, attached to nothing and pinned nowhere, for whoever runs them by hand. Of the maps that the object
 /// has, the programs know no ports.
 pub fn load(offsets: &Offsets) -> Result<Ebpf> {
-    Ok(Loaded::whole(offsets)?.object)
+    Ok(Loaded::whole(offsets, NOBODY_OBSERVES)?.object)
 }
 
 /// The object, loaded and pinned by nothing yet.
 pub(super) struct Loaded {
-    object: Ebpf,
+    pub(super) object: Ebpf,
     settings: Array<MapData, Settings>,
     peek: Array<MapData, Peek>,
 }
@@ -99,15 +109,27 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Loads the programs, and checks in a namespace of its own that they decide as the bridge does.
     pub(super) fn try_out() -> Result<Self> {
-        let mut loaded = Self::whole(&offsets()?)?;
-        scratch::in_scratch(|scratch| loaded.compare(scratch))?;
+        let mut loaded = Self::tried_out(NOBODY_OBSERVES)?;
         log::begin(&mut loaded.object)?;
         Ok(loaded)
     }
 
-    /// With its programs, of which that at tcx is the settings'.
-    fn whole(offsets: &Offsets) -> Result<Self> {
-        let mut loaded = Self::new(offsets)?;
+    /// As [`Loaded::try_out`], with the program that only looks, for one command that pins nothing.
+    pub(super) fn to_observe() -> Result<Self> {
+        let mut loaded = Self::tried_out(MAX_OBSERVED)?;
+        loaded.load(program::OBSERVE)?;
+        Ok(loaded)
+    }
+
+    fn tried_out(observed: u32) -> Result<Self> {
+        let loaded = Self::whole(&offsets()?, observed)?;
+        scratch::in_scratch(|scratch| loaded.compare(scratch))?;
+        Ok(loaded)
+    }
+
+    /// With its programs, of which that at tcx is the settings', and room for so many different frames to be observed.
+    fn whole(offsets: &Offsets, observed: u32) -> Result<Self> {
+        let mut loaded = Self::new(offsets, observed)?;
         loaded.load(program::TCX)?;
         loaded.load(program::XDP)?;
         loaded.load(program::ASK)?;
@@ -118,9 +140,10 @@ impl Loaded {
     }
 
     /// Its maps alone.
-    fn new(offsets: &Offsets) -> Result<Self> {
+    fn new(offsets: &Offsets, observed: u32) -> Result<Self> {
         let longest_native = longest_native();
         let mut loader = EbpfLoader::new();
+        loader.map_max_entries(map::OBSERVED, observed);
         loader.override_global(OFFSETS, offsets, true).override_global(
             layout::LONGEST_NATIVE,
             &longest_native,
@@ -137,7 +160,7 @@ impl Loaded {
         })
     }
 
-    fn program(&self, name: &str) -> &Program {
+    pub(super) fn program(&self, name: &str) -> &Program {
         let program = self.object.program(name);
         program.expect("the object has all programs that it is built with")
     }

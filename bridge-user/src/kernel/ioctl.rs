@@ -11,6 +11,14 @@ const ADD_BRIDGE: libc::c_ulong = 0x89a0;
 const ADD_PORT: libc::c_ulong = 0x89a2;
 const REMOVE_PORT: libc::c_ulong = 0x89a3;
 
+/// `TUNSETOFFLOAD` and `TUNSETVNETHDRSZ` (`include/uapi/linux/if_tun.h`)
+const SET_OFFLOADS: libc::c_ulong = 0x4004_54d0;
+const SET_HEADER: libc::c_ulong = 0x4004_54d8;
+/// `TUN_F_CSUM`, `TUN_F_TSO4`, `TUN_F_TSO6`, `TUN_F_USO4` and `TUN_F_USO6`
+const OFFLOADS: libc::c_ulong = 0x67;
+/// Bytes of `struct virtio_net_hdr_v1`.
+const HEADER: libc::c_int = 12;
+
 /// A socket to ask by, in the calling thread's network namespace.
 pub fn socket() -> io::Result<OwnedFd> {
     // Any will do, and this family is there where services may not speak to the internet.
@@ -45,8 +53,21 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 pub fn make_tap(tun: &File, name: &str) -> io::Result<()> {
+    make(tun, name, libc::IFF_TAP | libc::IFF_NO_PI)
+}
+
+/// Makes a tap as a VMM holds it: with a virtio-net header of 12 bytes before each frame, and with all offloads.
+pub fn make_tap_of_vmm(tun: &File, name: &str) -> io::Result<()> {
+    make(tun, name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR)?;
+    let header = HEADER;
+    // SAFETY: the kernel reads an `int`, which outlives the call.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), SET_HEADER as _, &raw const header) })?;
+    // SAFETY: the argument is a number.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), SET_OFFLOADS as _, OFFLOADS) })
+}
+
+fn make(tun: &File, name: &str, flags: libc::c_int) -> io::Result<()> {
     let mut request = request(name);
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI;
     request.ifr_ifru.ifru_flags = i16::try_from(flags).map_err(io::Error::other)?;
     // SAFETY: the kernel reads and writes one `struct ifreq`.
     check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })

@@ -35,7 +35,7 @@ pub(super) fn xdp_obstacles(
 }
 
 /// What keeps XDP from redirecting frames of a tap, of which it has left so many to tcx since vhost-net sent them.
-fn from_port(name: &str, batched: u64, sysfs: &Sysfs) -> Vec<Obstacle> {
+pub(crate) fn from_port(name: &str, batched: u64, sysfs: &Sysfs) -> Vec<Obstacle> {
     let mut found = Vec::new();
     let mut tell = |reason: Reason, text: String| {
         found.push(Obstacle {
@@ -160,5 +160,48 @@ fn filter_text(bridge: &str, sysfs: &Sysfs) -> String {
              may need it), or 'tapbridge attach --master {bridge} --bypass-netfilter' if none is meant for frames between \
              ports of {bridge}; chains of nftables and ebtables ('nft list ruleset bridge') look at frames whatever that is"
         ),
+    }
+}
+
+/// What is so of a frame that a hook leaves for a reason.
+pub(crate) const fn in_words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::TooShort | Reason::InvalidSource => "malformed: the bridge drops it",
+        Reason::Group => "for all, or for a group: the bridge copies it to its ports",
+        Reason::Protocol => "ARP, RARP, MRP or CFM, which the bridge may answer itself",
+        Reason::NotAPort => "from a device that is no port any more",
+        Reason::IngressState => "from a port that does not forward now",
+        Reason::PortFlags => "between ports of which one has a setting that the programs don't follow",
+        Reason::VlanFiltering => "the bridge counts by VLAN, or has spanning trees for groups of VLANs",
+        Reason::NeighSuppress => "ICMPv6, and the bridge answers neighbour solicitations itself",
+        Reason::Promiscuous => "the bridge is promiscuous: the host gets a copy of every frame",
+        Reason::BridgeFilter => "rules look at bridged frames",
+        Reason::IngressHook => "netfilter's ingress hook is taken at the port",
+        Reason::IngressFilter => "traffic control has a filter or a program at the port's ingress",
+        Reason::VlanDevice => "tagged, and VLAN devices on the port get tagged frames first",
+        Reason::SourceUnknown => "from a station that the bridge has to learn",
+        Reason::SourceElsewhere => "from a station that the bridge knows at another port",
+        Reason::SourceFlags => "from an address that is the bridge's own, locked or watched",
+        Reason::SourceRefresh => "the one in a second by which the bridge sees that its station is there",
+        Reason::DestinationUnknown => "for a station that the bridge does not know: it floods it",
+        Reason::Host => "for the host",
+        Reason::SamePort => "for a station at the port that it came in by",
+        Reason::EgressState => "for a port that does not forward now",
+        Reason::Isolated => "between isolated ports: the bridge drops it",
+        Reason::EgressNoCarrier => "for a device that nobody reads, or without a carrier",
+        Reason::EgressMtu => "longer than the destination's MTU allows",
+        Reason::EgressHook => "netfilter's egress hook is taken at the destination",
+        Reason::Header => "br_netfilter itself would drop, cut or fragment it",
+        Reason::VlanIngress | Reason::VlanEgress => "of a VLAN that one of the two ports is no member of",
+        Reason::Generic => "GSO, or longer than native XDP takes: it goes by tcx",
+        Reason::Target => "for a device that takes no native frames: it goes by tcx",
+        Reason::EgressFilter => "a filter is at the destination's egress: it goes by tcx",
+        Reason::Queueing => "the destination's queueing discipline queues or shapes: it goes by tcx",
+        Reason::PacketSocket => "somebody listens, as tcpdump does: it goes by tcx",
+        Reason::Checksum => "does not show whether its checksum is complete: it goes by tcx",
+        Reason::VhostNet => "sent by vhost-net in batches that XDP would reorder: it goes by tcx",
+        Reason::TargetQueues => "for a tap with several queues: it goes by tcx",
+        Reason::Steering => "from a tap with receive packet steering: it goes by tcx",
+        Reason::VlanTag => "a tag comes or goes, which XDP can't do: it goes by tcx",
     }
 }

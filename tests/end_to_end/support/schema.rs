@@ -17,12 +17,13 @@ pub struct Schema {
 }
 
 /// All of them: the tests also run where the sources are not.
-const TEXTS: [(&str, &str); 14] = [
+const TEXTS: [(&str, &str); 15] = [
     ("attach", include_str!("../../../schemas/attach.json")),
     ("check", include_str!("../../../schemas/check.json")),
     ("config-dump", include_str!("../../../schemas/config-dump.json")),
     ("detach", include_str!("../../../schemas/detach.json")),
     ("error", include_str!("../../../schemas/error.json")),
+    ("estimate", include_str!("../../../schemas/estimate.json")),
     ("fdb-show", include_str!("../../../schemas/fdb-show.json")),
     ("metrics", include_str!("../../../schemas/metrics.json")),
     ("monitor", include_str!("../../../schemas/monitor.json")),

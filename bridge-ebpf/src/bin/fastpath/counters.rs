@@ -18,7 +18,7 @@ use crate::{clock, kernel::memory::offset};
 
 /// The longest frame that native XDP takes; set by the loader.
 #[unsafe(no_mangle)]
-static LONGEST_NATIVE: Global<u32> = Global::new(4096 - NATIVE_OVERHEAD);
+pub static LONGEST_NATIVE: Global<u32> = Global::new(4096 - NATIVE_OVERHEAD);
 
 #[map]
 static PORT_OWNERS: Array<u32> = Array::with_max_entries(NEAR_PORTS, 0);

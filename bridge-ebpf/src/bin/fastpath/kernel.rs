@@ -12,7 +12,7 @@ mod task;
 mod vlan;
 
 pub use self::{
-    device::Device,
+    device::{Device, is_steered},
     tables::{Asks, Kernel},
     task::is_from_vhost,
 };

@@ -26,6 +26,17 @@ impl XdpFrame {
         }
     }
 
+    /// The linear part of an skb, to be read as XDP reads it: all of it, where native XDP could have met the frame.
+    #[inline(always)]
+    pub fn linear(skb: &Skb) -> Self {
+        // SAFETY: the kernel passes a valid context.
+        let (data, end) = unsafe { ((*skb.context).data, (*skb.context).data_end) };
+        Self {
+            data: data as usize,
+            end: end as usize,
+        }
+    }
+
     /// Bytes of the whole frame.
     #[inline(always)]
     pub fn length(&self) -> u32 {
@@ -125,6 +136,13 @@ impl Skb {
     pub fn is_gso(&self) -> bool {
         // SAFETY: as above.
         unsafe { (*self.context).gso_size != 0 }
+    }
+
+    /// The number of the receive queue that the frame came in by (`skb_get_rx_queue`).
+    #[inline(always)]
+    pub fn receive_queue(&self) -> u32 {
+        // SAFETY: as above. None is recorded as 0, the first as 1.
+        unsafe { (*self.context).queue_mapping }.saturating_sub(1)
     }
 
     /// The outermost VLAN tag, where the kernel has moved it out of the data.

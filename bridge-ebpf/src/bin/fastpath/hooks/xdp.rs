@@ -16,8 +16,8 @@ use bridge_common::{
 use crate::{
     counters, events,
     kernel::{
-        Asks, Device, Kernel, is_from_vhost,
-        memory::{Address, is_set, member, offset},
+        Asks, Device, Kernel, is_from_vhost, is_steered,
+        memory::{Address, member, offset},
     },
     log, negative_cache,
     packet::XdpFrame,
@@ -98,20 +98,9 @@ impl Queue {
         let device = queue.open().open(member!(xdp_rxq_info_dev));
         // SAFETY: the verifier turns this field of the context into a read of the frame's receive queue.
         let index = unsafe { (&raw const (*context).rx_queue_index).read_volatile() };
-        let own = device
-            .follow(member!(dev_rx))
-            .at(u64::from(index).wrapping_mul(offset!(rx_queue_size)));
-        (queue != own.at(offset!(rx_queue_xdp_rxq))).then_some(Self {
-            device: Device(device),
-            own,
-        })
-    }
-
-    /// Whether the frame may change the CPU if it is passed (`get_rps_cpu`), while those that are redirected stay.
-    #[inline(always)]
-    fn is_steered(&self) -> bool {
-        let queue = self.own.open();
-        is_set!(queue, rx_queue_rps_map) || is_set!(queue, rx_queue_rps_flow_table)
+        let device = Device(device);
+        let own = device.receive_queue(index);
+        (queue != own.at(offset!(rx_queue_xdp_rxq))).then_some(Self { device, own })
     }
 }
 
@@ -136,7 +125,7 @@ fn carry(
         Verdict::Leave(reason) => return Err(reason),
     };
     // Where frames that are redirected and frames that are passed would not stay in order, none is redirected.
-    if queue.is_steered() {
+    if is_steered(queue.own) {
         return Err(Reason::Steering);
     }
     if is_from_vhost() {

@@ -47,6 +47,14 @@ impl Device {
         self.0.read(member!(dev_real_num_tx_queues))
     }
 
+    /// The receive queue of this number, in the device's own array.
+    #[inline(always)]
+    pub fn receive_queue(self, index: u32) -> Address {
+        self.0
+            .follow(member!(dev_rx))
+            .at(u64::from(index).wrapping_mul(offset!(rx_queue_size)))
+    }
+
     /// Its driver's `struct net_device_ops`.
     #[inline(always)]
     fn operations(self) -> Address {
@@ -147,4 +155,12 @@ impl Device {
         }
         None
     }
+}
+
+/// Whether a frame of a receive queue may change the CPU if it is passed (`get_rps_cpu`), while those that are redirected
+/// stay.
+#[inline(always)]
+pub fn is_steered(queue: Address) -> bool {
+    let queue = queue.open();
+    is_set!(queue, rx_queue_rps_map) || is_set!(queue, rx_queue_rps_flow_table)
 }

@@ -37,6 +37,8 @@ pub enum Asks {
     Xdp,
     /// Our program at tcx, which is there since it runs.
     Tcx,
+    /// A program that stands where ours at tcx would, and only looks.
+    Observer,
     /// Somebody who wants to know what the hooks would decide, however long ago the bridge has seen the source.
     Anybody,
 }
@@ -107,7 +109,7 @@ impl<F: Frame> Tables for Kernel<'_, F> {
     /// Our own program must be there, alone: where it has been detached, somebody else's may have its place.
     #[inline(always)]
     fn has_ingress_filter(&self) -> bool {
-        let own = (self.asks != Asks::Tcx).then(ports::tcx_program);
+        let own = (!matches!(self.asks, Asks::Tcx | Asks::Observer)).then(ports::tcx_program);
         self.device.has_ingress_filter(own)
     }
 

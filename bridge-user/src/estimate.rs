@@ -1,0 +1,206 @@
+//! `estimate`: what attaching would save on a host as it runs, with nothing changed of what any frame does.
+//!
+//! A program that only looks runs the decision on every frame of the ports, and counts what would become of it; what a
+//! frame costs each way is tried out on taps of its own. What attached ports save already is reckoned from what they count.
+
+mod calibrate;
+mod frames;
+mod model;
+mod report;
+mod watch;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use bridge_common::port::flag;
+use tokio::time::sleep;
+
+use self::{calibrate::Configuration, model::Costs, report::Watched, watch::Watch};
+pub use self::{
+    model::Estimate,
+    report::{BridgeReport, Confidence, FrameCosts, LeftReport, PathReport, PortReport, Report},
+};
+use crate::{
+    error::{Error, Result},
+    fastpath::{Observer, refuse_strangers},
+    kernel::{
+        netlink::{Link, Netlink, bridge_of},
+        sysfs::Sysfs,
+    },
+    state::State,
+};
+
+/// Less is not reckoned with.
+pub const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Which ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Ports, by any of their names.
+    pub interfaces: Vec<String>,
+    /// All ports of these bridges. If nothing is wanted, all ports of all bridges are.
+    pub masters: Vec<String>,
+}
+
+/// Watches ports of bridges for some time, or until `end` is done, and says what attaching them would save. `started` is
+/// called when that begins: before, it is found out what frames cost.
+///
+/// Needs a tokio runtime that runs on the calling thread, which waits meanwhile.
+pub async fn estimate<End: Future<Output = ()>>(
+    state: &State,
+    wanted: &Wanted,
+    time: Duration,
+    started: impl FnOnce() -> End,
+) -> Result<Report> {
+    let netlink = Netlink::connect()?;
+    let links = netlink.links().await?;
+    let ports = choose(&links, wanted)?;
+    let sysfs = Sysfs::open().map_err(|error| Error::System {
+        object: "sysfs".into(),
+        action: "open",
+        cause: error.to_string(),
+    })?;
+    let attached: BTreeSet<u32> = watch::counted(state)?
+        .iter()
+        .flat_map(|counted| counted.ports.iter().map(|(ifindex, ..)| *ifindex))
+        .collect();
+    for port in ports.iter().filter(|port| !attached.contains(&port.ifindex)) {
+        refuse_strangers(port)?;
+    }
+    let mut observer = Observer::load()?;
+    let mut calibrated: Vec<(Configuration, Vec<Costs>)> = Vec::new();
+    let mut bridges: Vec<(Link, usize)> = Vec::new();
+    for port in &ports {
+        let Some(bridge) = bridge_of(&links, port) else {
+            continue;
+        };
+        if bridges.iter().any(|(known, _)| known.ifindex == bridge.ifindex) {
+            continue;
+        }
+        let configuration = Configuration::of(&bridge.name, &sysfs);
+        let place = if let Some(place) = calibrated.iter().position(|(known, _)| *known == configuration) {
+            place
+        } else {
+            let costs = calibrate::calibrate(&configuration, &mut observer)?;
+            calibrated.push((configuration, costs));
+            calibrated.len() - 1
+        };
+        bridges.push((bridge.clone(), place));
+    }
+    bridges.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+
+    let watch = Watch::begin(observer, state, &ports)?;
+    let begin = Instant::now();
+    let end = started();
+    tokio::select! {
+        biased;
+        () = end => {}
+        () = sleep(time) => {}
+    }
+    let watched = begin.elapsed();
+    let indices: Vec<u32> = ports.iter().map(|port| port.ifindex).collect();
+    let seen = watch.end(state, &indices)?;
+    if watched < SHORTEST {
+        return Err(Error::WatchedTooShort);
+    }
+    let now = netlink.links().await?;
+    let attached = watch::counted(state)?;
+    let has_xdp = |port: &Link| -> Option<bool> {
+        let ports = &attached.as_ref()?.ports;
+        let (_, port, _) = ports.iter().find(|(ifindex, ..)| *ifindex == port.ifindex)?;
+        Some(port.has(flag::XDP))
+    };
+    let reports = bridges.iter().map(|(bridge, place)| {
+        Watched {
+            bridge,
+            ports: ports
+                .iter()
+                .filter(|port| port.master == Some(bridge.ifindex))
+                .map(|port| (*port, has_xdp(port)))
+                .collect(),
+            links: &links,
+            copies: copies(&now, bridge),
+            flows: &seen.flows,
+            costs: &calibrated[*place].1,
+            time: watched,
+            sysfs: &sysfs,
+        }
+        .report()
+    });
+    Ok(Report::new(watched, seen.uncounted, reports.collect()))
+}
+
+/// How many ports get a copy of a frame for all of them: those that have a carrier, but for the one that it came in by.
+fn copies(links: &[Link], bridge: &Link) -> u32 {
+    let ports = links
+        .iter()
+        .filter(|link| link.master == Some(bridge.ifindex) && link.up && link.carrier);
+    u32::try_from(ports.count()).unwrap_or(u32::MAX).saturating_sub(1)
+}
+
+/// The ports that are wanted, each once.
+fn choose<'links>(links: &'links [Link], wanted: &Wanted) -> Result<Vec<&'links Link>> {
+    let mut chosen: Vec<&Link> = Vec::new();
+    for name in &wanted.interfaces {
+        let link = find(links, name)?;
+        if link.bridge {
+            return Err(Error::NotAPort {
+                name: link.name.clone(),
+                reason: "it is a bridge".into(),
+                next: format!("name its ports, or all of them with '--master {}'", link.name),
+            });
+        }
+        if bridge_of(links, link).is_none() {
+            return Err(Error::NotAPort {
+                name: link.name.clone(),
+                reason: "it has no Linux bridge, and what one would do with its frames can't be seen".into(),
+                next: format!(
+                    "make it a port first, with 'ip link set dev {} master BRIDGE'",
+                    link.name
+                ),
+            });
+        }
+        chosen.push(link);
+    }
+    let is_everything = wanted.interfaces.is_empty() && wanted.masters.is_empty();
+    let mut masters: Vec<&Link> = Vec::new();
+    for name in &wanted.masters {
+        let master = find(links, name)?;
+        if !master.bridge {
+            return Err(Error::NotABridge {
+                name: master.name.clone(),
+                next: "'ip link show type bridge' lists those there are".into(),
+            });
+        }
+        masters.push(master);
+    }
+    for link in links {
+        let master = bridge_of(links, link);
+        if master.is_some_and(|master| {
+            is_everything || masters.iter().any(|wanted| wanted.ifindex == master.ifindex)
+        }) {
+            chosen.push(link);
+        }
+    }
+    let mut seen = BTreeSet::new();
+    chosen.retain(|link| seen.insert(link.ifindex));
+    if chosen.is_empty() {
+        return Err(Error::NothingToWatch {
+            what: wanted
+                .masters
+                .first()
+                .cloned()
+                .unwrap_or_else(|| "this network namespace".into()),
+        });
+    }
+    Ok(chosen)
+}
+
+fn find<'links>(links: &'links [Link], name: &str) -> Result<&'links Link> {
+    let found = links.iter().find(|link| link.is_called(name));
+    found.ok_or_else(|| Error::NoDevice {
+        name: name.to_owned(),
+    })
+}

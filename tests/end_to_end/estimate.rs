@@ -1,0 +1,314 @@
+//! `estimate`: it changes nothing, what it counts is what is sent, and what it says would become of frames does.
+
+use std::time::Duration;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use lab::{Tap, VnetHeader};
+use serde_json::{Value, json};
+
+use crate::support::{
+    frames::{Flow, Mac, hello, partial, segmented},
+    linux_bridge::{introduce, linux_bridge, stop_learning},
+    program::{LIMIT, happens, ip, link, signal, tc},
+    running::Running,
+    schema,
+    switch::Switch,
+    wire::{drain, send_with},
+};
+
+crate::tests![
+    watched_frames_arrive_as_they_do_unwatched_and_then_go_the_ways_that_were_foretold,
+    what_attached_ports_do_is_told,
+    a_program_that_would_be_in_the_way_is_seen,
+    what_would_be_in_the_way_of_xdp_is_seen,
+    killed_or_interrupted_it_leaves_nothing_behind,
+    people_are_told_what_programs_are,
+    what_can_not_be_watched_is_refused,
+];
+
+/// Nobody has it.
+const UNKNOWN: Mac = [2, 0, 0, 0, 0, 0x99];
+
+/// Starts it with these words, and waits until frames are watched.
+#[track_caller]
+fn watching(switch: &Switch, words: &str) -> Running {
+    let command = switch.command(&format!("estimate {words}"));
+    Running::saying(command, "watching frames… Ctrl-C ends it")
+}
+
+/// What it says when Ctrl-C has been pressed, a second after it has begun.
+#[track_caller]
+fn end(watching: &Running) -> Value {
+    std::thread::sleep(Duration::from_secs(1));
+    signal(watching.child(), "INT");
+    let document = serde_json::from_str(&watching.line()).expect("a JSON document");
+    schema::check("estimate", &document);
+    document
+}
+
+fn bridge_address(bridge: &str) -> Mac {
+    let link = link(bridge).expect("a bridge");
+    let text = link["address"].as_str().expect("an address");
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).expect("a byte"))
+        .collect();
+    bytes.try_into().expect("six bytes")
+}
+
+/// Frames of all kinds from station 1: what XDP carries as it is and completed, what it leaves to tcx, and what stays with
+/// the bridge.
+fn frames(host: Mac) -> Vec<(VnetHeader, Vec<u8>)> {
+    let whole = |frame: Vec<u8>| (VnetHeader::none(), frame);
+    let mut frames = Vec::new();
+    for length in [60, 128, 129, 900, 1514] {
+        frames.push(whole(Flow::udp(1, 2).of_length(length)));
+    }
+    for length in [100, 1000, 1400, 1514] {
+        frames.push(partial(&Flow::tcp(1, 2).of_length(length)));
+    }
+    for payload in [&b"one"[..], b"two", b"three"] {
+        frames.push(whole(Flow::udp(1, 3).without_checksum(payload)));
+    }
+    for length in [5000, 60_000] {
+        frames.push(segmented(&Flow::tcp(1, 2).of_length(length), 1400));
+    }
+    for to in [UNKNOWN, host] {
+        for payload in [&b"first"[..], b"second"] {
+            frames.push(whole(Flow::udp(1, 2).to(to).frame(payload)));
+        }
+    }
+    frames.push(whole(hello(1)));
+    frames
+}
+
+/// What would become of them, or becomes.
+const BY_XDP: u64 = 5 + 4;
+const BY_TCX: u64 = 3 + 2;
+const LEFT: u64 = 2 + 2 + 1;
+
+/// Sends them; answers with all that the other taps have received.
+fn send_all(taps: [&Tap; 3], frames: &[(VnetHeader, Vec<u8>)]) -> Vec<Vec<(VnetHeader, Vec<u8>)>> {
+    let mut received = vec![Vec::new(); taps.len()];
+    for (header, frame) in frames {
+        send_with(taps[0], header, frame);
+        for (tap, received) in taps.iter().zip(&mut received) {
+            // The bridge works inside the sender's system call.
+            while let Some(frame) = tap.receive(Duration::ZERO).expect("receive") {
+                received.push(frame);
+            }
+        }
+    }
+    received
+}
+
+#[track_caller]
+fn port<'document>(document: &'document Value, name: &str) -> &'document Value {
+    let ports = document["bridges"][0]["ports"].as_array().expect("ports");
+    let port = ports.iter().find(|port| port["ifname"] == name);
+    port.unwrap_or_else(|| panic!("no {name} in {document:#}"))
+}
+
+/// Frames from a port, past the bridge by each hook, and left.
+fn counts(port: &Value) -> [u64; 4] {
+    ["frames", "by_xdp", "by_tcx", "left"].map(|key| port[key].as_u64().expect("a count"))
+}
+
+fn watched_frames_arrive_as_they_do_unwatched_and_then_go_the_ways_that_were_foretold() {
+    let switch = linux_bridge(3, false);
+    let taps = switch.taps();
+    introduce(&taps);
+    // However long it takes, no frame is one by which the bridge is to see that the station is there.
+    stop_learning("vm1");
+    let frames = frames(bridge_address("br0"));
+    let unwatched = send_all(taps, &frames);
+    let watching = watching(&switch, "--master br0 -j");
+    let watched = send_all(taps, &frames);
+    assert!(watched == unwatched, "frames are others where they are watched");
+    let document = end(&watching);
+
+    let bridge = &document["bridges"][0];
+    assert_eq!(
+        (&bridge["bridge"], &bridge["confidence"]),
+        (&json!("br0"), &json!("few_frames"))
+    );
+    let told = port(&document, "vm1");
+    let expected = [frames.len() as u64, BY_XDP, BY_TCX, LEFT];
+    assert_eq!(counts(told), expected, "{document:#}");
+    assert_eq!(counts(bridge), expected, "{document:#}");
+    assert_eq!(told["attached"], false);
+    let bytes: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
+    assert_eq!(told["bytes"], bytes);
+    let expected = json!({ "gso": 2, "to_128": 11, "to_512": 1, "to_1024": 2, "to_1518": 3 });
+    assert_eq!(told["sizes"], expected);
+    let left: Vec<_> = bridge["left_by_reason"]
+        .as_array()
+        .expect("reasons")
+        .iter()
+        .collect();
+    let mut left: Vec<_> = left
+        .into_iter()
+        .map(|left| (left["reason"].as_str().expect("a name"), left["frames"].as_u64()))
+        .collect();
+    left.sort_unstable();
+    assert_eq!(
+        left,
+        [
+            ("destination_unknown", Some(2)),
+            ("group", Some(1)),
+            ("host", Some(2))
+        ]
+    );
+    let paths = json!([
+        { "from": "vm1", "to": "vm2", "by_xdp": 9, "by_tcx": 2 },
+        { "from": "vm1", "to": "vm3", "by_xdp": 0, "by_tcx": 3 },
+    ]);
+    assert_eq!(bridge["paths"], paths);
+
+    switch.ok("attach --master br0 --hook xdp");
+    let accelerated = send_all(taps, &frames);
+    assert_eq!(
+        accelerated.iter().map(Vec::len).collect::<Vec<_>>(),
+        unwatched.iter().map(Vec::len).collect::<Vec<_>>()
+    );
+    let statistics = switch.json("stats");
+    let bridge = &statistics["bridges"][0];
+    let by = |via: &str| -> u64 {
+        let paths = bridge["paths"].as_array().expect("paths").iter();
+        let via = paths.filter(|path| path["via"] == via);
+        via.map(|path| path["frames"].as_u64().expect("a count")).sum()
+    };
+    assert_eq!([by("xdp"), by("tcx")], [BY_XDP, BY_TCX], "{statistics:#}");
+    let counted = &bridge["ports"][0];
+    assert_eq!(
+        counted["left_by_reason"],
+        json!({ "destination_unknown": 2, "group": 1, "host": 2 })
+    );
+}
+
+fn what_attached_ports_do_is_told() {
+    let switch = linux_bridge(3, false);
+    let taps = switch.taps();
+    introduce(&taps);
+    stop_learning("vm1");
+    let frames = frames(bridge_address("br0"));
+    switch.ok("attach vm1 --hook xdp");
+    let watching = watching(&switch, "-j");
+    send_all(taps, &frames);
+    let document = end(&watching);
+    let told = port(&document, "vm1");
+    let expected = [frames.len() as u64, BY_XDP, BY_TCX, LEFT];
+    assert_eq!(counts(told), expected, "{document:#}");
+    assert_eq!(
+        (&told["attached"], &told["hooks"]),
+        (&json!(true), &json!(["xdp", "tcx"]))
+    );
+    assert_eq!(port(&document, "vm2")["attached"], false);
+    // The program that looks is at no attached port, whose own would leave everything then.
+    switch.stats().assert_conservation();
+}
+
+fn a_program_that_would_be_in_the_way_is_seen() {
+    let switch = linux_bridge(2, false);
+    let [vm1, vm2] = switch.taps();
+    introduce(&[vm1, vm2]);
+    stop_learning("vm1");
+    // Another one that looks is a program as any.
+    let other = watching(&switch, "vm1 -j");
+    let watching = watching(&switch, "--master br0 -j");
+    send_with(vm1, &VnetHeader::none(), &Flow::udp(1, 2).frame(b"met twice"));
+    send_with(vm2, &VnetHeader::none(), &Flow::udp(2, 1).frame(b"met once"));
+    for document in [end(&watching), end(&other)] {
+        let told = port(&document, "vm1");
+        assert_eq!(counts(told), [1, 0, 0, 1], "{document:#}");
+        assert_eq!(told["obstacles"][0]["reason"], "ingress_filter", "{document:#}");
+    }
+    drain(&[vm1, vm2]);
+}
+
+fn what_would_be_in_the_way_of_xdp_is_seen() {
+    let switch = linux_bridge(2, false);
+    let [vm1, vm2] = switch.taps();
+    introduce(&[vm1, vm2]);
+    stop_learning("vm1");
+    tc("qdisc add dev vm2 root tbf rate 1gbit burst 10kb latency 1ms");
+    let watching = watching(&switch, "--master br0 -j");
+    send_with(vm1, &VnetHeader::none(), &Flow::udp(1, 2).frame(b"shaped"));
+    let document = end(&watching);
+    drain(&[vm2]);
+    tc("qdisc del dev vm2 root");
+    let told = port(&document, "vm1");
+    assert_eq!(counts(told), [1, 0, 1, 0], "{document:#}");
+    let obstacle = &told["obstacles"][0];
+    assert_eq!(obstacle["reason"], "queueing", "{document:#}");
+    let text = obstacle["text"].as_str().expect("words");
+    assert!(text.contains("tc qdisc show dev vm2"), "{text}");
+}
+
+fn is_watched(tap: &str) -> bool {
+    let programs = SchedClassifier::query_tcx(tap, TcAttachType::Ingress);
+    !programs.expect("programs at tcx").1.is_empty()
+}
+
+fn killed_or_interrupted_it_leaves_nothing_behind() {
+    let switch = linux_bridge(2, false);
+    for name in ["KILL", "TERM", "INT"] {
+        let watching = watching(&switch, "--master br0");
+        assert!(is_watched("vm1") && is_watched("vm2"));
+        let status = watching.stop(name);
+        // Within a second there is nothing to tell.
+        let expected: &[_] = if name == "KILL" {
+            &[None]
+        } else {
+            &[Some(0), Some(1)]
+        };
+        assert!(expected.contains(&status.code()), "{name}: {status}");
+        // The kernel takes a program off some time after the last descriptor of its link is closed.
+        assert!(
+            happens(LIMIT, || !is_watched("vm1") && !is_watched("vm2")),
+            "{name}: programs stay"
+        );
+    }
+    assert!(!switch.state().exists());
+}
+
+fn people_are_told_what_programs_are() {
+    let switch = linux_bridge(2, false);
+    let [vm1, vm2] = switch.taps();
+    introduce(&[vm1, vm2]);
+    let watching = watching(&switch, "--master br0 --time 2");
+    send_with(vm1, &VnetHeader::none(), &hello(1));
+    let said: Vec<String> = (0..10).map(|_| watching.line()).collect();
+    drain(&[vm2]);
+    assert!(said[0].starts_with("br0: 2 ports, watched for 2."), "{said:#?}");
+    assert!(said[3].contains("100 % stay with br0"), "{said:#?}");
+    assert!(said[5].contains("too few frames (1);"), "{said:#?}");
+    assert!(said[6].starts_with("  PORT"), "{said:#?}");
+    assert!(said[9].starts_with("  STAYS"), "{said:#?}");
+    let widest = said.iter().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(80), "{said:#?}");
+}
+
+fn what_can_not_be_watched_is_refused() {
+    let switch = Switch::detached(1);
+    for (words, complaint) in [
+        ("nobody", "nobody: no such network device"),
+        ("vm1", "vm1: can't be a port: it has no Linux bridge"),
+        ("--master vm1", "vm1: not a Linux bridge"),
+        ("--master nobody", "nobody: no such network device"),
+        ("", "this network namespace: there are no ports"),
+    ] {
+        let said = switch.fails(&format!("estimate {words}"));
+        assert!(said.contains(complaint), "{words}: {said}");
+    }
+    ip("link add br0 up type bridge");
+    for (words, complaint) in [
+        ("br0", "br0: can't be a port: it is a bridge"),
+        ("--master br0", "br0: there are no ports"),
+    ] {
+        let said = switch.fails(&format!("estimate {words}"));
+        assert!(said.contains(complaint), "{words}: {said}");
+    }
+    switch.tapbridge("estimate vm1 --time 0.5").failure(2);
+    ip("link del br0");
+}
