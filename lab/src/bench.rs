@@ -5,6 +5,7 @@ mod budget;
 mod case;
 mod fastpath;
 mod floor;
+mod foretold;
 mod frame;
 mod io;
 mod measure;
@@ -29,6 +30,7 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 
+pub use self::foretold::CheckEstimateArguments;
 use self::{
     auto::Auto,
     case::{CASES, Case, Topology},

@@ -16,7 +16,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::BenchArguments,
+    bench::{BenchArguments, CheckEstimateArguments},
     commands::{
         check::CheckArguments, pump::PumpArguments, report::ReportArguments, run, settings::Settings,
         spin::SpinArguments, station::StationArguments, vm_run::VmRunArguments,
@@ -38,6 +38,7 @@ enum Command {
     Report(ReportArguments),
     Check(CheckArguments),
     Bench(BenchArguments),
+    CheckEstimate(CheckEstimateArguments),
     Pump(PumpArguments),
     #[command(hide = true)]
     Station(StationArguments),
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
         Command::Bench(arguments) => arguments.run(),
+        Command::CheckEstimate(arguments) => arguments.run(),
         Command::Pump(arguments) => arguments.run(),
         Command::Station(arguments) => arguments.run(),
         Command::Spin(arguments) => arguments.run(),

@@ -26,6 +26,7 @@ static RECEIVED: AtomicI32 = AtomicI32::new(0);
 pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     match arguments.split_first() {
         Some((word, files)) if word == "report" => report(files),
+        Some((word, options)) if word == "estimate" => check_estimate(options),
         _ => measure(arguments),
     }
 }
@@ -35,6 +36,20 @@ fn report(arguments: &[OsString]) -> Result<ExitCode> {
     build(&["lab"])?;
     let mut lab = Command::new(binaries("release")?.join("tapbridge-lab"));
     end_as(lab.arg("report").args(arguments))
+}
+
+/// Checks what 'tapbridge estimate' foretells.
+fn check_estimate(arguments: &[OsString]) -> Result<ExitCode> {
+    setup::ebpf_toolchain()?;
+    setup::programs(packages::BENCH)?;
+    build(&["bridge-user", "lab"])?;
+    root::obtain("the lab (network namespaces, programs in the kernel)")?;
+    let binaries = binaries("release")?;
+    let mut lab = root::command(binaries.join("tapbridge-lab"));
+    lab.args(["check-estimate", "--tapbridge"])
+        .arg(binaries.join("tapbridge"))
+        .args(arguments);
+    end_as(&mut lab)
 }
 
 fn measure(arguments: &[OsString]) -> Result<ExitCode> {

@@ -1,0 +1,497 @@
+//! `tapbridge-lab check-estimate`: what `tapbridge estimate` foretells, beside what is measured then.
+//!
+//! VMMs send over a bare bridge, which is when the estimate is asked for; then the ports are attached, and the VMMs go on.
+//! What counts is the CPU time of the threads that play the VMMs, by the frames that they have written.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, builder::PossibleValuesParser};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    time::{ClockId, clock_gettime},
+};
+use serde_json::Value;
+
+use super::{
+    case::Topology,
+    frame::{BROADCAST, Frame, FrameKind, HOST, LEAST_QUIC, SHORTEST, UNKNOWN, station},
+    io::write,
+    private_bpffs,
+    testbed::{BUFFER, BenchTestbed, Datapath, receive},
+};
+use crate::{
+    host::{interrupt, process},
+    testbed::datapath::{Watcher, linux_bridge::BRIDGE},
+};
+
+/// By how much an estimate may miss what is measured.
+const MARGIN: f64 = 0.15;
+/// For hooks to follow the traffic.
+const SETTLING: Duration = Duration::from_secs(2);
+/// Frames that a VMM reads, or writes, before it does the other.
+const BURST: u32 = 32;
+/// Frames that are on their way to one who reads as many as can be: a tap holds 1,000.
+const WINDOW: u64 = 512;
+/// How often a VMM says what it has used.
+const TELLING: Duration = Duration::from_millis(5);
+
+/// Check what 'tapbridge estimate' foretells against what is measured
+///
+/// In five workloads: each begins over a bare bridge, where the estimate is made, and goes on over its ports attached, as
+/// often as there are rounds, with tapbridge run beside it. Frames cost more between VMMs that sleep than the estimate
+/// knows, so what counts is what part of it attached ports take.
+#[derive(Debug, Args)]
+pub struct CheckEstimateArguments {
+    /// This project's binary
+    #[arg(long, value_name = "PATH")]
+    tapbridge: PathBuf,
+    /// Workloads [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(WORKLOADS.iter().map(|workload| workload.name)))]
+    workload: Vec<String>,
+    /// Seconds of each measurement
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    time: u64,
+    /// How often each workload is measured, bare and attached
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Fail where the CPUs that it foretells lie more than 15 % beside those that are measured
+    #[arg(long)]
+    check: bool,
+}
+
+/// What VMMs do.
+struct Workload {
+    name: &'static str,
+    topology: Topology,
+    vmms: fn() -> Vec<Vmm>,
+}
+
+const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "small-one-way",
+        topology: Topology::Pair,
+        vmms: small_one_way,
+    },
+    Workload {
+        name: "both-ways",
+        topology: Topology::Pair,
+        vmms: both_ways,
+    },
+    Workload {
+        name: "bulk",
+        topology: Topology::Pair,
+        vmms: bulk,
+    },
+    Workload {
+        name: "mixed",
+        topology: Topology::Nine,
+        vmms: mixed,
+    },
+    Workload {
+        name: "pairs",
+        topology: Topology::Nine,
+        vmms: pairs,
+    },
+];
+
+/// A VMM at a port.
+struct Vmm {
+    port: usize,
+    /// What it sends, in turn.
+    sends: Vec<Frame>,
+    /// By second; none is as many as can be read.
+    rate: Option<u32>,
+    /// What it answers each long segment with.
+    answers: Vec<Frame>,
+}
+
+fn frame(kind: FrameKind, from: usize, to: usize) -> Frame {
+    Frame::new(kind, station(from, 0), station(to, 0))
+}
+
+const SHORT: FrameKind = FrameKind::Complete(SHORTEST);
+
+impl Vmm {
+    fn at(port: usize) -> Self {
+        Self {
+            port,
+            sends: Vec::new(),
+            rate: Some(0),
+            answers: Vec::new(),
+        }
+    }
+
+    fn sending(port: usize, rate: impl Into<Option<u32>>, sends: Vec<Frame>) -> Self {
+        Self {
+            sends,
+            rate: rate.into(),
+            ..Self::at(port)
+        }
+    }
+}
+
+/// Datagrams of 18 bytes, as fast as can be.
+fn small_one_way() -> Vec<Vmm> {
+    vec![
+        Vmm::sending(0, None, vec![frame(FrameKind::Datagram(18), 0, 1)]),
+        Vmm::at(1),
+    ]
+}
+
+/// Short frames and full ones.
+fn both_ways() -> Vec<Vmm> {
+    let from = |from: usize, to: usize| {
+        let kinds = [SHORT, FrameKind::Partial(1514)];
+        let sends = kinds.map(|kind| frame(kind, from, to)).to_vec();
+        Vmm::sending(from, 40_000, sends)
+    };
+    vec![from(0, 1), from(1, 0)]
+}
+
+/// Long segments, each of which is answered by two ACKs.
+fn bulk() -> Vec<Vmm> {
+    let ack = frame(FrameKind::Ack, 1, 0);
+    vec![
+        Vmm::sending(0, 20_000, vec![frame(FrameKind::Tso4, 0, 1)]),
+        Vmm {
+            answers: vec![ack.clone(), ack],
+            ..Vmm::at(1)
+        },
+    ]
+}
+
+/// Short and longer frames to others, to all, to the host and to somebody who is not known, among idle ports.
+fn mixed() -> Vec<Vmm> {
+    let to = |kind: FrameKind, address| Frame::new(kind, station(0, 0), address);
+    let mut first: Vec<Frame> = (0..14).map(|_| frame(SHORT, 0, 1)).collect();
+    first.push(to(SHORT, BROADCAST));
+    first.extend([to(SHORT, HOST), to(FrameKind::Complete(512), HOST)]);
+    first.push(to(SHORT, UNKNOWN));
+    first.extend([
+        frame(FrameKind::Complete(512), 0, 1),
+        frame(FrameKind::Partial(1514), 0, 1),
+    ]);
+    let second = [SHORT, FrameKind::Datagram(LEAST_QUIC), FrameKind::Complete(800)];
+    let mut vmms = vec![
+        Vmm::sending(0, 40_000, first),
+        Vmm::sending(1, 20_000, second.map(|kind| frame(kind, 1, 2)).to_vec()),
+    ];
+    vmms.extend((2..Topology::Nine.ports()).map(Vmm::at));
+    vmms
+}
+
+/// Four pairs, each of which talks otherwise.
+fn pairs() -> Vec<Vmm> {
+    let kinds: [(u32, Vec<FrameKind>); 4] = [
+        (20_000, vec![SHORT]),
+        (
+            15_000,
+            vec![FrameKind::Complete(256), FrameKind::Datagram(LEAST_QUIC)],
+        ),
+        (10_000, vec![FrameKind::Partial(1514), SHORT, SHORT]),
+        (3000, vec![FrameKind::Tso4]),
+    ];
+    let mut vmms = vec![Vmm::at(8)];
+    for (pair, (rate, kinds)) in kinds.into_iter().enumerate() {
+        let (from, to) = (2 * pair, 2 * pair + 1);
+        let sends = kinds.iter().map(|&kind| frame(kind, from, to)).collect();
+        let back = [SHORT].map(|kind| frame(kind, to, from)).to_vec();
+        vmms.push(Vmm::sending(from, rate, sends));
+        vmms.push(Vmm::sending(to, rate / 4, back));
+    }
+    vmms
+}
+
+/// What a VMM has used, written and read until now.
+#[derive(Default)]
+struct Told {
+    nanoseconds: AtomicU64,
+    written: AtomicU64,
+    read: AtomicU64,
+}
+
+/// What all have.
+#[derive(Debug, Clone, Copy, Default)]
+struct Used {
+    seconds: f64,
+    cpu_s: f64,
+    frames: f64,
+}
+
+impl Used {
+    /// Nanoseconds of CPU time of a frame.
+    fn each(self) -> f64 {
+        self.cpu_s * 1e9 / self.frames
+    }
+}
+
+impl Vmm {
+    /// Does what a VMM does until it is to stop: reads what is there, writes what is due, and sleeps if there is neither.
+    fn act(&self, testbed: &BenchTestbed, told: &Told, all: &[Told], stop: &AtomicBool) -> Result<()> {
+        let port = testbed.port(self.port);
+        let mut buffer = vec![0; BUFFER];
+        let mut sends = self.sends.iter().cycle();
+        let (begin, mut telling) = (Instant::now(), Instant::now());
+        let (mut written, mut read, mut due) = (0_u64, 0_u64, 0_u64);
+        while !stop.load(Ordering::Relaxed) {
+            let mut is_idle = true;
+            for _ in 0..BURST {
+                if !receive(port, &mut buffer)? {
+                    break;
+                }
+                is_idle = false;
+                read += 1;
+                // Behind the virtio-net header's flags is the kind of segments.
+                if buffer[1] != 0 {
+                    for answer in &self.answers {
+                        write(port, answer)?;
+                        written += 1;
+                    }
+                }
+            }
+            told.read.store(read, Ordering::Relaxed);
+            let wanted = match self.rate {
+                None => {
+                    let elsewhere: u64 = all.iter().map(|other| other.read.load(Ordering::Relaxed)).sum();
+                    let on_their_way = written.saturating_sub(elsewhere - read);
+                    WINDOW.saturating_sub(on_their_way).min(u64::from(BURST))
+                }
+                Some(rate) => {
+                    let until_now = begin.elapsed().as_micros() * u128::from(rate) / 1_000_000;
+                    let until_now = u64::try_from(until_now).unwrap_or(u64::MAX);
+                    let wanted = until_now.saturating_sub(due).min(u64::from(BURST));
+                    // Who is late does not hurry.
+                    due = until_now.saturating_sub(u64::from(BURST)).max(due + wanted);
+                    wanted
+                }
+            };
+            for _ in 0..wanted {
+                if let Some(frame) = sends.next() {
+                    write(port, frame)?;
+                    written += 1;
+                }
+            }
+            if telling.elapsed() > TELLING {
+                telling = Instant::now();
+                told.written.store(written, Ordering::Relaxed);
+                let used: Duration = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into();
+                let used = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+                told.nanoseconds.store(used, Ordering::Relaxed);
+            }
+            if is_idle && wanted == 0 {
+                let file = PollFd::new(port, PollFlags::POLLIN);
+                match poll(&mut [file], PollTimeout::from(1_u8)) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(error) => return Err(error).context("waiting for a frame"),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was foretold and what was measured of a workload.
+struct Outcome {
+    name: &'static str,
+    confidence: String,
+    /// Nanoseconds of a frame over the bare bridge: foretold for VMMs that are awake, and measured.
+    bare: [f64; 2],
+    /// What part of them attached ports take: foretold and measured.
+    ratio: [f64; 2],
+}
+
+impl Outcome {
+    /// By how much what was foretold of what attached ports take misses what was measured, given what the bare bridge
+    /// takes.
+    fn error(&self) -> f64 {
+        let [foretold, measured] = self.ratio;
+        foretold / measured - 1.0
+    }
+
+    fn is_fine(&self) -> bool {
+        self.error().abs() <= MARGIN
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "{:14} {:8.0} {:8.0} {:11.2} {:8.2} {:+7.0} %  {}",
+            self.name,
+            self.bare[0],
+            self.bare[1],
+            self.ratio[0],
+            self.ratio[1],
+            100.0 * self.error(),
+            self.confidence
+        )
+    }
+}
+
+impl CheckEstimateArguments {
+    pub fn run(&self) -> Result<()> {
+        interrupt::catch()?;
+        private_bpffs()?;
+        println!("                bare, ns/frame        attached/bare");
+        println!("workload        awake*  measured    foretold measured    error  confidence");
+        let mut outcomes = Vec::new();
+        for workload in WORKLOADS {
+            if self.workload.is_empty() || self.workload.iter().any(|name| name == workload.name) {
+                let outcome = self.take(workload).with_context(|| workload.name.to_owned())?;
+                println!("{}", outcome.text());
+                outcomes.push(outcome);
+            }
+        }
+        println!("* as foretold for VMMs that never sleep");
+        let missed = outcomes.iter().filter(|outcome| !outcome.is_fine());
+        let missed: Vec<_> = missed.map(|outcome| outcome.name).collect();
+        ensure!(
+            !self.check || missed.is_empty(),
+            "foretold otherwise than measured: {}",
+            missed.join(", ")
+        );
+        Ok(())
+    }
+
+    fn take(&self, workload: &Workload) -> Result<Outcome> {
+        let testbed = BenchTestbed::new(Datapath::LinuxBridge, workload.topology, &self.tapbridge)?;
+        let vmms = (workload.vmms)();
+        let told: Vec<Told> = vmms.iter().map(|_| Told::default()).collect();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let threads: Vec<_> = vmms
+                .iter()
+                .zip(&told)
+                .map(|(vmm, own)| {
+                    let (testbed, told, stop) = (&testbed, &told[..], &stop);
+                    scope.spawn(move || vmm.act(testbed, own, told, stop))
+                })
+                .collect();
+            let outcome = self.watch(&testbed, workload, &told);
+            stop.store(true, Ordering::Relaxed);
+            for thread in threads {
+                thread.join().expect("no panic")?;
+            }
+            outcome
+        })
+    }
+
+    /// While the VMMs send.
+    fn watch(&self, testbed: &BenchTestbed, workload: &Workload, told: &[Told]) -> Result<Outcome> {
+        let tapbridge = |words: &[&str]| -> Result<String> {
+            let mut command = testbed.tapbridge()?;
+            command.args(words);
+            process::call(command)
+        };
+        let (mut bare, mut ratios) = (Vec::new(), Vec::new());
+        let mut foretold = None;
+        for _ in 0..self.rounds {
+            wait(SETTLING)?;
+            let before = self.measure(told)?.each();
+            if foretold.is_none() {
+                let time = self.time.to_string();
+                let estimate = tapbridge(&["estimate", "--master", BRIDGE, "--time", &time, "-j"])?;
+                foretold = Some(serde_json::from_str::<Value>(&estimate)?);
+            }
+            tapbridge(&["attach", "--master", BRIDGE])?;
+            let watcher = Watcher::start(testbed.tapbridge()?)?;
+            wait(SETTLING)?;
+            ratios.push(self.measure(told)?.each() / before);
+            bare.push(before);
+            watcher.stop()?;
+            tapbridge(&["detach", "--all"])?;
+        }
+        let foretold = foretold.context("there is at least one round")?;
+        let bridge = &foretold["bridges"][0];
+        let number = |value: &Value| value.as_f64().context("a number of the estimate");
+        let rate = number(&bridge["frames"])? / number(&foretold["seconds"])?;
+        Ok(Outcome {
+            name: workload.name,
+            confidence: bridge["confidence"].as_str().unwrap_or_default().to_owned(),
+            bare: [number(&bridge["cpus"]["value"])? * 1e9 / rate, median(&mut bare)],
+            ratio: [number(&bridge["ratio"]["value"])?, median(&mut ratios)],
+        })
+    }
+
+    /// What the VMMs use in some seconds.
+    fn measure(&self, told: &[Told]) -> Result<Used> {
+        let (begin, before) = (Instant::now(), sum(told));
+        wait(Duration::from_secs(self.time))?;
+        let now = sum(told);
+        let used = Used {
+            seconds: begin.elapsed().as_secs_f64(),
+            cpu_s: now.cpu_s - before.cpu_s,
+            frames: now.frames - before.frames,
+        };
+        eprintln!(
+            "{:.0} frames/s, {:.3} CPUs, {:.0} ns",
+            used.frames / used.seconds,
+            used.cpu_s / used.seconds,
+            used.each()
+        );
+        Ok(used)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn sum(told: &[Told]) -> Used {
+    let sum = |of: fn(&Told) -> &AtomicU64| -> f64 {
+        told.iter()
+            .map(|told| of(told).load(Ordering::Relaxed) as f64)
+            .sum()
+    };
+    Used {
+        seconds: 0.0,
+        cpu_s: sum(|told| &told.nanoseconds) / 1e9,
+        frames: sum(|told| &told.written),
+    }
+}
+
+/// Unless a signal ends it.
+fn wait(time: Duration) -> Result<()> {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        if let Some(interrupted) = interrupt::received() {
+            return Err(interrupted.into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_vmm_is_at_a_port_of_its_own_and_none_is_missing() {
+        for workload in WORKLOADS {
+            let mut ports: Vec<usize> = (workload.vmms)().iter().map(|vmm| vmm.port).collect();
+            ports.sort_unstable();
+            let all: Vec<usize> = (0..workload.topology.ports()).collect();
+            assert_eq!(ports, all, "{}", workload.name);
+        }
+    }
+
+    #[test]
+    fn what_was_foretold_may_miss_by_its_margin() {
+        let outcome = |foretold| Outcome {
+            name: "some",
+            confidence: "good".into(),
+            bare: [200.0, 200.0],
+            ratio: [foretold, 0.5],
+        };
+        assert!(outcome(0.57).is_fine() && outcome(0.43).is_fine());
+        assert!(!outcome(0.58).is_fine() && !outcome(0.42).is_fine());
+    }
+}
