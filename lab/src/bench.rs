@@ -147,7 +147,7 @@ impl BenchArguments {
                     .filter(|(_, testbed)| testbed.has(case))
                     .collect();
                 // What drifts while a round goes on then favours neither the first nor the last.
-                if round % 2 == 0 {
+                if case.turns_before(round) % 2 == 1 {
                     order.reverse();
                 }
                 for (index, testbed) in order {

@@ -230,11 +230,26 @@ impl Case {
             _ => true,
         }
     }
+
+    /// How many turns it has had when a round begins.
+    pub fn turns_before(self, round: u32) -> usize {
+        (1..round).filter(|&round| self.has_turn(round)).count()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_other_turn_of_a_case_is_an_odd_one_also_where_it_has_few() {
+        for case in CASES {
+            let turns = (1..=32).filter(|&round| case.has_turn(round));
+            let before: Vec<_> = turns.map(|round| case.turns_before(round)).collect();
+            assert_eq!(before, (0..before.len()).collect::<Vec<_>>(), "{}", case.name);
+            assert!(before.len() > 2, "{}", case.name);
+        }
+    }
 
     #[test]
     fn no_two_cases_have_one_name() {

@@ -99,7 +99,7 @@ fn ratio(results: &Results, measured: &Measured, peer: &str) -> Option<Ratio> {
 }
 
 fn both(ratio: Ratio) -> String {
-    format!("{:.3} {:.3}", ratio.min, ratio.median)
+    format!("{} {:.3}", cell(ratio.best, 3), ratio.median)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::case;
 use crate::{host::machine::Machine, report::compare::Spread};
 
 /// Raised when a field changes its meaning or goes away.
@@ -83,10 +84,18 @@ pub struct Comparison {
 /// How many times as much something took as something else.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// Of the two best rounds.
-    pub min: f64,
+    /// Of the two best rounds; null where the other one's is nothing, as a share may be.
+    #[serde(rename = "min")]
+    pub best: Option<f64>,
     /// Over the ratios within each round.
     pub median: f64,
+}
+
+impl Ratio {
+    /// The smaller of the two.
+    pub fn least(self) -> f64 {
+        self.best.unwrap_or(f64::INFINITY).min(self.median)
+    }
 }
 
 impl NotMeasured {
@@ -118,15 +127,24 @@ impl Measured {
         })
     }
 
-    /// Beside another that was measured in the same rounds; none where the other one took nothing.
+    /// The best round: of shares the greatest, of all else the least.
+    fn best(&self) -> f64 {
+        if case::is_share(&self.figure) {
+            self.values.iter().copied().fold(self.min, f64::max)
+        } else {
+            self.min
+        }
+    }
+
+    /// Beside another that was measured in the same rounds; none where the other one took nothing in any.
     pub fn ratio(&self, to: &Self) -> Option<Ratio> {
         let within = self.values.iter().zip(&to.values).map(|(own, other)| own / other);
         let within = within.filter(|ratio| ratio.is_finite());
-        let ratio = Ratio {
-            min: self.min / to.min,
+        let best = self.best() / to.best();
+        Some(Ratio {
+            best: best.is_finite().then_some(best),
             median: Spread::of(within)?.median,
-        };
-        ratio.min.is_finite().then_some(ratio)
+        })
     }
 }
 
@@ -198,10 +216,25 @@ pub mod tests {
         assert_eq!(
             ratio,
             Ratio {
-                min: 0.5,
+                best: Some(0.5),
                 median: 0.5
             }
         );
+    }
+
+    #[test]
+    fn the_best_round_of_a_share_is_the_greatest_and_a_round_of_none_takes_only_itself() {
+        let share = |datapath: &str, values: &[f64]| {
+            let mut measured = measured("four-senders", datapath, values);
+            measured.figure = case::WORST.into();
+            measured
+        };
+        let ratio = share("tapbridge-xdp", &[0.4, 0.2, 0.9]).ratio(&share("linux-bridge", &[0.0, 0.4, 0.6]));
+        let ratio = ratio.unwrap();
+        assert!((ratio.best.unwrap() - 1.5).abs() < 1e-9, "{ratio:?}");
+        assert!((ratio.median - 1.0).abs() < 1e-9, "{ratio:?}");
+        let json = serde_json::to_value(ratio).unwrap();
+        assert_eq!(json["min"], serde_json::json!(ratio.best.unwrap()));
     }
 
     #[test]
