@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use perf_event::{Builder, SampleFlag, events::Software};
 
 use super::fold::Owner;
@@ -41,8 +42,6 @@ const MARKERS: u64 = (-4095_i64).cast_unsigned();
 pub struct Samples {
     /// How often which stack was met, innermost address first.
     pub stacks: HashMap<(Owner, Vec<u64>), u64>,
-    /// How often a virtual machine was running its own code.
-    pub in_guests: u64,
     pub lost: u64,
 }
 
@@ -70,9 +69,9 @@ impl Sampler {
         while let Some(record) = self.0.next_record() {
             let bytes = record.to_contiguous();
             match record.ty() {
-                RECORD_SAMPLE if matches!(record.misc() & CPU_MODE, GUEST_KERNEL | GUEST_USER) => {
-                    samples.in_guests += 1;
-                }
+                // A virtual machine's own code is no more the host's kernel than user space is. `exclude_guest` does
+                // nothing to a clock.
+                RECORD_SAMPLE if matches!(record.misc() & CPU_MODE, GUEST_KERNEL | GUEST_USER) => {}
                 RECORD_SAMPLE => {
                     let sample = Sample::parse(&bytes).context("a sample of perf that is cut off")?;
                     let key = (sample.owner(vmms), sample.stack);
@@ -89,11 +88,15 @@ impl Sampler {
 
 /// What to do where the kernel refuses.
 fn explained(error: std::io::Error) -> anyhow::Error {
-    let way_out = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
+    let way_out = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EACCES | Errno::EPERM) => {
             "it takes CAP_PERFMON, or 'sysctl kernel.perf_event_paranoid=-1'; in a container, a seccomp profile that allows it"
         }
-        _ => "this kernel has no perf events (CONFIG_PERF_EVENTS)",
+        Some(Errno::ENOENT | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+            "this kernel has no perf events (CONFIG_PERF_EVENTS)"
+        }
+        Some(Errno::EMFILE) => "this process has too many files open: raise 'ulimit -n'",
+        _ => return anyhow::Error::new(error),
     };
     anyhow::Error::new(error).context(way_out)
 }
@@ -212,6 +215,14 @@ mod tests {
     fn a_thread_of_the_kernel_has_no_registers_and_a_stack_that_was_not_found_is_the_address() {
         let sample = Sample::parse(&record(&[0x11, ids(2, 2), 1, KERNEL, 0])).unwrap();
         assert_eq!((sample.first_argument, &*sample.stack), (None, &[0x11][..]));
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_for_another_reason_is_told_as_it_is() {
+        let told = |errno: Errno| format!("{:#}", explained(std::io::Error::from(errno)));
+        assert!(told(Errno::EACCES).contains("perf_event_paranoid"));
+        assert!(told(Errno::ENOSYS).contains("CONFIG_PERF_EVENTS"));
+        assert!(!told(Errno::EBUSY).contains("CONFIG_PERF_EVENTS"));
     }
 
     #[test]
