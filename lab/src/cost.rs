@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use self::{profile::Profiler, syscalls::Counter};
 use crate::{
-    results::{Cpu, HostCpu, Role, Run, Stats},
+    results::{Cpu, Helper, HostCpu, Role, Run, Stats},
     testbed::{Testbed, device::NicCounters},
 };
 
@@ -31,6 +31,8 @@ pub struct CostProbe<'testbed, 'host> {
     stats: Option<Value>,
     cards: Vec<NicCounters>,
     vmms: Vec<Cpu>,
+    helpers: Vec<Helper>,
+    softirqs_s: f64,
     host: HostCpu,
     start: Instant,
 }
@@ -56,6 +58,8 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
             stats: testbed.attachment.stats()?,
             cards: cards(testbed)?,
             vmms: cpu_times(testbed)?,
+            helpers: helpers(testbed)?,
+            softirqs_s: cpu::of_softirqs()?,
             host: cpu::of_host()?,
             start: Instant::now(),
         })
@@ -66,7 +70,12 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
         let seconds = self.start.elapsed().as_secs_f64();
         let samples = self.profiler.map(Profiler::stop).transpose()?;
         let host = cpu::of_host()?.since(self.host);
+        let softirqs_s = cpu::used(cpu::of_softirqs()?, self.softirqs_s);
         let vmms = cpu_times(self.testbed)?;
+        let mut helpers = helpers(self.testbed)?;
+        for (now, before) in helpers.iter_mut().zip(&self.helpers) {
+            now.cpu = now.cpu.since(before.cpu);
+        }
         let cards = cards(self.testbed)?;
         let after = self.testbed.attachment.stats()?;
         // Naming them takes time that is none of the measurement's.
@@ -93,6 +102,8 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
             server,
             others: roles.collect(),
             host: Some(host),
+            softirqs_s: Some(softirqs_s),
+            datapath: helpers,
             stats: match (self.stats, after) {
                 (Some(before), Some(after)) => {
                     Some(Stats::between(before, after).context("the statistics of tapbridge")?)
@@ -103,6 +114,11 @@ impl<'testbed, 'host> CostProbe<'testbed, 'host> {
             profile,
         })
     }
+}
+
+/// An error if the kernel can't be sampled, which says what to do.
+pub fn try_sampling() -> Result<()> {
+    profile::samplers().map(drop)
 }
 
 /// CPU time that the whole host has spent until now, but for what others of its machine took.
@@ -117,6 +133,18 @@ fn cards(testbed: &Testbed) -> Result<Vec<NicCounters>> {
 fn cpu_times(testbed: &Testbed) -> Result<Vec<Cpu>> {
     let guests = testbed.guests.iter();
     guests.map(|guest| cpu::of_process(guest.vmm())).collect()
+}
+
+fn helpers(testbed: &Testbed) -> Result<Vec<Helper>> {
+    let processes = testbed.attachment.processes().into_iter();
+    let helper = |process| {
+        Ok(Helper {
+            process,
+            comm: cpu::comm(process)?,
+            cpu: cpu::of_process(process)?,
+        })
+    };
+    processes.map(helper).collect()
 }
 
 impl NicCounters {

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     host::machine::Machine,
     testbed::{device::NicCounters, guest::Facts},
-    workload::{Outcome, Work},
+    workload::Outcome,
 };
 
 pub use self::{
@@ -76,6 +76,12 @@ pub struct Run<O = Outcome> {
     /// CPU time of the whole host, the guests' and everybody else's included; null where CPUs were kept awake, which
     /// takes all that is left of it.
     pub host: Option<HostCpu>,
+    /// CPU time of softirqs that is in no process's; null in results of before it was taken.
+    #[serde(default)]
+    pub softirqs_s: Option<f64>,
+    /// The datapath's own processes, such as `tapbridge run` or a switch in user space.
+    #[serde(default)]
+    pub datapath: Vec<Helper>,
     /// The datapath's own counters; null when it has none.
     pub stats: Option<Stats>,
     /// How ports changed by themselves, from the start of this measurement to that of the next one.
@@ -110,6 +116,16 @@ pub struct Role {
     pub cpu: Cpu,
     /// What the guest's network card has sent and received.
     pub card: NicCounters,
+}
+
+/// A process that the datapath has on the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Helper {
+    pub process: u32,
+    /// What that process is called.
+    pub comm: String,
+    /// CPU time of that process, all threads.
+    pub cpu: Cpu,
 }
 
 /// CPU time of a process.
@@ -206,24 +222,20 @@ impl<O> Run<O> {
         [&self.client, &self.server].into_iter().chain(&self.others)
     }
 
-    /// What the host spent on carrying frames: the VMMs' time in the kernel, and softirqs where the host's time is told.
-    /// Where the kernel counts time by ticks, a softirq that has interrupted a VMM is in both.
+    /// What the host spent on carrying frames: the VMMs' time in the kernel, all of the datapath's own processes, and
+    /// softirqs that are in no process's time.
     pub fn switching_s(&self) -> f64 {
         let vmms: f64 = self.roles().map(|role| role.cpu.system_s).sum();
-        vmms + self.host.map_or(0.0, |host| host.softirq_s)
+        let helpers = self.datapath.iter();
+        let helpers: f64 = helpers
+            .map(|helper| helper.cpu.user_s + helper.cpu.system_s)
+            .sum();
+        vmms + helpers + self.softirqs_s.unwrap_or(0.0)
     }
-}
 
-impl Run {
-    /// What was done; frames are those that the guests' cards received, unless the workload has counted them itself. What
-    /// offloads joined is one frame.
-    pub fn work(&self) -> Work {
-        let work = self.outcome.work();
-        let received = self.roles().map(|role| role.card.rx_frames).sum();
-        Work {
-            frames: work.frames.or(Some(received)),
-            ..work
-        }
+    /// Frames that the guests' cards received; what offloads joined is one frame.
+    pub fn card_frames(&self) -> u64 {
+        self.roles().map(|role| role.card.rx_frames).sum()
     }
 }
 

@@ -52,9 +52,7 @@ pub enum Outcome {
 /// What a measurement moved, as far as it knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Frames that arrived at their receiver, where the workload has counted them; else the guests' cards have.
-    pub frames: Option<u64>,
-    /// Bytes of payload, or, where frames are told, of them.
+    /// Bytes of payload, or of the frames of generators.
     pub bytes: Option<u64>,
     pub round_trips: Option<u64>,
 }
@@ -93,10 +91,7 @@ impl Outcome {
                 ..bytes(load.bytes)
             },
             Self::Connections(connections) => round_trips(connections.total),
-            Self::Packets(packets) | Self::Forwarding(packets) => Work {
-                frames: Some(packets.received),
-                ..bytes(packets.received_bytes)
-            },
+            Self::Packets(packets) | Self::Forwarding(packets) => bytes(packets.received_bytes),
             Self::ForwardingLatency(trips) => round_trips(trips.answered),
             Self::Density(density) => round_trips(density.steps.iter().map(|step| step.answered).sum()),
             Self::Mixed(mixed) => Work {
@@ -119,8 +114,14 @@ impl Workload {
         }
     }
 
-    /// Measures between guests of its [duties](WorkloadKind::duties); a server is in the second one.
-    pub fn measure(self, guests: &[Box<dyn Guest>], settings: &Measuring) -> Result<Outcome> {
+    /// Measures between guests of its [duties](WorkloadKind::duties); a server is in the second one. The
+    /// [limit](density::limit_us) is that of density.
+    pub fn measure(
+        self,
+        guests: &[Box<dyn Guest>],
+        settings: &Measuring,
+        limit_us: Option<f64>,
+    ) -> Result<Outcome> {
         let (client, server) = (&*guests[0], &*guests[1]);
         let measured = match self {
             Self::Throughput => throughput::measure(client, server, settings).map(Outcome::Throughput),
@@ -135,7 +136,10 @@ impl Workload {
             Self::ForwardingLatency => {
                 round_trips::measure_forwarding(guests, settings).map(Outcome::ForwardingLatency)
             }
-            Self::Density => density::measure(guests, settings).map(Outcome::Density),
+            Self::Density => limit_us
+                .context("density without a limit")
+                .and_then(|limit_us| density::measure(guests, settings, limit_us))
+                .map(Outcome::Density),
             Self::Mixed => mixed::measure(guests, settings).map(Outcome::Mixed),
         };
         measured.with_context(|| format!("measuring {}", self.text()))

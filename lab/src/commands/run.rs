@@ -6,14 +6,16 @@ use anyhow::{Context, Result};
 
 use crate::{
     commands::{sample, settings::Settings},
+    cost,
     host::{folder::Folder, interrupt, steady::Steady},
-    report::{self, budget},
+    report::{self, budget, compare::PEER},
     results::{Results, SCHEMA, Sample},
     testbed::{
         guest::{Duty, GuestBackend},
         setup::Choice,
         stale,
     },
+    workload::kind::WorkloadKind,
 };
 
 /// Measures every datapath in every round, in turn.
@@ -22,6 +24,14 @@ pub fn run(settings: &Settings) -> Result<()> {
     let setup = &settings.setup;
     let machine = setup.inspect()?;
     // Now, rather than after an hour of measuring.
+    if settings.check {
+        let measuring = &settings.measuring;
+        let workloads = measuring.workload.iter().flat_map(|kind| kind.parts(measuring));
+        let datapaths = Choice::all(setup).into_iter().map(Choice::name);
+        let datapaths: Vec<_> = datapaths.collect();
+        budget::foresee(&workloads.collect::<Vec<_>>(), &datapaths, measuring.repeat)?;
+        cost::try_sampling().context("--check goes by what the kernel's time is spent on")?;
+    }
     let folder = settings.output.as_deref().map(Folder::make).transpose()?;
     stale::clean();
     let mut steady = settings.steady.then(Steady::start).transpose()?;
@@ -82,18 +92,37 @@ fn measure(
 ) -> Result<()> {
     for round in 1..=settings.measuring.repeat {
         let mut order = Choice::all(&settings.setup);
+        let limit_us = match reference(settings, &order) {
+            Some(choice) => Some(
+                sample::limit_us(settings, backend, choice)
+                    .with_context(|| format!("density's one pair over {}, round {round}", choice.name()))?,
+            ),
+            None => None,
+        };
         // What drifts while a round goes on then favours neither the first nor the last.
         if round % 2 == 0 {
             order.reverse();
         }
         for choice in order {
-            let sample = sample::take(settings, backend, choice, round);
-            let sample = sample.with_context(|| format!("{}, round {round}", choice.name()))?;
+            let (sample, taken) = sample::take(settings, backend, choice, round, limit_us);
             if let Some(steady) = &mut steady {
                 steady.check()?;
             }
-            samples.push(sample);
+            if taken.is_ok() || !sample.runs.is_empty() {
+                samples.push(sample);
+            }
+            taken.with_context(|| format!("{}, round {round}", choice.name()))?;
         }
     }
     Ok(())
+}
+
+/// By which datapath one pair alone is measured at a round's beginning, where density is: what it may come to is the same
+/// for all.
+fn reference(settings: &Settings, choices: &[Choice]) -> Option<Choice> {
+    if !settings.measuring.workload.contains(&WorkloadKind::Density) {
+        return None;
+    }
+    let peer = choices.iter().find(|choice| choice.name() == PEER);
+    peer.or(choices.first()).copied()
 }

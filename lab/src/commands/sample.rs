@@ -2,19 +2,35 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{
     commands::settings::Settings,
     cost::{CostProbe, Sampling},
     results::{HookChange, Run, Sample},
-    testbed::{self, Progress, Testbed, datapath::Change, guest::GuestBackend, setup::Choice},
-    workload::kind::{Workload, WorkloadKind},
+    testbed::{
+        self, Progress, Testbed,
+        datapath::Change,
+        guest::{Duty, GuestBackend},
+        setup::Choice,
+    },
+    workload::{
+        Outcome, density,
+        kind::{Workload, WorkloadKind},
+    },
 };
 
 /// Measures once. The lab is new for every sample, so that no datapath finds what another one changed, and for workloads
 /// that take other guests than the one before.
-pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, round: u32) -> Result<Sample> {
+///
+/// The limit is that of density. With an error comes what was measured before it.
+pub fn take(
+    settings: &Settings,
+    backend: &dyn GuestBackend,
+    choice: Choice,
+    round: u32,
+    limit_us: Option<f64>,
+) -> (Sample, Result<()>) {
     let mut sample = Sample {
         datapath: choice.name(),
         datapath_facts: None,
@@ -29,9 +45,23 @@ pub fn take(settings: &Settings, backend: &dyn GuestBackend, choice: Choice, rou
         .workload
         .chunk_by(|one, other| one.duties(&settings.measuring) == other.duties(&settings.measuring))
     {
-        take_in(&mut sample, settings, backend, choice, workloads)?;
+        let taken = take_in(&mut sample, settings, backend, choice, limit_us, workloads);
+        if taken.is_err() {
+            return (sample, taken);
+        }
     }
-    Ok(sample)
+    (sample, Ok(()))
+}
+
+/// What density's 99th percentile may be in a round, by one pair over a datapath.
+pub fn limit_us(settings: &Settings, backend: &dyn GuestBackend, choice: Choice) -> Result<f64> {
+    let progress = Progress::new(format!("{}, one pair", choice.name()));
+    let host = testbed::host()?;
+    let duties = [Duty::Station; 2];
+    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, &duties, &progress)?;
+    let limit_us = density::limit_us(&testbed.guests, &settings.measuring)?;
+    testbed.end()?;
+    Ok(limit_us)
 }
 
 /// Measures workloads that take the same guests, and adds what came of it.
@@ -40,6 +70,7 @@ fn take_in(
     settings: &Settings,
     backend: &dyn GuestBackend,
     choice: Choice,
+    limit_us: Option<f64>,
     workloads: &[WorkloadKind],
 ) -> Result<()> {
     let progress = Progress::new(format!("{} {}", choice.name(), sample.round));
@@ -49,25 +80,43 @@ fn take_in(
         .map(|kind| kind.duties(measuring))
         .unwrap_or_default();
     let host = testbed::host()?;
-    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, &duties, &progress)?;
+    let testbed = Testbed::connect(&host, backend, &settings.setup, choice, &duties, &progress);
+    let mut testbed = testbed.with_context(|| match workloads {
+        [WorkloadKind::Density, ..] => format!(
+            "density takes {} guests at once: fewer with a lower --most-pairs",
+            duties.len()
+        ),
+        _ => format!("connecting {} guests", duties.len()),
+    })?;
+    sample.boots = sample.boots.max(testbed.boot.times);
+    sample.boot_s.append(&mut testbed.boot.seconds);
+    sample.datapath_facts = testbed.attachment.facts();
     let parts = workloads.iter().flat_map(|kind| kind.parts(measuring));
     let runs = parts.enumerate().map(|(number, workload)| {
         if number > 0 {
             testbed.renew()?;
         }
-        measure(settings, &testbed, workload, &progress)
+        measure(settings, &testbed, workload, limit_us, &progress)
     });
-    let runs = runs
-        .collect::<Result<Vec<_>>>()
-        .inspect_err(|error| testbed.explain(error))?;
-    sample
-        .runs
-        .extend(with_changes(runs, testbed.attachment.changes()?));
+    let (mut taken, mut failed) = (Vec::new(), Ok(()));
+    for run in runs {
+        match run {
+            Ok(run) => taken.push(run),
+            Err(error) => {
+                testbed.explain(&error);
+                failed = Err(error);
+                break;
+            }
+        }
+    }
+    if !taken.is_empty() {
+        sample
+            .runs
+            .extend(with_changes(taken, testbed.attachment.changes()?));
+    }
+    failed?;
 
     progress.step("cleaning up");
-    sample.boots = sample.boots.max(testbed.boot.times);
-    sample.boot_s.extend(&testbed.boot.seconds);
-    sample.datapath_facts = testbed.attachment.facts();
     let pumps = testbed.end()?;
     if !pumps.is_empty() {
         sample.pumps.get_or_insert_default().extend(pumps);
@@ -80,6 +129,7 @@ fn measure(
     settings: &Settings,
     testbed: &Testbed,
     workload: Workload,
+    limit_us: Option<f64>,
     progress: &Progress,
 ) -> Result<(Instant, Run)> {
     let (setup, measuring) = (&settings.setup, &settings.measuring);
@@ -94,11 +144,16 @@ fn measure(
     };
     let probe = CostProbe::open(testbed, counter, sampling)?;
     let start = Instant::now();
-    let outcome = workload.measure(&testbed.guests, measuring)?;
+    let outcome = workload.measure(&testbed.guests, measuring, limit_us)?;
     let mut run = probe.close(outcome)?;
     if settings.steady {
         // What the guests left of it has been used to keep the CPUs awake.
         run.host = None;
+        if let Outcome::Density(density) = &mut run.outcome {
+            for step in &mut density.steps {
+                step.host_busy_s = None;
+            }
+        }
     }
     Ok((start, run))
 }

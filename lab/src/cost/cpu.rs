@@ -20,6 +20,27 @@ pub fn of_process(id: u32) -> Result<Cpu> {
     parse_process(&stat, ticks_per_s()?).with_context(|| format!("{path}: {stat}"))
 }
 
+/// Of softirqs, until now, as far as it is in no process's time. A kernel that counts time by ticks has that of a softirq in
+/// the time of the process that it interrupted too, so that only threads for softirqs count; one that measures the time of
+/// interrupts has it in no process's.
+pub fn of_softirqs() -> Result<f64> {
+    let host = of_host()?;
+    // Ticks never meet an interrupt: they are one.
+    if host.irq_s > 0.0 {
+        return Ok(host.softirq_s);
+    }
+    let processes = fs::read_dir("/proc").context("reading /proc")?;
+    let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let threads = ids.filter(|&id| is_softirq_thread(id));
+    threads.map(|id| Ok(of_process(id)?.system_s)).sum()
+}
+
+/// Whether it is one of the kernel's threads that do what softirqs have left, of which each CPU has one.
+fn is_softirq_thread(id: u32) -> bool {
+    let of_the_kernel = |id| fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.is_empty());
+    comm(id).is_ok_and(|comm| comm.starts_with("ksoftirqd/")) && of_the_kernel(id)
+}
+
 /// What a process is called, at most 15 characters.
 pub fn comm(id: u32) -> Result<String> {
     let path = format!("/proc/{id}/comm");
@@ -72,7 +93,7 @@ fn parse_process(stat: &str, ticks_per_s: f64) -> Result<Cpu> {
 }
 
 /// Ticks are hundredths of seconds: what binary fractions add to a difference is cut off.
-fn used(now: f64, before: f64) -> f64 {
+pub fn used(now: f64, before: f64) -> f64 {
     ((now - before).max(0.0) * 1e6).round() / 1e6
 }
 
@@ -104,6 +125,12 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_for_softirqs_are_the_kernels() {
+        assert!(!is_softirq_thread(std::process::id()));
+        assert!(of_softirqs().unwrap() >= 0.0);
+    }
 
     fn equal(one: f64, other: f64) -> bool {
         (one - other).abs() < 1e-9

@@ -40,10 +40,19 @@ impl Machine {
 
     /// The machine in words, without what changes from minute to minute.
     pub fn hardware(&self) -> String {
+        self.described(self.spectre_v2.as_deref())
+    }
+
+    /// As [`Self::hardware`], but for what guards indirect branches, which older results do not tell.
+    pub fn without_guards(&self) -> String {
+        self.described(None)
+    }
+
+    fn described(&self, guards: Option<&str>) -> String {
         let cpu = self.cpu_model.as_deref().unwrap_or("unknown CPU");
         let virtualised = if self.virtualised { ", itself virtual" } else { "" };
         // Without what else is done, which costs less.
-        let guarded = self.spectre_v2.as_deref().and_then(|all| all.split(';').next());
+        let guarded = guards.and_then(|all| all.split(';').next());
         let guarded = guarded.map_or_else(String::new, |how| format!(" ({})", how.trim()));
         format!(
             "{cpu}{guarded}, {} CPUs, {}, Linux {}{virtualised}",

@@ -5,16 +5,24 @@ use serde::Deserialize;
 
 use super::{
     compare::{self, ENOUGH_ROUNDS, Ratio, Spread},
-    metrics::PATH,
+    metrics::{PATH, number},
     table::{NOTHING, Table},
 };
-use crate::results::{Part, Results};
+use crate::{
+    results::{Part, Profile, Results},
+    workload::kind::Workload,
+};
 
 /// The repository's budgets, as they were when this was built.
 const FILE: &str = include_str!("../../../budgets.toml");
 
 /// Samples of a path below which its time is too uncertain: by statistics alone, that of 200 is known to 7 per cent.
 const ENOUGH_SAMPLES: f64 = 200.0;
+/// Share of the samples that may be lost: whose those are nobody knows.
+const FEW_LOST: f64 = 0.05;
+
+const NONE: &str =
+    "no budget of the path is of this --workload and these datapaths: see `path` in budgets.toml";
 
 #[derive(Debug, Deserialize)]
 struct Budgets {
@@ -60,6 +68,16 @@ impl Budget {
             let profiles = profiles.with_context(|| {
                 format!("{what} can't be checked without a profile: measure without --no-profile, where perf is allowed")
             })?;
+            let [lost, all] = [
+                |profile: &Profile| profile.lost,
+                |profile: &Profile| profile.samples,
+            ]
+            .map(|of| number(profiles.iter().map(|profile| of(profile)).sum()));
+            ensure!(
+                lost <= FEW_LOST * (lost + all),
+                "{what} can't be checked: {lost} of {} samples were lost; measure on a machine that is less busy",
+                lost + all
+            );
             let samples: f64 = profiles
                 .iter()
                 .map(|profile| profile.samples_of(Part::Path))
@@ -122,6 +140,23 @@ fn compare(results: &Results, budgets: &[Budget]) -> Result<(Table, usize)> {
     Ok((table, exceeded))
 }
 
+/// An error if what is to be measured can't be held to any budget, as far as that is known before.
+pub fn foresee(workloads: &[Workload], datapaths: &[String], rounds: u32) -> Result<()> {
+    ensure!(
+        rounds as usize >= ENOUGH_ROUNDS,
+        "--check with {rounds} rounds can't tell: measure at least {ENOUGH_ROUNDS} (--repeat)"
+    );
+    let is_measured = |budget: &Budget| {
+        workloads
+            .iter()
+            .any(|workload| workload.name() == budget.workload)
+            && datapaths.contains(&budget.datapath)
+            && datapaths.contains(&budget.to)
+    };
+    ensure!(all()?.iter().any(is_measured), NONE);
+    Ok(())
+}
+
 /// Prints how the path stands to its budgets; an error if one is exceeded, or none was measured.
 pub fn check(results: &Results) -> Result<()> {
     let budgets = all()?;
@@ -129,10 +164,7 @@ pub fn check(results: &Results) -> Result<()> {
     eprintln!("{}", table.text());
     let measured = |budget: &Budget| Ok::<_, anyhow::Error>(budget.measured(results)?.is_some());
     let measured = budgets.iter().map(measured).collect::<Result<Vec<_>>>()?;
-    ensure!(
-        measured.contains(&true),
-        "no budget of the path is of what was measured: see `path` in budgets.toml"
-    );
+    ensure!(measured.contains(&true), NONE);
     if exceeded > 0 {
         let load = results.machine.load;
         bail!(
@@ -146,8 +178,10 @@ pub fn check(results: &Results) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
-    use crate::report::fixture;
+    use crate::{report::fixture, workload::kind::WorkloadKind};
 
     /// Rounds of a path that took so long with and without tapbridge.
     fn measured(rounds: &[(f64, f64)]) -> Results {
@@ -194,6 +228,25 @@ mod tests {
         let mut blind = measured(&[(0.5, 1.0); 3]);
         blind.samples[0].runs[1].profile = None;
         assert!(error(&blind).contains("without a profile"));
+        let mut lossy = measured(&[(0.5, 1.0); 3]);
+        for run in &mut lossy.samples[0].runs {
+            run.profile.as_mut().unwrap().lost = 600;
+        }
+        assert!(error(&lossy).contains("samples were lost"));
+    }
+
+    #[test]
+    fn what_no_budget_is_of_is_known_before_anything_is_measured() {
+        let budget = all().unwrap().remove(0);
+        let both = [budget.datapath.clone(), budget.to.clone()];
+        let every = WorkloadKind::value_variants().iter();
+        let every = every.flat_map(|kind| kind.parts(&fixture::results(Vec::new()).conditions.measuring));
+        let mut workloads: Vec<_> = every.collect();
+        workloads.retain(|workload| workload.name() == budget.workload);
+        assert!(foresee(&workloads, &both, 3).is_ok(), "{budget:?}");
+        assert!(foresee(&workloads, &both, 2).is_err());
+        assert!(foresee(&workloads, &both[..1], 3).is_err());
+        assert!(foresee(&[], &both, 3).is_err());
     }
 
     #[test]

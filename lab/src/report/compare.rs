@@ -46,9 +46,17 @@ pub fn runs<'results>(
     runs.filter(move |(_, run)| run.outcome.workload() == workload)
 }
 
-/// A metric over all rounds.
+/// A metric over all rounds; none where a round lacks it, since what it lacks is mostly the worst: a percentile that is among
+/// the lost answers.
 pub fn spread(results: &Results, workload: Workload, datapath: &str, metric: &Metric) -> Option<Spread> {
-    Spread::of(runs(results, workload, datapath).filter_map(|(_, run)| (metric.of)(run)))
+    let values = runs(results, workload, datapath).map(|(_, run)| (metric.of)(run));
+    Spread::of(values.collect::<Option<Vec<_>>>()?)
+}
+
+/// In how many rounds there is no such metric.
+pub fn lacking(results: &Results, workload: Workload, datapath: &str, metric: &Metric) -> usize {
+    let runs = runs(results, workload, datapath);
+    runs.filter(|(_, run)| (metric.of)(run).is_none()).count()
 }
 
 /// A metric as one number.
@@ -98,10 +106,13 @@ pub fn ratio(results: &Results, workload: Workload, datapath: &str, metric: &Met
 
 /// A metric as a multiple of any other datapath's in the same round.
 pub fn ratio_to(results: &Results, workload: Workload, datapath: &str, peer: &str, metric: &Metric) -> Ratio {
-    Ratio::of(runs(results, workload, datapath).filter_map(|(round, run)| {
+    let pairs = runs(results, workload, datapath).filter_map(|(round, run)| {
         let (_, peer) = runs(results, workload, peer).find(|&(other, _)| other == round)?;
-        Some((metric.of)(run)? / (metric.of)(peer)?)
-    }))
+        Some((run, peer))
+    });
+    // A round that lacks it is none to leave out: see `spread`.
+    let ratios = pairs.map(|(run, peer)| Some((metric.of)(run)? / (metric.of)(peer)?));
+    ratios.collect::<Option<Vec<_>>>().map_or(Ratio::None, Ratio::of)
 }
 
 /// A metric as a multiple of another file's, median by median: the rounds of different files belong together in no way.
@@ -179,7 +190,7 @@ pub fn datapaths<'results>(results: impl IntoIterator<Item = &'results Results>)
 #[cfg(test)]
 mod tests {
     use super::{super::metrics::OTHER_METRICS, *};
-    use crate::report::fixture;
+    use crate::{report::fixture, workload::Outcome};
 
     fn near(one: f64, other: f64) -> bool {
         (one - other).abs() < 1e-9
@@ -216,6 +227,33 @@ mod tests {
         );
         let latency = ratio(Workload::Latency);
         assert!(near(latency.min, 0.8) && near(latency.max, 0.8), "{latency:?}");
+    }
+
+    #[test]
+    fn a_round_that_lacks_a_percentile_is_not_left_out() {
+        let mut results = fixture::results(
+            (1..=4)
+                .flat_map(|round| ["tapbridge", PEER].map(|name| fixture::sample(name, round, 12.0, 40.0)))
+                .collect(),
+        );
+        let metric = main_metric(Workload::Latency);
+        let told = |results: &Results, datapath| {
+            (
+                spread(results, Workload::Latency, datapath, &metric).is_some(),
+                matches!(
+                    ratio(results, Workload::Latency, "tapbridge", &metric),
+                    Ratio::Of(_)
+                ),
+                lacking(results, Workload::Latency, datapath, &metric),
+            )
+        };
+        assert_eq!(told(&results, PEER), (true, true, 0));
+        let Outcome::Latency(latency) = &mut results.samples[3].runs[1].outcome else {
+            unreachable!("a sample's second run")
+        };
+        latency.percentiles_us.clear();
+        assert_eq!(told(&results, PEER), (false, false, 1));
+        assert_eq!(told(&results, "tapbridge"), (true, false, 0));
     }
 
     #[test]

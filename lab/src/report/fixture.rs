@@ -3,8 +3,8 @@
 use crate::{
     host::machine::Machine,
     results::{
-        Conditions, Cpu, FunctionTime, HookChange, HostCpu, LeftCount, Part, PathCount, Profile, Results,
-        Role, Run, SCHEMA, Sample, Stats,
+        Conditions, Cpu, FunctionTime, Helper, HookChange, HostCpu, LeftCount, Part, PathCount, Profile,
+        Results, Role, Run, SCHEMA, Sample, Stats,
     },
     testbed::{
         device::NicCounters,
@@ -48,9 +48,23 @@ fn run(outcome: Outcome, calls: &[(&str, u64)]) -> Run {
             softirq_s: 0.5,
             ..HostCpu::default()
         }),
+        softirqs_s: Some(0.5),
+        datapath: Vec::new(),
         stats: None,
         hook_changes: Vec::new(),
         profile: None,
+    }
+}
+
+/// A process of the datapath's own.
+pub fn helper() -> Helper {
+    Helper {
+        process: 43,
+        comm: "ovs-vswitchd".into(),
+        cpu: Cpu {
+            user_s: 1.0,
+            system_s: 1.0,
+        },
     }
 }
 

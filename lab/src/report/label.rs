@@ -1,11 +1,13 @@
 //! What several results are called beside each other, and in what they differ.
 
+use clap::ValueEnum;
 use serde_json::Value;
 
 use super::table::NOTHING;
 use crate::{
     results::{Conditions, Results},
     testbed::guest::Kind,
+    workload::kind::WorkloadKind,
 };
 
 /// Results with a short name that no others of the report have.
@@ -14,8 +16,9 @@ pub struct Labelled<'results> {
     pub results: &'results Results,
 }
 
-/// Conditions that do not change what a metric means: how often and what was measured.
-const HARMLESS: [&str; 4] = ["repeat", "workload", "no_syscalls", "no_profile"];
+/// Conditions that do not change what a metric means: how often and what was measured. Each size of frames and number of
+/// pairs is a workload of its own.
+const HARMLESS: [&str; 6] = ["repeat", "workload", "no_syscalls", "no_profile", "size", "pairs"];
 
 /// What may tell one from another, the most telling first.
 const TRAITS: [fn(&Results) -> String; 4] = [
@@ -84,7 +87,17 @@ pub fn differences(files: &[Labelled]) -> Vec<String> {
     let Some(first) = conditions.first() else {
         return Vec::new();
     };
-    let names = first.keys().filter(|name| !HARMLESS.contains(&name.as_str()));
+    let measured = |kind: &WorkloadKind| {
+        let mut all = results.iter().map(|results| &results.conditions.measuring);
+        all.all(|measuring| measuring.workload.contains(kind))
+    };
+    let compared = WorkloadKind::value_variants()
+        .iter()
+        .filter(|kind| measured(kind));
+    let compared: Vec<_> = compared.collect();
+    let names = first.keys().filter(|name| {
+        !HARMLESS.contains(&name.as_str()) && compared.iter().any(|&&kind| kind.goes_by(name))
+    });
     let mut differences: Vec<_> = names
         .filter_map(|name| {
             let values = conditions.iter().map(|conditions| text(conditions.get(name)));
@@ -99,8 +112,17 @@ pub fn differences(files: &[Labelled]) -> Vec<String> {
     };
     other("guests", |results| results.guests.text());
     // The load of the minute before is not the machine.
-    other("machine", |results| results.machine.hardware());
+    let told = results.iter().all(|results| results.machine.spectre_v2.is_some());
+    other("machine", if told { hardware } else { without_guards });
     differences
+}
+
+fn hardware(results: &Results) -> String {
+    results.machine.hardware()
+}
+
+fn without_guards(results: &Results) -> String {
+    results.machine.without_guards()
 }
 
 fn fields(conditions: &Conditions) -> serde_json::Map<String, Value> {
@@ -126,7 +148,7 @@ fn difference(name: &str, values: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::{report::fixture, station::task::Size};
 
     fn labels(results: &[Results]) -> Vec<String> {
         label(results).into_iter().map(|named| named.label).collect()
@@ -160,6 +182,27 @@ mod tests {
         let one = fixture::results(Vec::new());
         assert_eq!(labels(&[one.clone(), one.clone()]), ["#1", "#2"]);
         assert_eq!(labels(&[one]), [""]);
+    }
+
+    #[test]
+    fn conditions_of_workloads_that_not_all_have_and_what_older_results_do_not_tell_are_no_difference() {
+        let old = fixture::results(Vec::new());
+        let mut new = old.clone();
+        let measuring = &mut new.conditions.measuring;
+        measuring.workload = vec![WorkloadKind::Latency, WorkloadKind::Density];
+        (measuring.most_pairs, measuring.streams, measuring.rate) = (96, 7, Some(5));
+        measuring.size = vec![Size::Imix];
+        new.machine.spectre_v2 = Some("Retpolines; IBPB".into());
+        assert_eq!(differences(&label(&[old.clone(), new.clone()])), [""; 0]);
+        let mut other = new.clone();
+        other.conditions.measuring.most_pairs = 9;
+        other.machine.spectre_v2 = Some("Enhanced IBRS".into());
+        let differences = differences(&label(&[new, other]));
+        assert_eq!(differences[0], "most_pairs (96; 9)");
+        assert!(
+            differences[1].starts_with("machine (EPYC (Retpolines)"),
+            "{differences:?}"
+        );
     }
 
     #[test]

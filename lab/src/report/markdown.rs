@@ -5,6 +5,7 @@ use std::{borrow::Cow, fmt::Write as _};
 use super::{
     compare, counts,
     label::{self, Labelled},
+    metrics,
     plot::Plot,
     reference, tables,
 };
@@ -89,6 +90,9 @@ pub fn notes(files: &[Labelled]) -> Vec<String> {
                     .iter()
                     .filter(|sample| sample.datapath == datapath)
             };
+            for workload in compare::workloads(file.results) {
+                notes.extend(lacking(file.results, workload, datapath).map(|text| format!("{label}{text}")));
+            }
             if let Some(facts) = samples().find_map(|sample| sample.datapath_facts.as_deref()) {
                 notes.push(format!("{label}{datapath}: {facts}."));
             }
@@ -101,6 +105,20 @@ pub fn notes(files: &[Labelled]) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Why a workload's main metric is not told.
+fn lacking(results: &Results, workload: Workload, datapath: &str) -> Option<String> {
+    let metric = metrics::main_metric(workload);
+    let rounds = compare::lacking(results, workload, datapath, &metric);
+    (rounds > 0).then(|| {
+        format!(
+            "**{datapath}, {}: no {}, since it is among the lost answers in {rounds} of {} rounds.**",
+            workload.text(),
+            metric.name,
+            compare::runs(results, workload, datapath).count()
+        )
+    })
 }
 
 /// A warning where metrics would be compared that differ from run to run by more than what is compared.
@@ -149,8 +167,9 @@ const TABLES: &str = "Figures are the median over the rounds, with minimum and m
     of payload.";
 
 /// How to read the first table.
-const HOST_CPU: &str = "The time of the guests' VMMs in the kernel, and softirqs: what carrying frames cost the host. Less \
-    is better. Softirqs are left out where CPUs were kept awake. With namespaces as guests, the VMMs' time has the guests' \
+const HOST_CPU: &str = "The time of the guests' VMMs in the kernel, all of the datapath's own processes (a switch in user \
+    space, `tapbridge run`), and softirqs that are in no process's time: what carrying frames cost the host. Less \
+    is better. Frames are those that the guests' cards received. With namespaces as guests, the VMMs' time has the guests' \
     network stacks in it.";
 
 /// How to read the tables of parts.
@@ -179,8 +198,8 @@ fn explained(workload: Workload) -> &'static str {
         }
         Workload::ForwardingLatency => "A request and its answer, each routed by a guest: less is better.",
         Workload::Density => {
-            "Pairs of requests and answers at a fixed rate each until the 99th percentile is twice that of one pair: more \
-             is better. Costs are of all the numbers of pairs that were tried."
+            "Pairs of requests and answers at a fixed rate each until the 99th percentile is twice that of one pair over \
+             linux-bridge, or else the first datapath, in the same round: more is better. Costs are of all the numbers of pairs that were tried."
         }
         Workload::Mixed => {
             "Requests and answers of one pair while another has a TCP stream and a fifth guest sends broadcasts: less is \

@@ -49,13 +49,14 @@ pub fn main_metric(workload: Workload) -> Metric {
 }
 
 /// What else may be told of a workload. A run leaves out what is not its own.
-pub const OTHER_METRICS: [Metric; 22] = [
+pub const OTHER_METRICS: [Metric; 23] = [
     median("sent/s", 0, |run| Some(packets(run)?.sent_per_s)),
     median("fairness", 3, |run| Some(packets(run)?.fairness)),
     median("worst pair's share", 2, |run| Some(packets(run)?.worst_share)),
     median("answers/s", 0, |run| Some(density(run)?.answered_per_s)),
     median("p99 µs then", 1, |run| Some(density(run)?.p99_us)),
     median("p99 µs of one pair", 1, |run| Some(density(run)?.idle_p99_us)),
+    median("limit µs", 1, |run| density(run)?.limit_us),
     median("p99 µs alone", 1, |run| match &run.outcome {
         Outcome::Mixed(mixed) => percentile_of(&mixed.alone.percentiles_us, 99.0),
         _ => None,
@@ -101,11 +102,13 @@ pub const OTHER_METRICS: [Metric; 22] = [
 /// What the host spent on carrying frames, by each of what a run may have done.
 pub const HOST_CPU: [Metric; 3] = [
     median("s/10⁶ frames", 2, |run| {
-        per(run.switching_s(), run.work().frames, 1e6)
+        per(run.switching_s(), Some(run.card_frames()), 1e6)
     }),
-    median("s/GB", 3, |run| per(run.switching_s(), run.work().bytes, 1e9)),
+    median("s/GB", 3, |run| {
+        per(run.switching_s(), run.outcome.work().bytes, 1e9)
+    }),
     median("s/1,000 round trips", 3, |run| {
-        per(run.switching_s(), run.work().round_trips, 1e3)
+        per(run.switching_s(), run.outcome.work().round_trips, 1e3)
     }),
 ];
 
@@ -114,7 +117,7 @@ pub const PATH: Metric = median("path, µs/frame", 2, |run| us_per_frame(run, Pa
 
 /// A part of what a frame cost.
 pub fn us_per_frame(run: &Run, part: Part) -> Option<f64> {
-    per(run.profile.as_ref()?.part_s(part), run.work().frames, 1e6)
+    per(run.profile.as_ref()?.part_s(part), Some(run.card_frames()), 1e6)
 }
 
 fn per(seconds: f64, count: Option<u64>, unit: f64) -> Option<f64> {
@@ -123,7 +126,7 @@ fn per(seconds: f64, count: Option<u64>, unit: f64) -> Option<f64> {
 }
 
 /// What a run cost, by what it did.
-pub fn costs(workload: Workload) -> [Metric; 10] {
+pub fn costs(workload: Workload) -> [Metric; 11] {
     let (unit, time) = (unit(workload), time(workload).0);
     let named = |name: String, decimals, of: fn(&Run) -> Option<f64>| Metric {
         name: Cow::Owned(name),
@@ -144,6 +147,13 @@ pub fn costs(workload: Workload) -> [Metric; 10] {
         median("VMMs' CPU, s/10⁶ frames", 2, |run| {
             let cpu = run.roles().map(|role| role.cpu.user_s + role.cpu.system_s);
             per_million_frames(run, cpu.sum())
+        }),
+        median("datapath's processes, s/10⁶ frames", 2, |run| {
+            let cpu = run
+                .datapath
+                .iter()
+                .map(|helper| helper.cpu.user_s + helper.cpu.system_s);
+            per_million_frames(run, cpu.sum()).filter(|_| !run.datapath.is_empty())
         }),
         cpu("client VMM CPU", |run| {
             cpu_per_unit(run, run.client.cpu.user_s + run.client.cpu.system_s)
@@ -201,10 +211,9 @@ fn cpu_per_unit(run: &Run, seconds: f64) -> Option<f64> {
     Some(seconds * per_second / units(run)?)
 }
 
-/// Frames are those that the guests' cards received, as their kernels count them.
+/// Frames are those that the guests' cards received, as the guests count them.
 fn per_million_frames(run: &Run, seconds: f64) -> Option<f64> {
-    let frames = number(run.roles().map(|role| role.card.rx_frames).sum());
-    (frames > 0.0).then(|| seconds / frames * 1e6)
+    per(seconds, Some(run.card_frames()), 1e6)
 }
 
 /// Of the measurement itself, or of the load beside it.
@@ -315,7 +324,12 @@ mod tests {
         let mut run = fixture::throughput(1.6, &[]);
         assert_eq!(told(&run), [some("2.250"), some("2.250"), None]);
         run.host = None;
+        assert_eq!(told(&run), [some("2.250"), some("2.250"), None]);
+        run.softirqs_s = None;
         assert_eq!(told(&run), [some("2.000"), some("2.000"), None]);
+        // A switch in user space, with a second there and another in the kernel.
+        run.datapath.push(fixture::helper());
+        assert_eq!(told(&run), [some("3.000"), some("3.000"), None]);
         assert_eq!(
             told(&fixture::latency(40.0)),
             [some("2.250"), None, some("4.500")]

@@ -26,8 +26,8 @@ pub enum Task {
         rate: Option<u32>,
         time_ms: u64,
     },
-    /// Counts them, from the first one on.
-    Count { number: u16, time_ms: u64 },
+    /// Counts them, from the first one on; those of the time that begins so much later are counted apart.
+    Count { number: u16, lead_ms: u64, time_ms: u64 },
     /// Sends requests back to where they came from, until the next task.
     Echo { number: u16 },
     /// Sends requests, and takes the time until each comes back.

@@ -48,6 +48,11 @@ pub trait Attachment {
         None
     }
 
+    /// Its own processes on the host that live as long as it does.
+    fn processes(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// How the guests' ports have changed by themselves since.
     fn changes(&self) -> Result<Vec<Change>> {
         Ok(Vec::new())

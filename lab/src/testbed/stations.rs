@@ -45,6 +45,12 @@ pub fn start(guest: &dyn Guest, task: &Task) -> Result<Box<dyn Job>> {
     Ok(job)
 }
 
+/// Waits until all of them are being done.
+pub fn wait_until_started(jobs: &mut [Box<dyn Job>]) -> Result<()> {
+    jobs.iter_mut()
+        .try_for_each(|job| job::has_printed(&mut **job, READY, START_LIMIT))
+}
+
 /// Waits for the end of a task of so many seconds.
 pub fn finish(job: &mut dyn Job, seconds: f64) -> Result<Report> {
     let limit = MARGIN + Duration::from_secs_f64(seconds);

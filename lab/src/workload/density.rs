@@ -35,6 +35,9 @@ pub struct Density {
     pub most_pairs: u8,
     /// Of one pair alone, the least of three measurements.
     pub idle_p99_us: f64,
+    /// What the 99th percentile may be: the same for all datapaths of a round. Null in results of before that.
+    #[serde(default)]
+    pub limit_us: Option<f64>,
     /// With as many pairs as get their answers in time.
     pub p99_us: f64,
     pub answered_per_s: f64,
@@ -52,27 +55,43 @@ pub struct Step {
     /// Whole round trips, from when the request was due; null where it is one that was lost.
     pub p50_us: Option<f64>,
     pub p99_us: Option<f64>,
-    /// CPU time of the whole host.
-    pub host_busy_s: f64,
+    /// CPU time of the whole host; null where CPUs were kept awake.
+    pub host_busy_s: Option<f64>,
 }
 
-/// Measures, with the first of each pair of guests asking the second.
-pub fn measure(guests: &[Box<dyn Guest>], settings: &Measuring) -> Result<Density> {
-    let rate = settings.requests_per_s();
-    let seconds = settings.time_s.min(LONGEST_STEP);
-    let most_pairs = settings.most_pairs;
+/// What the 99th percentile may be, by one pair alone.
+pub fn limit_us(guests: &[Box<dyn Guest>], settings: &Measuring) -> Result<f64> {
+    let (_, idle_p99_us) = idle(guests, settings)?;
+    Ok(GROWTH * idle_p99_us)
+}
+
+/// One pair alone: all measurements, and the least 99th percentile.
+fn idle(guests: &[Box<dyn Guest>], settings: &Measuring) -> Result<(Vec<Step>, f64)> {
+    let (rate, seconds) = (settings.requests_per_s(), step_s(settings));
     let steps = (0..IDLE_TRIES).map(|_| step(guests, 1, rate, seconds));
-    let mut steps = steps.collect::<Result<Vec<_>>>()?;
-    let idle_p99_us = steps.iter().filter_map(|step| step.p99_us).reduce(f64::min);
-    let idle_p99_us = idle_p99_us.with_context(|| {
+    let steps = steps.collect::<Result<Vec<_>>>()?;
+    let least = steps.iter().filter_map(|step| step.p99_us).reduce(f64::min);
+    let least = least.with_context(|| {
         format!(
             "one pair alone loses more than one of a hundred answers at {rate} requests per second: try a lower --rate"
         )
     })?;
+    Ok((steps, least))
+}
+
+fn step_s(settings: &Measuring) -> u32 {
+    settings.time_s.min(LONGEST_STEP)
+}
+
+/// Measures, with the first of each pair of guests asking the second, up to a [limit](limit_us).
+pub fn measure(guests: &[Box<dyn Guest>], settings: &Measuring, limit_us: f64) -> Result<Density> {
+    let (rate, seconds) = (settings.requests_per_s(), step_s(settings));
+    let most_pairs = settings.most_pairs;
+    let (mut steps, idle_p99_us) = idle(guests, settings)?;
     let pairs = most(most_pairs, |pairs| {
         for _ in 0..TRIES {
             let step = step(guests, pairs, rate, seconds)?;
-            let fits = step.p99_us.is_some_and(|p99| p99 <= GROWTH * idle_p99_us);
+            let fits = step.p99_us.is_some_and(|p99| p99 <= limit_us);
             steps.push(step);
             if fits {
                 return Ok(true);
@@ -86,6 +105,7 @@ pub fn measure(guests: &[Box<dyn Guest>], settings: &Measuring) -> Result<Densit
         pairs,
         most_pairs,
         idle_p99_us,
+        limit_us: Some(limit_us),
         p99_us: last.and_then(|step| step.p99_us).unwrap_or(idle_p99_us),
         answered_per_s: last.map_or(0.0, Step::answered_per_s),
         steps,
@@ -155,7 +175,7 @@ impl Step {
             answered: reports.iter().map(|report| report.received).sum(),
             p50_us: times.percentile_us(50.0, asked),
             p99_us: times.percentile_us(99.0, asked),
-            host_busy_s,
+            host_busy_s: Some(host_busy_s),
         }
     }
 

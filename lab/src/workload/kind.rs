@@ -70,6 +70,31 @@ impl WorkloadKind {
         }
     }
 
+    /// Whether a setting has to do with it, by its name in results.
+    pub fn goes_by(self, setting: &str) -> bool {
+        match setting {
+            "streams" | "reverse" | "udp" | "udp_rate" | "udp_size" => self == Self::Throughput,
+            "message_bytes" => self.has_messages(),
+            "parallel" => self == Self::Connections,
+            "size" | "pairs" => self == Self::Packets,
+            "rate" => matches!(
+                self,
+                Self::Packets | Self::Forwarding | Self::Density | Self::Mixed
+            ),
+            "most_pairs" => self == Self::Density,
+            _ => true,
+        }
+    }
+
+    fn has_messages(self) -> bool {
+        matches!(self, Self::Latency | Self::LoadedLatency) || self.asks_by_stations()
+    }
+
+    /// Whether stations ask with messages of any length that a frame has room for.
+    pub fn asks_by_stations(self) -> bool {
+        matches!(self, Self::Forwarding | Self::Mixed)
+    }
+
     /// What the guests are for that it takes. Workloads with the same guests can have them one after the other.
     pub fn duties(self, measuring: &Measuring) -> Vec<Duty> {
         use Duty::{Programs, Station};

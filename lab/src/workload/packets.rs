@@ -1,6 +1,8 @@
 //! Packets: frames of guests that generate them, from the first guest of each pair to the second.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{kind::Traffic, measuring::Measuring};
@@ -9,6 +11,9 @@ use crate::{
     station::task::{Flow, Report, Size, Task},
     testbed::{guest::Guest, stations},
 };
+
+/// Seconds in which all generators may start, one after the other, each tried where the one before was too short.
+const LEADS: &[u32] = &[1, 3, 10];
 
 /// Frames that were generated and received.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,8 +26,8 @@ pub struct Packets {
     pub sent: u64,
     pub received: u64,
     pub received_bytes: u64,
-    /// In the seconds that each receiver counted from its first frame on.
     pub sent_per_s: f64,
+    /// While all sent.
     pub received_per_s: f64,
     /// Jain's index of what the pairs received: 1 if all got the same, one of n if one got all.
     pub fairness: f64,
@@ -80,23 +85,58 @@ fn between(
     traffic: Traffic,
     settings: &Measuring,
 ) -> Result<Packets> {
-    let seconds = f64::from(settings.time_s);
-    let time_ms = u64::from(settings.time_s) * 1000;
+    // One pair alone has nobody to wait for.
+    let mut allowed = if ways.len() == 1 { &[0][..] } else { LEADS }.iter();
+    loop {
+        let lead = *allowed.next().with_context(|| {
+            format!(
+                "{} generators took too long to start: the machine is too busy for so many --pairs",
+                ways.len()
+            )
+        })?;
+        if let Some(packets) = with_lead(ways, traffic, settings, lead)? {
+            return Ok(packets);
+        }
+    }
+}
+
+/// Generators send so many seconds more before and after the time that is counted, so that all send in all of it. `None` if
+/// they took longer than that to start, one after the other.
+fn with_lead(
+    ways: &[(&dyn Guest, &dyn Guest, Flow)],
+    traffic: Traffic,
+    settings: &Measuring,
+    lead: u32,
+) -> Result<Option<Packets>> {
+    let seconds = settings.time_s + 2 * lead;
+    let [lead_ms, time_ms, sending_ms] =
+        [lead, settings.time_s, seconds].map(|seconds| u64::from(seconds) * 1000);
+    let seconds = f64::from(seconds);
     let number = stations::number();
-    let counting = ways
-        .iter()
-        .map(|(_, to, _)| stations::start(*to, &Task::Count { number, time_ms }));
+    let count = Task::Count {
+        number,
+        lead_ms,
+        time_ms,
+    };
+    let counting = ways.iter().map(|(_, to, _)| stations::start(*to, &count));
     let mut counting = counting.collect::<Result<Vec<_>>>()?;
+    let begin = Instant::now();
     let sending = ways.iter().map(|&(from, _, flow)| {
         from.perform(&Task::Send {
             number,
             flow,
             size: traffic.size,
             rate: settings.rate,
-            time_ms,
+            time_ms: sending_ms,
         })
     });
     let mut sending = sending.collect::<Result<Vec<_>>>()?;
+    if lead > 0 {
+        stations::wait_until_started(&mut sending)?;
+        if begin.elapsed() > Duration::from_secs(lead.into()) {
+            return Ok(None);
+        }
+    }
     let mut pairs = Vec::new();
     let mut received_bytes = 0;
     for (sent, received) in sending.iter_mut().zip(&mut counting) {
@@ -106,7 +146,7 @@ fn between(
         pairs.push(PairFrames::of(&sent, &received));
     }
     ensure!(pairs.iter().any(|pair| pair.received > 0), "no frame arrived");
-    Ok(Packets::of(traffic, settings.rate, received_bytes, pairs))
+    Ok(Some(Packets::of(traffic, settings.rate, received_bytes, pairs)))
 }
 
 impl PairFrames {

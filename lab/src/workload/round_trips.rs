@@ -47,69 +47,48 @@ impl RoundTrips {
     }
 }
 
-/// Requests that are being made, and who answers them.
-pub struct Asking {
-    rate: Option<u32>,
-    seconds: f64,
-    asker: Box<dyn Job>,
+/// A station that answers requests, until this is dropped.
+pub struct Answering {
+    number: u16,
     _answerer: Box<dyn Job>,
 }
 
-impl Asking {
-    /// Begins, with requests of a payload of so many bytes.
-    pub fn start(
-        (asker, answerer): (&dyn Guest, &dyn Guest),
-        flow: Flow,
-        payload: u16,
-        rate: Option<u32>,
-        seconds: f64,
-    ) -> Result<Self> {
+impl Answering {
+    /// Returns when it does.
+    pub fn start(answerer: &dyn Guest) -> Result<Self> {
         let number = stations::number();
         let answerer = stations::start(answerer, &Task::Echo { number })?;
-        let asker = asker.perform(&Task::Ask {
-            number,
-            flow,
-            payload,
-            rate,
-            time_ms: milliseconds(seconds),
-        })?;
         Ok(Self {
-            rate,
-            seconds,
-            asker,
+            number,
             _answerer: answerer,
         })
     }
 
-    /// Waits for the end.
-    pub fn finish(mut self) -> Result<RoundTrips> {
-        let report = stations::finish(&mut *self.asker, self.seconds)?;
-        RoundTrips::of(self.rate, &report)
+    /// Asks it for so many seconds, with requests of a payload of so many bytes.
+    pub fn ask(
+        &self,
+        asker: &dyn Guest,
+        flow: Flow,
+        payload: u16,
+        rate: Option<u32>,
+        seconds: u32,
+    ) -> Result<RoundTrips> {
+        let mut asking = asker.perform(&Task::Ask {
+            number: self.number,
+            flow,
+            payload,
+            rate,
+            time_ms: u64::from(seconds) * 1000,
+        })?;
+        RoundTrips::of(rate, &stations::finish(&mut *asking, seconds.into())?)
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "an hour at most"
-)]
-fn milliseconds(seconds: f64) -> u64 {
-    (seconds * 1000.0) as u64
 }
 
 /// Measures from the first guest to the third and back, both ways by the second.
 pub fn measure_forwarding(guests: &[Box<dyn Guest>], settings: &Measuring) -> Result<RoundTrips> {
     let (from, router, to) = (&*guests[0], guests[1].id(), &*guests[2]);
     let flow = routed(from.id(), router, to.id());
-    let payload = payload(settings);
-    Asking::start((from, to), flow, payload, None, settings.time_s.into())?.finish()
-}
-
-/// As many bytes as a frame has room for.
-pub fn payload(settings: &Measuring) -> u16 {
-    const LEAST: u32 = 18;
-    const MOST: u32 = 1472;
-    u16::try_from(settings.message_bytes.clamp(LEAST, MOST)).expect("it is at most 1472")
+    Answering::start(to)?.ask(from, flow, settings.payload(), None, settings.time_s)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::limits::{START_LIMIT, limit};
 use crate::{
     host::{
-        job::{self, Job},
+        job::{self, Job, State},
         wait::OnSignal,
     },
     testbed::guest::Guest,
@@ -117,6 +117,11 @@ impl Load {
             _server: listener,
             seconds,
         })
+    }
+
+    /// Whether they have not ended.
+    pub fn goes_on(&mut self) -> Result<bool> {
+        Ok(self.client.state()? == State::Running)
     }
 
     /// Waits for the end.

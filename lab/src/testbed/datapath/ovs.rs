@@ -86,6 +86,11 @@ impl Attachment for Attached<'_> {
         Some(self.facts.clone())
     }
 
+    fn processes(&self) -> Vec<u32> {
+        let daemons = [self.daemons.switch.as_ref(), Some(&self.daemons.database)];
+        daemons.into_iter().flatten().map(Process::id).collect()
+    }
+
     /// Without the bridge there is no datapath in the kernel either. (When this is merely dropped it goes with the
     /// host's namespace.)
     fn detach(self: Box<Self>) -> Result<()> {
@@ -98,7 +103,7 @@ struct Daemons<'host> {
     host: &'host Namespace,
     /// In the order in which they are to go.
     switch: Option<Process>,
-    _database: Process,
+    database: Process,
     folder: TempDir,
 }
 
@@ -118,7 +123,7 @@ impl<'host> Daemons<'host> {
         let mut daemons = Self {
             host,
             switch: None,
-            _database: Process::start("ovsdb-server", database)?,
+            database: Process::start("ovsdb-server", database)?,
             folder,
         };
         daemons.tell(&["--retry", "--no-wait", "init"])?;

@@ -126,6 +126,10 @@ impl Attachment for Attached<'_> {
         process::call(self.command(&["stats"])?).map(Some)
     }
 
+    fn processes(&self) -> Vec<u32> {
+        self.watcher.iter().map(Watcher::process).collect()
+    }
+
     fn changes(&self) -> Result<Vec<Change>> {
         self.watcher.as_ref().map_or(Ok(Vec::new()), Watcher::changes)
     }

@@ -54,6 +54,11 @@ impl Watcher {
         Ok(Self { process, lines })
     }
 
+    /// The process's id.
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     /// All so far.
     pub fn changes(&self) -> Result<Vec<Change>> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
