@@ -6,6 +6,7 @@ mod cost;
 mod host;
 mod report;
 mod results;
+mod shares;
 mod station;
 mod testbed;
 mod workload;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 // A floor is at one hook; which hooks a port has can be its own choice.
 use bridge_common::Hook as Place;
-use lab::{Macvtap, Namespace, Offloads, Tap, netns};
+use lab::{Macvtap, Namespace, Offloads, Tap, netns, pump};
 use nix::{errno::Errno, unistd::read};
 
 use super::{
@@ -59,7 +59,7 @@ pub fn lacks(topology: Topology) -> Result<Option<&'static str>> {
 }
 
 /// The longest frame and its header.
-pub const BUFFER: usize = 68 * 1024;
+pub const BUFFER: usize = pump::BUFFER;
 
 /// What is measured, and what it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use lab::VnetHeader;
+use lab::{VnetHeader, pump::BURST};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -24,14 +24,15 @@ use super::{
     results::Sample,
     testbed::{BUFFER, BenchTestbed, receive},
 };
-use crate::host::cpus::{self, stay_on};
+use crate::{
+    host::cpus::{self, stay_on},
+    shares,
+};
 
 /// How long a thread sleeps at most before it looks whether it is to end, in milliseconds.
 const TICK: u16 = 10;
 /// How long an answer may take, in ticks.
 const PATIENCE: u32 = 20;
-/// Frames that QEMU reads before it looks for other work.
-const BURST: usize = 50;
 
 /// Where a frame of the shortest kind has its payload's last bytes, which number those of a round trip.
 const NUMBER: Range<usize> = SHORTEST - 4..SHORTEST;
@@ -97,21 +98,12 @@ pub fn senders(testbed: &BenchTestbed, number: usize, turn: Duration) -> Result<
         .next()
         .unwrap_or_default();
     delivered.resize(number + 1, 0);
-    sample.values.extend(fairness(&delivered[1..]));
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let delivered: Vec<_> = delivered[1..].iter().map(|&count| count as f64).collect();
+    sample
+        .values
+        .extend([shares::fairness(&delivered), shares::worst(&delivered)]);
     Ok(sample)
-}
-
-/// Jain's index over what several had delivered, and of who had the least how many times the mean that is.
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn fairness(delivered: &[u64]) -> [f64; 2] {
-    let number = delivered.len() as f64;
-    let sum = delivered.iter().sum::<u64>() as f64;
-    let squares: f64 = delivered.iter().map(|&count| (count as f64).powi(2)).sum();
-    if delivered.iter().all(|&count| count == 0) {
-        return [0.0, 0.0];
-    }
-    let least = delivered.iter().min().copied().unwrap_or_default() as f64;
-    [sum.powi(2) / (number * squares), least * number / sum]
 }
 
 fn side_by_side(testbed: &BenchTestbed, vmms: &[Vmm], turn: Duration) -> Result<(Sample, Vec<Count>)> {
@@ -306,16 +298,6 @@ mod tests {
         assert_eq!(micros, [500, 990, 999]);
         assert_eq!(percentile(&times[..3], 999), times[2]);
         assert_eq!(percentile(&times[..1], 500), times[0]);
-    }
-
-    #[test]
-    fn equal_shares_are_fair_and_one_for_all_is_not() {
-        let shares = |delivered: &[u64]| fairness(delivered).map(|share| format!("{share:.3}"));
-        assert_eq!(shares(&[7, 7, 7, 7]), ["1.000", "1.000"]);
-        assert_eq!(shares(&[28, 0, 0, 0]), ["0.250", "0.000"]);
-        // (1 + 3)^2 / (2 * (1 + 9)), and a half of the mean of 2.
-        assert_eq!(shares(&[1, 3]), ["0.800", "0.500"]);
-        assert_eq!(shares(&[0, 0]), ["0.000", "0.000"]);
     }
 
     #[test]

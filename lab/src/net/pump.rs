@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 use crate::net::vnet::VnetHeader;
 
 /// QEMU's `tap_send` hands 50 frames to the guest, then lets the rest of its event loop have a turn.
-const BURST: u32 = 50;
+pub const BURST: u32 = 50;
 /// QEMU's `NET_BUFSIZE`, 68 KiB, holds the longest frame: 65,550 bytes and the header.
-const BUFFER: usize = 68 * 1024;
+pub const BUFFER: usize = 68 * 1024;
 /// How late a stop may be noticed when no frame comes.
 const TICK: Duration = Duration::from_secs(1);
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use lab::pump::{BUFFER, BURST};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
@@ -15,7 +16,7 @@ use nix::{
 
 use super::{
     Port,
-    frame::{Mark, Purpose, Template, answer, arp_answer, hello},
+    frame::{HEADERS, Mark, Purpose, Template, answer, arp_answer, hello},
     orders::Orders,
     task::{Flow, Report, Size, Task},
 };
@@ -27,10 +28,6 @@ use crate::{
     testbed::device::NicCounters,
 };
 
-/// As in QEMU's `tap_send`.
-const BURST: u32 = 50;
-/// QEMU's `NET_BUFSIZE`.
-const BUFFER: usize = 68 * 1024;
 /// Like stations that speak to the network itself, by DHCP or ARP, so that the bridge does not forget them.
 const HELLO: Duration = Duration::from_secs(1);
 /// How often a station that sends as fast as it can looks whether it is told something else.
@@ -41,8 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ON_THE_WAY: Duration = Duration::from_millis(300);
 /// When a request that nobody has answered is one that is lost.
 const LOST: Duration = Duration::from_secs(1);
-/// Bytes of a request before its payload.
-const HEADERS: usize = 42;
 
 /// A generator and receiver of frames.
 pub struct Station {

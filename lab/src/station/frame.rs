@@ -15,8 +15,9 @@ const ADDRESSES: usize = 26;
 const PORTS: usize = 34;
 const TO_PORT: usize = 36;
 const CHECKSUM: usize = 40;
-const PAYLOAD: usize = 42;
-const MARKED: usize = PAYLOAD + Mark::BYTES;
+/// Bytes before the payload.
+pub const HEADERS: usize = 42;
+const MARKED: usize = HEADERS + Mark::BYTES;
 
 const IPV4: [u8; 2] = [8, 0];
 const UDP: u8 = 17;
@@ -108,7 +109,7 @@ impl Template {
             .ipv4(flow.from.octets(), flow.to.octets(), 64)
             .udp(ports[0], ports[1]);
         let mut bytes = Vec::new();
-        let payload = vec![0; length.max(MARKED + 2) - PAYLOAD];
+        let payload = vec![0; length.max(MARKED + 2) - HEADERS];
         packet
             .write(&mut bytes, &payload)
             .expect("memory takes a frame of a length that UDP has");
@@ -134,8 +135,8 @@ impl Template {
             0 => 0xffff,
             checksum => checksum,
         };
-        self.bytes[CHECKSUM..PAYLOAD].copy_from_slice(&checksum.to_be_bytes());
-        self.bytes[PAYLOAD..MARKED].copy_from_slice(&mark);
+        self.bytes[CHECKSUM..HEADERS].copy_from_slice(&checksum.to_be_bytes());
+        self.bytes[HEADERS..MARKED].copy_from_slice(&mark);
         &self.bytes
     }
 }
@@ -245,7 +246,7 @@ mod tests {
         };
         let frame = frame.marked(mark);
         assert!(Mark::of(frame).is_some());
-        for byte in [ETHERTYPE, PROTOCOL, TO_PORT, PAYLOAD] {
+        for byte in [ETHERTYPE, PROTOCOL, TO_PORT, HEADERS] {
             let mut other = frame.to_vec();
             other[byte] ^= 0x40;
             assert_eq!(Mark::of(&other), None, "{byte}");

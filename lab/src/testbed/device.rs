@@ -22,7 +22,29 @@ pub enum Device {
     Macvtap,
 }
 
-/// Frames and bytes of a network card, as the guest's kernel counts them: what offloads joined is one frame.
+impl Hardware {
+    /// As on the command lines of the lab's own programs.
+    pub fn options(self) -> [String; 4] {
+        let offloads = match self.offloads {
+            Offloads::All => "on",
+            Offloads::None => "off",
+        };
+        ["--mtu", &self.mtu.to_string(), "--offloads", offloads].map(str::to_owned)
+    }
+}
+
+impl Device {
+    /// As on the command lines of the lab's own programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Macvtap => "macvtap",
+        }
+    }
+}
+
+/// Frames and bytes of a network card, as the guest counts them, its kernel or the station: what offloads joined is one
+/// frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicCounters {
     pub rx_frames: u64,

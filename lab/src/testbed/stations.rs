@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Fifteen times what a program took to start in the slowest guest on a busy machine.
-const START_LIMIT: Duration = Duration::from_mins(1);
+pub const START_LIMIT: Duration = Duration::from_mins(1);
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 /// What a task may take beyond its own time: for frames on their way, or none that come.
 const MARGIN: Duration = Duration::from_mins(1);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Fifteen times what a server took to start in the slowest guest on a busy machine.
-pub const START_LIMIT: Duration = Duration::from_mins(1);
+pub use crate::testbed::stations::START_LIMIT;
+
 /// What a client may need beyond the measurement itself, such as for warming up and sorting.
 const MARGIN: Duration = Duration::from_secs(40);
 

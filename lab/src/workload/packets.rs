@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{kind::Traffic, measuring::Measuring};
 use crate::{
     host::plan::{GuestId, StationNetwork},
+    shares,
     station::task::{Flow, Report, Size, Task},
     testbed::{guest::Guest, stations},
 };
@@ -162,7 +163,7 @@ impl PairFrames {
 
 impl Packets {
     fn of(traffic: Traffic, rate: Option<u32>, received_bytes: u64, pairs: Vec<PairFrames>) -> Self {
-        let shares: Vec<_> = pairs.iter().map(|pair| pair.received_per_s).collect();
+        let rates: Vec<_> = pairs.iter().map(|pair| pair.received_per_s).collect();
         Self {
             traffic,
             rate,
@@ -170,9 +171,9 @@ impl Packets {
             received: pairs.iter().map(|pair| pair.received).sum(),
             received_bytes,
             sent_per_s: pairs.iter().map(|pair| pair.sent_per_s).sum(),
-            received_per_s: shares.iter().sum(),
-            fairness: fairness(&shares),
-            worst_share: worst_share(&shares),
+            received_per_s: rates.iter().sum(),
+            fairness: shares::fairness(&rates),
+            worst_share: shares::worst(&rates),
             pairs_alone: pairs,
         }
     }
@@ -181,32 +182,6 @@ impl Packets {
     pub fn lost_percent(&self) -> f64 {
         100.0 * number(self.sent.saturating_sub(self.received)) / number(self.sent.max(1))
     }
-}
-
-/// Jain's index.
-fn fairness(shares: &[f64]) -> f64 {
-    let sum: f64 = shares.iter().sum();
-    let squares: f64 = shares.iter().map(|share| share * share).sum();
-    if squares > 0.0 {
-        sum * sum / (count(shares) * squares)
-    } else {
-        0.0
-    }
-}
-
-/// The least by the mean.
-fn worst_share(shares: &[f64]) -> f64 {
-    let sum: f64 = shares.iter().sum();
-    let least = shares.iter().copied().fold(f64::INFINITY, f64::min);
-    if sum > 0.0 {
-        least * count(shares) / sum
-    } else {
-        0.0
-    }
-}
-
-fn count(shares: &[f64]) -> f64 {
-    number(shares.len() as u64)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
@@ -220,14 +195,6 @@ mod tests {
 
     fn near(one: f64, other: f64) -> bool {
         (one - other).abs() < 1e-9
-    }
-
-    #[test]
-    fn jains_index_is_one_of_equals_and_a_fraction_where_one_has_all() {
-        assert!(near(fairness(&[5.0; 8]), 1.0) && near(worst_share(&[5.0; 8]), 1.0));
-        assert!(near(fairness(&[8.0, 0.0, 0.0, 0.0]), 0.25) && near(worst_share(&[8.0, 0.0]), 0.0));
-        assert!(near(fairness(&[3.0, 1.0]), 16.0 / 20.0) && near(worst_share(&[3.0, 1.0]), 0.5));
-        assert!(near(fairness(&[0.0]), 0.0) && near(worst_share(&[0.0]), 0.0));
     }
 
     #[test]

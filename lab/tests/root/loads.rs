@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::Path,
     process::Stdio,
     thread,
@@ -26,6 +27,7 @@ pub const TESTS: &[Test] = &[
         round_trips_beside_others,
     ),
     ("interrupted_stations_end_with_the_lab", interrupted_stations_end),
+    ("what_would_do_nothing_is_refused", what_does_nothing_is_refused),
 ];
 
 pub const MACVTAP: &[Test] = &[("packets_cross_macvtaps", packets_cross_macvtaps)];
@@ -51,18 +53,24 @@ fn interrupted_stations_end() {
     ])
     .args(["--time", "60", "--repeat", "1"])
     .stdout(Stdio::null())
-    .stderr(Stdio::null());
+    .stderr(Stdio::piped());
     let mut lab = lab.spawn().expect("start the lab");
+    let said = BufReader::new(lab.stderr.take().expect("a pipe"));
+    let mut said = said.lines().map_while(Result::ok);
+    assert!(
+        said.any(|line| line.contains("packets, ") && line.ends_with(" 60 s")),
+        "it never measured"
+    );
+    let all = stations(lab.id());
+    assert_eq!(all.len(), 4);
+    let flooded = || all.iter().all(|&id| program::cpu_ticks(id) > 20);
     let deadline = Instant::now() + PATIENCE;
-    let all = loop {
-        let all = stations(lab.id());
-        if all.len() == 4 {
-            break all;
-        }
-        assert!(Instant::now() < deadline, "four stations, not {all:?}");
+    while !flooded() {
+        assert!(Instant::now() < deadline, "stations that do nothing: {all:?}");
         thread::sleep(Duration::from_millis(20));
-    };
+    }
     program::signal(&lab, Signal::SIGINT);
+    said.for_each(drop);
     assert_eq!(lab.wait().expect("wait for the lab").code(), Some(130));
     assert!(
         all.iter().all(|&id| program::status(id, "State").is_none()),
@@ -70,6 +78,40 @@ fn interrupted_stations_end() {
     );
     let host = format!("/run/netns/tblab-{}-host", lab.id());
     assert!(!Path::new(&host).exists(), "{host}");
+}
+
+fn what_does_nothing_is_refused() {
+    let said = |options: &[&str]| {
+        let output = program::lab("run").args(options).output().expect("run the lab");
+        assert!(!output.status.success(), "{options:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let nothing = said(&[
+        "--datapath",
+        "linux-bridge",
+        "--workload",
+        "latency",
+        "--size",
+        "64",
+    ]);
+    assert!(nothing.contains("--size would do nothing"), "{nothing}");
+    let long = said(&[
+        "--datapath",
+        "linux-bridge",
+        "--workload",
+        "packets",
+        "--mtu",
+        "1400",
+    ]);
+    assert!(
+        long.contains("do not fit --mtu 1400") && !long.contains("booting"),
+        "{long}"
+    );
+    let few = said(&["--datapath", "linux-bridge", "--check", "--repeat", "2"]);
+    assert!(
+        few.contains("at least 3 (--repeat)") && !few.contains("booting"),
+        "{few}"
+    );
 }
 
 /// Has a lab measure once for a second each; returns its samples.
@@ -165,8 +207,8 @@ fn packets_are_counted() {
     assert_eq!(runs.as_array().map(Vec::len), Some(expected.len()));
     let slow = measure("linux-bridge", "packets", &["--size", "64", "--rate", "200"]);
     let packets = &slow[0]["outcome"];
-    // Fewer on a machine that is busy.
-    assert!((1..=201).contains(&number(&packets["sent"])), "{packets}");
+    // Fewer on a machine that is busy, but not by half: what is due is made up for.
+    assert!((100..=201).contains(&number(&packets["sent"])), "{packets}");
     assert_eq!(packets["sent"], packets["received"]);
 }
 
@@ -202,6 +244,8 @@ fn pairs_are_added() {
         assert!(number(&step["answered"]) > 0, "{step}");
     }
     assert!((1..=3).contains(&number(&density["pairs"])), "{density}");
+    let [limit, last] = ["limit_us", "p99_us"].map(|name| density[name].as_f64().expect("a time"));
+    assert!(last <= limit || number(&density["pairs"]) == 1, "{density}");
 }
 
 fn round_trips_beside_others() {

@@ -42,6 +42,14 @@ pub fn status(id: u32, name: &str) -> Option<String> {
     Some(value.trim().into())
 }
 
+/// CPU time of a process, in the unit of /proc; nothing of one that has ended.
+pub fn cpu_ticks(id: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let (_, fields) = stat.rsplit_once(") ").unwrap_or_default();
+    let times = fields.split(' ').skip(11).take(2);
+    times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
 /// Empty for a process that has ended.
 pub fn command_line(id: u32) -> String {
     fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default()

@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use perf_event::{Builder, events::Software};
 use serde_json::Value;
 
 use crate::{
@@ -69,7 +70,12 @@ fn a_run_leaves_a_report() {
         );
     }
     let results = output.join("results.json");
-    assert_profiles(&results);
+    let samples_kernel = samples_kernel();
+    if samples_kernel {
+        assert_profiles(&results);
+    } else {
+        eprintln!("the kernel can't be sampled here: no profile to look at");
+    }
     let page = fs::read_to_string(output.join("report.md")).expect("a report");
     for call in ["read", "writev"] {
         let line = format!("@total[tapbridge-lab, tracepoint:syscalls:sys_enter_{call}]: ");
@@ -77,11 +83,9 @@ fn a_run_leaves_a_report() {
         assert_eq!(page.matches(&line).count(), 8, "{page}");
     }
     assert!(page.contains("| vm1 → vm2 | xdp |"), "{page}");
-    assert!(
-        page.contains("\n## Host CPU\n") && page.contains("\n### Where it went\n"),
-        "{page}"
-    );
-    assert_plots(&output, &page);
+    assert!(page.contains("\n## Host CPU\n"), "{page}");
+    assert_eq!(page.contains("\n### Where it went\n"), samples_kernel, "{page}");
+    assert_plots(&output, &page, samples_kernel);
 
     assert!(succeed(program::lab("report").arg(&results)).contains("## Throughput"));
     let second = folder.path().join("second");
@@ -90,7 +94,7 @@ fn a_run_leaves_a_report() {
     succeed(&mut comparison);
     let page = fs::read_to_string(second.join("report.md")).expect("a comparison");
     assert!(page.contains("| tapbridge | #2 |"), "{page}");
-    assert_plots(&second, &page);
+    assert_plots(&second, &page, samples_kernel);
     let error = fail(&mut comparison);
     assert!(error.contains("must not exist yet"), "{error}");
 
@@ -140,10 +144,6 @@ fn an_interrupted_run_keeps_its_samples() {
 
 /// The kernel was met on both sides of each datapath and between, and what a guest does is told from that.
 fn assert_profiles(results: &Path) {
-    if !Path::new("/proc/sys/kernel/perf_event_paranoid").exists() {
-        eprintln!("this kernel has no perf events: no profile to look at");
-        return;
-    }
     let results = fs::read_to_string(results).expect("results");
     let results: Value = serde_json::from_str(&results).expect("JSON");
     let samples = results["samples"].as_array().expect("samples");
@@ -168,8 +168,19 @@ fn assert_profiles(results: &Path) {
     }
 }
 
-fn assert_plots(folder: &Path, page: &str) {
+/// Asked without the lab: that it finds no way would else be no failure.
+fn samples_kernel() -> bool {
+    let mut clock = Builder::new(Software::CPU_CLOCK);
+    clock.any_pid().one_cpu(0).include_kernel().exclude_user(true);
+    clock.build().is_ok() && fs::read_to_string("/proc/kallsyms").is_ok()
+}
+
+fn assert_plots(folder: &Path, page: &str, samples_kernel: bool) {
     for plot in PLOTS {
+        if plot.starts_with("cpu-") && !samples_kernel {
+            assert!(!folder.join(format!("{plot}.svg")).exists(), "{plot}");
+            continue;
+        }
         let file = |ending: &str| fs::read(folder.join(format!("{plot}.{ending}"))).expect("a plot");
         assert!(file("svg").starts_with(b"<svg"), "{plot}");
         let png = file("png");

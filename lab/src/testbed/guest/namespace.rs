@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use lab::{Namespace, Offloads, pump};
+use lab::{Namespace, pump};
 use tempfile::TempDir;
 
 use super::{Duty, Facts, Guest, GuestBackend, Hardware, Kind, station::StationGuest};
@@ -154,31 +154,13 @@ fn start_pump(
     let own = std::env::current_exe().context("finding this program's own file")?;
     let path = |namespace: &Namespace| namespace.path().context("the lab's namespaces have names");
     let mut command = Command::new(own);
-    command.args([
-        "pump",
-        "--host-tap",
-        &id.tap(),
-        "--host-device",
-        match device {
-            Device::Tap => "tap",
-            Device::Macvtap => "macvtap",
-        },
-        "--mtu",
-        &hardware.mtu.to_string(),
-    ]);
+    command.args(["pump", "--host-tap", &id.tap(), "--host-device", device.name()]);
     command
         .arg("--host-netns")
         .arg(path(host)?)
         .arg("--guest-netns")
         .arg(path(guest)?);
-    command.args([
-        "--offloads",
-        if hardware.offloads == Offloads::All {
-            "on"
-        } else {
-            "off"
-        },
-    ]);
+    command.args(hardware.options());
     cpus::confine(&mut command, cpu)?;
     Process::start(format!("pump of {}", id.name()), command)
 }

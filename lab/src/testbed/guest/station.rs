@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use lab::{Namespace, Offloads, pump};
+use lab::{Namespace, pump};
 
 use super::{Guest, Hardware};
 use crate::{
@@ -55,17 +55,10 @@ impl StationGuest {
         let start = Instant::now();
         let own = std::env::current_exe().context("finding this program's own file")?;
         let mut command = host.command(own)?;
-        let offloads = match hardware.offloads {
-            Offloads::All => "on",
-            Offloads::None => "off",
-        };
-        let option = match device {
-            Device::Tap => "--tap",
-            Device::Macvtap => "--macvtap",
-        };
+        let option = format!("--{}", device.name());
         command
-            .args(["station", "--number", &id.0.to_string(), option, &id.tap()])
-            .args(["--mtu", &hardware.mtu.to_string(), "--offloads", offloads]);
+            .args(["station", "--number", &id.0.to_string(), &option, &id.tap()])
+            .args(hardware.options());
         cpus::confine(&mut command, cpu)?;
         let mut process = Process::start_with_input(format!("station {}", id.name()), command)?;
         job::has_printed(&mut process, STATION_READY, BOOT_LIMIT)?;
