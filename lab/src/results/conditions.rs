@@ -41,7 +41,12 @@ impl Conditions {
         let (time, traffic, surroundings) =
             (self.measuring.time_s, self.traffic(workload), self.surroundings());
         let plural = if rounds == 1 { "" } else { "s" };
-        format!("{rounds} round{plural} of {time} s: {traffic}, {surroundings}")
+        // One step takes as long, and how many there are differs.
+        let of = match workload {
+            Workload::Density => String::new(),
+            _ => format!(" of {time} s"),
+        };
+        format!("{rounds} round{plural}{of}: {traffic}, {surroundings}")
     }
 
     /// What a workload sends.
@@ -119,6 +124,10 @@ mod tests {
         assert_eq!(
             conditions.text_of(Workload::Throughput, 3),
             "3 rounds of 10 s: TCP, 2 streams, MTU 1500, offloads on"
+        );
+        assert_eq!(
+            conditions.text_of(Workload::Density, 3),
+            "3 rounds: 1000 requests of 200 bytes per second of each of up to 48 pairs, MTU 1500, offloads on"
         );
         conditions.measuring.streams = 1;
         conditions.measuring.udp = true;

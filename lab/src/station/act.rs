@@ -366,8 +366,7 @@ impl Station {
         };
         self.card.received(place.len());
         let frame = &self.buffer[place.clone()];
-        // One for another station comes here where the bridge does not know that.
-        let mark = Mark::of(frame).filter(|_| frame.starts_with(&self.id.mac_bytes()));
+        let mark = Mark::to(frame, self.id.mac_bytes());
         let own = |address| {
             let networks = [StationNetwork::First, StationNetwork::Second];
             networks

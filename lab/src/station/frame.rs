@@ -71,8 +71,13 @@ impl Mark {
         bytes
     }
 
+    /// As [`Self::of`], but none of a frame for another station, which comes where the bridge does not know that one.
+    pub fn to(frame: &[u8], mac: Mac) -> Option<(Self, Purpose)> {
+        Self::of(frame).filter(|_| frame.starts_with(&mac))
+    }
+
     /// Of a station's frame, with what that is for; none of another frame.
-    pub fn of(frame: &[u8]) -> Option<(Self, Purpose)> {
+    fn of(frame: &[u8]) -> Option<(Self, Purpose)> {
         let marked = frame.first_chunk::<MARKED>()?;
         if marked[ETHERTYPE..][..2] != IPV4 || marked[PROTOCOL] != UDP {
             return None;
@@ -252,6 +257,8 @@ mod tests {
             assert_eq!(Mark::of(&other), None, "{byte}");
         }
         assert_eq!(Mark::of(&frame[..57]), None);
+        assert_eq!(Mark::to(frame, FLOW.to_mac), Mark::of(frame));
+        assert_eq!(Mark::to(frame, MINE), None);
     }
 
     #[test]

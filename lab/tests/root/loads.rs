@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
+use lab::Namespace;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -28,6 +29,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("interrupted_stations_end_with_the_lab", interrupted_stations_end),
     ("what_would_do_nothing_is_refused", what_does_nothing_is_refused),
+    (
+        "a_station_that_sends_as_fast_as_it_can_is_told_to_end",
+        a_fast_station_is_told_to_end,
+    ),
 ];
 
 pub const MACVTAP: &[Test] = &[("packets_cross_macvtaps", packets_cross_macvtaps)];
@@ -78,6 +83,50 @@ fn interrupted_stations_end() {
     );
     let host = format!("/run/netns/tblab-{}-host", lab.id());
     assert!(!Path::new(&host).exists(), "{host}");
+}
+
+fn a_fast_station_is_told_to_end() {
+    let host = Namespace::anonymous().expect("namespace");
+    let mut station = host
+        .command(env!("CARGO_BIN_EXE_tapbridge-lab"))
+        .expect("a command for it");
+    station
+        .args(["station", "--number", "1", "--tap", "fast"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut station = station.spawn().expect("start a station");
+    let mut orders = station.stdin.take().expect("a pipe");
+    let flow = r#"{"from": "198.18.0.1", "to": "198.18.0.2", "to_mac": [2, 0, 0, 0, 0, 2]}"#;
+    let (size, hour) = (r#""64""#, 3_600_000);
+    writeln!(
+        orders,
+        r#"{{"task": "send", "number": 1, "flow": {flow}, "size": {size}, "rate": null, "time_ms": {hour}}}"#
+    )
+    .expect("tell it to send");
+    let deadline = Instant::now() + PATIENCE;
+    while program::cpu_ticks(station.id()) < 20 {
+        assert!(Instant::now() < deadline, "it sends nothing");
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(orders);
+    while station.try_wait().expect("ask for its end").is_none() {
+        if Instant::now() >= deadline {
+            station.kill().expect("kill it");
+            station.wait().expect("wait for it");
+            panic!("it goes on");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut said = String::new();
+    let mut output = station.stdout.take().expect("a pipe");
+    output.read_to_string(&mut said).expect("read");
+    let report: Value = serde_json::from_str(said.lines().nth(1).expect("a report")).expect("JSON");
+    assert!(number(&report["sent"]) > 1000, "{report}");
+    // Its frames, and hellos.
+    assert!(
+        number(&report["card"]["tx_frames"]) > number(&report["sent"]),
+        "{report}"
+    );
 }
 
 fn what_does_nothing_is_refused() {

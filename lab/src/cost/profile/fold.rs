@@ -402,6 +402,13 @@ mod tests {
     }
 
     #[test]
+    fn other_virtual_machines_are_no_guests() {
+        let stack = "vmx_handle_exit_irqoff kvm_arch_vcpu_ioctl_run kvm_vcpu_ioctl do_syscall_64";
+        assert_eq!(folded(Vmm, &[stack]), Part::Guest);
+        assert_eq!(folded(Other, &[stack]), Part::Elsewhere);
+    }
+
+    #[test]
     fn open_vswitch_has_its_path_in_the_kernel_or_in_sockets_of_frames() {
         let kernel = "ovs_flow_tbl_lookup_stats ovs_dp_process_packet ovs_vport_receive netdev_frame_hook \
             __netif_receive_skb_core __netif_receive_skb_one_core netif_receive_skb";
