@@ -57,6 +57,8 @@ struct Segment {
     length: u32,
     /// Sum of the pseudo-header, not folded.
     pseudo_header: u64,
+    /// Whether UDP may have none: over IPv4 (RFC 768), but not over IPv6 (RFC 8200, 8.1).
+    optional: bool,
 }
 
 /// Says what must happen to the frame's checksum before a native redirect. Changes nothing.
@@ -107,6 +109,7 @@ fn ipv4(frame: &impl Frame, offset: u32) -> Option<Segment> {
         offset + IPV4_HEADER,
         total_length - IPV4_HEADER,
         halves(addresses),
+        true,
     ))
 }
 
@@ -129,6 +132,7 @@ fn ipv6(frame: &impl Frame, offset: u32) -> Option<Segment> {
         offset + IPV6_HEADER,
         length,
         addresses,
+        false,
     ))
 }
 
@@ -140,7 +144,14 @@ const fn halves(word: u64) -> u64 {
 
 impl Segment {
     #[inline(always)]
-    const fn new(protocol: u8, protocol_at: u32, offset: u32, length: u32, addresses: u64) -> Self {
+    const fn new(
+        protocol: u8,
+        protocol_at: u32,
+        offset: u32,
+        length: u32,
+        addresses: u64,
+        optional: bool,
+    ) -> Self {
         let [_, _, high, low] = length.to_be_bytes();
         let protocol_and_length =
             u16::from_le_bytes([0, protocol]) as u64 + u16::from_le_bytes([high, low]) as u64;
@@ -150,6 +161,7 @@ impl Segment {
             offset,
             length,
             pseudo_header: addresses + protocol_and_length,
+            optional,
         }
     }
 }
@@ -186,11 +198,11 @@ fn segment_action(frame: &impl Frame, segment: &Segment) -> Option<ChecksumActio
                 return Some(ChecksumAction::Keep);
             }
         }
-        PROTOCOL_UDP if segment.length >= UDP_HEADER => {
-            if !may_be_judged(frame, segment, partial)? {
-                return None;
-            }
-        }
+        PROTOCOL_UDP if segment.length >= UDP_HEADER => match datagram(frame, segment, partial)? {
+            Datagram::Unchecked => return Some(ChecksumAction::Keep),
+            Datagram::Unclear => return None,
+            Datagram::Checked => {}
+        },
         _ => return None,
     }
     let sum = sum_segment(frame, segment.offset, segment.length)?;
@@ -226,20 +238,42 @@ fn field(frame: &impl Frame, at: u32) -> Option<u16> {
     frame.read(at).map(u16::from_le_bytes)
 }
 
-/// Whether a datagram's checksum tells what is to be done with it, if it is right or partial.
+/// What the checksum of a datagram tells of it.
+enum Datagram {
+    /// It has none, and no room for an inner one.
+    Unchecked,
+    /// If it is right or partial, what is to be done.
+    Checked,
+    /// Nothing.
+    Unclear,
+}
+
 #[inline(always)]
-fn may_be_judged(frame: &impl Frame, segment: &Segment, partial: u16) -> Option<bool> {
+fn datagram(frame: &impl Frame, segment: &Segment, partial: u16) -> Option<Datagram> {
     // Source port, destination port, length, checksum.
     let [s0, s1, d0, d1, l0, l1, c0, c1] = frame.word(segment.offset)?.to_le_bytes();
     let field = u16::from_le_bytes([c0, c1]);
-    // No checksum, or that of another part of the packet.
-    if field == 0 || u32::from(u16::from_be_bytes([l0, l1])) != segment.length {
-        return Some(false);
+    // That of another part of the packet.
+    if u32::from(u16::from_be_bytes([l0, l1])) != segment.length {
+        return Some(Datagram::Unclear);
+    }
+    let may_be_tunnel = segment.length >= UDP_HEADER + SMALLEST_TUNNELLED;
+    // The sum of a pseudo-header is never zero.
+    if field == 0 {
+        return Some(if may_be_tunnel || !segment.optional {
+            Datagram::Unclear
+        } else {
+            Datagram::Unchecked
+        });
     }
     // A tunnel's outer checksum may look partial by chance, where the partial one is inside.
-    let looks_partial = field == partial && segment.length >= UDP_HEADER + SMALLEST_TUNNELLED;
     let ports = [u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])];
-    Some(!(looks_partial && ports.into_iter().any(is_tunnel)))
+    let may_be_inside = field == partial && may_be_tunnel && ports.into_iter().any(is_tunnel);
+    Some(if may_be_inside {
+        Datagram::Unclear
+    } else {
+        Datagram::Checked
+    })
 }
 
 /// The sum of a segment, its checksum field (the pseudo-header's sum) included; not folded.

@@ -67,8 +67,8 @@ fn frames(host: Mac) -> Vec<(VnetHeader, Vec<u8>)> {
     for length in [100, 1000, 1400, 1514] {
         frames.push(partial(&Flow::tcp(1, 2).of_length(length)));
     }
-    for payload in [&b"one"[..], b"two", b"three"] {
-        frames.push(whole(Flow::udp(1, 3).without_checksum(payload)));
+    for payload in [[b'1'; 40], [b'2'; 40], [b'3'; 40]] {
+        frames.push(whole(Flow::udp(1, 3).without_checksum(&payload)));
     }
     for length in [5000, 60_000] {
         frames.push(segmented(&Flow::tcp(1, 2).of_length(length), 1400));

@@ -100,7 +100,7 @@ impl Flow {
         frame
     }
 
-    /// The frame of a datagram over IPv4, with no checksum: native XDP leaves it to tcx.
+    /// The frame of a datagram over IPv4, with no checksum: native XDP leaves it to tcx, if its payload has 28 bytes or more.
     pub fn without_checksum(self, payload: &[u8]) -> Vec<u8> {
         assert_eq!((self.network, self.transport), (Network::V4, Transport::Udp));
         let mut frame = self.frame(payload);
