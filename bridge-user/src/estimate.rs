@@ -17,7 +17,11 @@ use std::{
 use bridge_common::port::flag;
 use tokio::time::sleep;
 
-use self::{calibrate::Configuration, model::Costs, report::Watched, watch::Watch};
+use self::{
+    calibrate::{Calibrated, Configuration},
+    report::Watched,
+    watch::Watch,
+};
 pub use self::{
     model::Estimate,
     report::{BridgeReport, Confidence, FrameCosts, LeftReport, PathReport, PortReport, Report},
@@ -70,7 +74,7 @@ pub async fn estimate<End: Future<Output = ()>>(
         refuse_strangers(port)?;
     }
     let mut observer = Observer::load()?;
-    let mut calibrated: Vec<(Configuration, Vec<Costs>)> = Vec::new();
+    let mut calibrated: Vec<(Configuration, Calibrated)> = Vec::new();
     let mut bridges: Vec<(Link, usize)> = Vec::new();
     for port in &ports {
         let Some(bridge) = bridge_of(&links, port) else {
@@ -83,8 +87,8 @@ pub async fn estimate<End: Future<Output = ()>>(
         let place = if let Some(place) = calibrated.iter().position(|(known, _)| *known == configuration) {
             place
         } else {
-            let costs = calibrate::calibrate(&configuration, &mut observer)?;
-            calibrated.push((configuration, costs));
+            let found = calibrate::calibrate(&configuration, &mut observer)?;
+            calibrated.push((configuration, found));
             calibrated.len() - 1
         };
         bridges.push((bridge.clone(), place));
@@ -123,7 +127,7 @@ pub async fn estimate<End: Future<Output = ()>>(
             links: &links,
             copies: copies(&now, bridge),
             flows: &seen.flows,
-            costs: &calibrated[*place].1,
+            calibrated: &calibrated[*place].1,
             time: watched,
             sysfs: &sysfs,
         }

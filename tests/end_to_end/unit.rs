@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     bpffs::OwnBpffs,
-    program::{LIMIT, ip, lines, run},
+    program::{LIMIT, ip, lines, link, run},
     running::Running,
     switch::{Switch, TAPBRIDGE, command_in},
 };
@@ -21,6 +21,7 @@ crate::tests![
     run_attaches_ports_with_the_units_capabilities_as_root,
     run_attaches_ports_with_the_units_capabilities_as_another_user,
     without_one_of_the_units_capabilities_run_says_that_it_is_missing,
+    estimate_needs_no_more_than_the_units_capabilities_and_changes_no_bridge,
 ];
 
 const UNIT: &str = include_str!("../../packaging/tapbridge.service");
@@ -85,6 +86,13 @@ impl Stage {
 
     /// The unit's command line for another user, with these capabilities alone.
     fn as_nobody(&self, capabilities: &[String]) -> Command {
+        let mut command = self.nobody(capabilities);
+        self.add_words(&mut command, &self.bpffs.state());
+        command
+    }
+
+    /// What another user starts, with these capabilities alone.
+    fn nobody(&self, capabilities: &[String]) -> Command {
         let mut command = Command::new("unshare");
         // systemd has udev give it to everybody.
         command
@@ -100,7 +108,6 @@ impl Stage {
         for set in ["inh-caps", "ambient-caps", "bounding-set"] {
             command.arg(format!("--{set}=-all{}", added(capabilities)));
         }
-        self.add_words(&mut command, &self.bpffs.state());
         command
     }
 
@@ -203,6 +210,25 @@ fn without_one_of_the_units_capabilities_run_says_that_it_is_missing() {
             "without {name}"
         );
     }
+}
+
+fn estimate_needs_no_more_than_the_units_capabilities_and_changes_no_bridge() {
+    let stage = Stage::new();
+    let before = link("br0");
+    let mut command = stage.nobody(&capabilities());
+    command
+        .args(["--no-new-privs", TAPBRIDGE, "--state"])
+        .arg(stage.bpffs.state())
+        .args(["estimate", "--master", "br0", "--time", "1", "-j"]);
+    let document = run(command).json();
+    assert_eq!(document["bridges"][0]["bridge"], "br0", "{document:#}");
+    assert_eq!(document["bridges"][0]["idle_hooks"], serde_json::json!([]));
+    // Where it tries frames out, a bridge forwards at once.
+    let settings = |link: Option<serde_json::Value>| {
+        let data = &link.expect("a bridge")["linkinfo"]["info_data"];
+        ["forward_delay", "vlan_filtering", "mcast_snooping"].map(|name| data[name].clone())
+    };
+    assert_eq!(settings(link("br0")), settings(before));
 }
 
 /// Whether the kernel tells a process without `CAP_SYSLOG` no address of `br_netfilter`, which it has.

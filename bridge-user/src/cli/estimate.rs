@@ -117,6 +117,9 @@ fn print_bridge(bridge: &BridgeReport, report: &Report) -> Result<()> {
         "  a short frame takes {} ns here, by tcx {}, by xdp {}",
         bridge.frame_ns.bridge, bridge.frame_ns.tcx, bridge.frame_ns.xdp
     )?;
+    for hook in &bridge.idle_hooks {
+        writeln!(out, "  no frame went by {hook} even where it was tried out")?;
+    }
     if let Some(doubt) = doubt(bridge) {
         writeln!(out, "  {doubt}")?;
     }

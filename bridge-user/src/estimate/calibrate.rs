@@ -8,27 +8,37 @@ use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, IoSlice, Read as _, Write as _},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::Path as FilePath,
     time::{Duration, Instant},
 };
 
 use bridge_common::{Hook, counters::PathCounters, fastpath::Path};
-use nix::time::{ClockId, clock_gettime};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    time::{ClockId, clock_gettime},
+};
+use rtnetlink::packet_route::link::InfoBridge;
+use tokio::runtime::{Builder, Runtime};
 
 use super::{
     frames::{Address, BROADCAST, Frame, HEADER, Kind},
     model::{Costs, Line},
 };
 use crate::{
-    error::{Context as _, Error, Result},
+    error::{Context as _, Result},
     fastpath::{Observer, Program},
-    kernel::{ioctl, own_network::in_own_network, sysfs::Sysfs},
+    kernel::{ioctl, netlink::Netlink, own_network::in_own_network, sysfs::Sysfs},
 };
 
 /// How often everything has its turn.
 const ROUNDS: usize = 12;
 const TURN: Duration = Duration::from_millis(9);
+/// A frame that is longer on its way is lost.
+const ARRIVES: Duration = Duration::from_secs(1);
 /// Frames between two looks at the clock.
 const BATCH: usize = 48;
 
@@ -36,28 +46,32 @@ const BATCH: usize = 48;
 const SHORT: usize = 60;
 const MIDDLE: usize = 512;
 const FULL: usize = 1514;
-const GSO: [usize; 2] = [15_000, 64_294];
+/// The first is of few segments: what it costs that there are several, all have.
+const GSO: [usize; 3] = [3000, 15_000, 64_294];
 /// Of what can be read at once, the longest.
 const BUFFER: usize = HEADER + 65_600;
 /// Ports of the bridges that are compared, and of the one by which a further copy is measured.
 const PORTS: usize = 3;
 const MANY_PORTS: usize = 9;
 
-/// Settings of a bridge that have their part in what a frame costs, as files of its folder `bridge` in sysfs; which rules
-/// are called is written first.
-const SETTINGS: [&str; 5] = [
-    "nf_call_iptables",
-    "nf_call_ip6tables",
-    "nf_call_arptables",
-    "vlan_filtering",
-    "multicast_snooping",
+/// A setting of a bridge, as a message has it.
+type Setting = fn(bool) -> InfoBridge;
+
+/// Settings of a bridge that have their part in what a frame costs, as files of its folder `bridge` in sysfs.
+const SETTINGS: [(&str, Setting); 5] = [
+    ("nf_call_iptables", InfoBridge::NfCallIpTables),
+    ("nf_call_ip6tables", InfoBridge::NfCallIp6Tables),
+    ("nf_call_arptables", InfoBridge::NfCallArpTables),
+    ("vlan_filtering", InfoBridge::VlanFiltering),
+    ("multicast_snooping", InfoBridge::MulticastSnooping),
 ];
 const CALLS: [&str; 3] = ["iptables", "ip6tables", "arptables"];
 
 /// How a bridge, and the network namespace that it is in, are set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Configuration {
-    bridge: Vec<(&'static str, String)>,
+    /// By their places among [`SETTINGS`].
+    bridge: Vec<(usize, bool)>,
     calls: Vec<(&'static str, String)>,
 }
 
@@ -69,9 +83,9 @@ impl Configuration {
     /// Of a bridge of the calling thread's network namespace.
     pub fn of(bridge: &str, sysfs: &Sysfs) -> Self {
         let read = |path: &FilePath| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-        let of_bridge = SETTINGS.into_iter().filter_map(|name| {
+        let of_bridge = SETTINGS.iter().enumerate().filter_map(|(place, (name, _))| {
             let path = sysfs.path(&format!("class/net/{bridge}/bridge/{name}"));
-            Some((name, read(&path)?))
+            Some((place, read(&path)? != "0"))
         });
         let calls = CALLS
             .into_iter()
@@ -80,6 +94,18 @@ impl Configuration {
             bridge: of_bridge.collect(),
             calls: calls.collect(),
         }
+    }
+
+    /// For a bridge that is made so.
+    fn settings(&self) -> Vec<InfoBridge> {
+        let mut settings: Vec<InfoBridge> = self
+            .bridge
+            .iter()
+            .map(|&(place, value)| SETTINGS[place].1(value))
+            .collect();
+        // Its ports are to forward at once.
+        settings.push(InfoBridge::ForwardDelay(0));
+        settings
     }
 
     /// Of the calling thread's network namespace, for bridges that are made there.
@@ -125,17 +151,20 @@ enum Case {
     FullUnjudged,
     Gso(usize),
     Broadcast,
+    Unknown,
     Host,
 }
 
 impl Case {
-    const OF_ALL: [Self; 7] = [
+    const OF_ALL: [Self; 9] = [
         Self::Short,
         Self::Middle,
         Self::Full,
         Self::Gso(GSO[0]),
         Self::Gso(GSO[1]),
+        Self::Gso(GSO[2]),
         Self::Broadcast,
+        Self::Unknown,
         Self::Host,
     ];
     const OF_XDP: [Self; 4] = [
@@ -147,7 +176,7 @@ impl Case {
 
     const fn frame(self) -> (Kind, usize) {
         match self {
-            Self::Short | Self::Broadcast | Self::Host => (Kind::Complete, SHORT),
+            Self::Short | Self::Broadcast | Self::Unknown | Self::Host => (Kind::Complete, SHORT),
             Self::Middle => (Kind::Complete, MIDDLE),
             Self::Full => (Kind::Complete, FULL),
             Self::ShortPartial => (Kind::Partial, SHORT),
@@ -159,16 +188,57 @@ impl Case {
     }
 }
 
+/// Of the bridges themselves.
+const OF_BRIDGE: Address = [2, 0, 0, 0, 1, 0];
+/// Nobody has it.
+const UNKNOWN: Address = [2, 0, 0, 0, 2, 0];
+
 const fn station(port: u8) -> Address {
     [2, 0, 0, 0, 0, port]
+}
+
+/// By what bridges and ports are made in the calling thread's network namespace. All that is asked for by name is asked
+/// there: a sysfs may be another namespace's.
+struct Workshop<'all> {
+    runtime: Runtime,
+    netlink: Netlink,
+    socket: OwnedFd,
+    configuration: &'all Configuration,
+}
+
+impl<'all> Workshop<'all> {
+    fn open(configuration: &'all Configuration) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_io().build();
+        let runtime = runtime.at("an event loop", "make")?;
+        let netlink = runtime.block_on(async { Netlink::connect() })?;
+        Ok(Self {
+            runtime,
+            netlink,
+            socket: ioctl::socket().at("a socket", "open")?,
+            configuration,
+        })
+    }
+
+    fn add_bridge(&self, name: &str) -> Result<()> {
+        let settings = self.configuration.settings();
+        self.runtime
+            .block_on(self.netlink.add_bridge(name, OF_BRIDGE, settings))?;
+        ioctl::set_up(&self.socket, name).at(name, "set up")
+    }
+
+    /// What XDP finds at a port must not hang on which queueing discipline is the default.
+    fn add_port(&self, port: &str, bridge: &str) -> Result<(File, u32)> {
+        let (tap, ifindex) =
+            open_tap(&self.socket, port, bridge).at("a port to measure frames at", "make")?;
+        self.runtime.block_on(self.netlink.remove_queue(ifindex))?;
+        Ok((tap, ifindex))
+    }
 }
 
 /// A bridge, its ports, and what is attached to them.
 struct Bed {
     taps: Vec<File>,
     first: u32,
-    /// The bridge's own address.
-    address: Address,
     _links: Vec<OwnedFd>,
 }
 
@@ -177,23 +247,14 @@ impl Bed {
         name: &str,
         ports: usize,
         carrier: Carrier,
-        configuration: &Configuration,
+        workshop: &Workshop<'_>,
         observer: &mut Observer,
     ) -> Result<Self> {
         let object = "a bridge to measure frames at";
-        let sysfs = Sysfs::open().at("sysfs", "open")?;
-        let socket = ioctl::socket().at(object, "make")?;
-        ioctl::add_bridge(&socket, name).at(object, "make")?;
-        let of_bridge = |setting: &str| sysfs.path(&format!("class/net/{name}/bridge/{setting}"));
-        // Its ports are to forward at once.
-        fs::write(of_bridge("forward_delay"), "0").at(object, "set up")?;
-        for (setting, value) in &configuration.bridge {
-            fs::write(of_bridge(setting), value).at(format!("{object}: {setting}"), "write")?;
-        }
+        workshop.add_bridge(name)?;
         let (mut taps, mut links, mut first) = (Vec::new(), Vec::new(), None);
         for number in 0..ports {
-            let port = format!("{name}p{number}");
-            let (tap, ifindex) = open_tap(&socket, &port, name).at(object, "make a port")?;
+            let (tap, ifindex) = workshop.add_port(&format!("{name}p{number}"), name)?;
             first = first.or(Some(ifindex));
             observer.count(ifindex)?;
             for &hook in carrier.hooks() {
@@ -202,15 +263,9 @@ impl Bed {
             }
             taps.push(tap);
         }
-        ioctl::set_up(&socket, name).at(object, "set up")?;
-        let address = fs::read_to_string(sysfs.path(&format!("class/net/{name}/address")));
         let bed = Self {
             taps,
             first: first.unwrap_or(0),
-            address: address
-                .ok()
-                .and_then(|text| parse(text.trim()))
-                .unwrap_or_default(),
             _links: links,
         };
         bed.introduce().at(object, "send a frame")?;
@@ -234,7 +289,8 @@ impl Bed {
     fn measure(&self, case: Case) -> io::Result<f64> {
         let (to, readers) = match case {
             Case::Broadcast => (BROADCAST, &self.taps[1..]),
-            Case::Host => (self.address, &self.taps[..0]),
+            Case::Unknown => (UNKNOWN, &self.taps[1..]),
+            Case::Host => (OF_BRIDGE, &self.taps[..0]),
             _ => (station(1), &self.taps[1..2]),
         };
         let (kind, length) = case.frame();
@@ -243,9 +299,8 @@ impl Bed {
         let mut send = |count: usize| -> io::Result<()> {
             for _ in 0..count {
                 write(&self.taps[0], &frame)?;
-                for mut reader in readers {
-                    // A frame is read whole, or not at all.
-                    let _ = reader.read(&mut buffer)?;
+                for reader in readers {
+                    receive(reader, &mut buffer)?;
                 }
             }
             Ok(())
@@ -288,17 +343,38 @@ fn write(mut tap: &File, frame: &Frame) -> io::Result<()> {
     tap.write_vectored(&parts).map(drop)
 }
 
-/// An address as sysfs has it.
-fn parse(text: &str) -> Option<Address> {
-    let bytes: Option<Vec<u8>> = text
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).ok())
-        .collect();
-    bytes?.try_into().ok()
+/// A frame is read whole, or not at all.
+fn receive(mut tap: &File, buffer: &mut [u8]) -> io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        match tap.read(buffer) {
+            // Receive packet steering may have another CPU carry it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if begin.elapsed() > ARRIVES {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "one that was sent has not arrived within a second",
+                    ));
+                }
+                let wanted = PollFd::new(tap.as_fd(), PollFlags::POLLIN);
+                poll(&mut [wanted], PollTimeout::from(100_u8))?;
+            }
+            read => return read.map(drop),
+        }
+    }
 }
 
-/// Finds out what frames cost at a bridge that is set up so: once for each round.
-pub(super) fn calibrate(configuration: &Configuration, observer: &mut Observer) -> Result<Vec<Costs>> {
+/// What was found out.
+#[derive(Clone, Debug)]
+pub(super) struct Calibrated {
+    /// In each round.
+    pub costs: Vec<Costs>,
+    /// Hooks by which no frame went even here: what they cost is what it takes whoever carries the frames instead.
+    pub idle: Vec<Hook>,
+}
+
+/// Finds out what frames cost at a bridge that is set up so.
+pub(super) fn calibrate(configuration: &Configuration, observer: &mut Observer) -> Result<Calibrated> {
     in_own_network(|| {
         // Nobody shall be asked for duplicates of an address, nor anything else be sent.
         match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
@@ -308,13 +384,14 @@ pub(super) fn calibrate(configuration: &Configuration, observer: &mut Observer) 
             _ => {}
         }
         configuration.set_calls()?;
+        let workshop = Workshop::open(configuration)?;
         let before = observer.carried()?;
         let mut beds = Vec::new();
         for (number, carrier) in Carrier::ALL.into_iter().enumerate() {
-            let bed = Bed::make(&format!("br{number}"), PORTS, carrier, configuration, observer)?;
+            let bed = Bed::make(&format!("br{number}"), PORTS, carrier, &workshop, observer)?;
             beds.push((carrier, bed));
         }
-        let many = Bed::make("many", MANY_PORTS, Carrier::Bridge, configuration, observer)?;
+        let many = Bed::make("many", MANY_PORTS, Carrier::Bridge, &workshop, observer)?;
         let mut rounds = Vec::new();
         for round in 0..ROUNDS {
             // What drifts meanwhile then favours neither the first nor the last.
@@ -326,8 +403,10 @@ pub(super) fn calibrate(configuration: &Configuration, observer: &mut Observer) 
                 beds.reverse();
             }
         }
-        check(&beds, &before, observer)?;
-        Ok(rounds)
+        Ok(Calibrated {
+            costs: rounds,
+            idle: idle(&beds, &before, observer)?,
+        })
     })
 }
 
@@ -362,19 +441,12 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
             (FULL, cost(Carrier::Both, full)),
         ])
     };
-    // It begins where others end.
-    let long = |carrier, full| {
-        Line::new([
-            (FULL, cost(carrier, full)),
-            (GSO[0], cost(carrier, Case::Gso(GSO[0]))),
-            (GSO[1], cost(carrier, Case::Gso(GSO[1]))),
-        ])
-    };
-    // What the programs' being there costs a frame that they leave: of two kinds, which are left at once.
+    let long = |carrier| Line::new(GSO.map(|length| (length, cost(carrier, Case::Gso(length)))));
+    // What the programs' being there costs a frame that they leave: of those that are left at once, and last.
     let left = |carrier| {
-        let more =
-            [Case::Broadcast, Case::Host].map(|case| cost(carrier, case) - cost(Carrier::Bridge, case));
-        f64::midpoint(more[0], more[1])
+        let kinds = [Case::Broadcast, Case::Host, Case::Unknown];
+        let more = kinds.map(|case| (cost(carrier, case) - cost(Carrier::Bridge, case)).max(0.0));
+        more.iter().sum::<f64>() / 3.0
     };
     #[expect(clippy::cast_precision_loss, reason = "there are few ports")]
     let further = (MANY_PORTS - PORTS) as f64;
@@ -384,9 +456,9 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
         xdp: short_frames(Carrier::Both),
         completed: of_xdp(Case::ShortPartial, Case::FullPartial),
         passed_up: of_xdp(Case::ShortUnjudged, Case::FullUnjudged),
-        bulk_bridge: long(Carrier::Bridge, Case::Full),
-        bulk_tcx: long(Carrier::Tcx, Case::Full),
-        bulk_passed_up: long(Carrier::Both, Case::FullUnjudged),
+        bulk_bridge: long(Carrier::Bridge),
+        bulk_tcx: long(Carrier::Tcx),
+        bulk_passed_up: long(Carrier::Both),
         left_by_tcx: left(Carrier::Tcx),
         left_by_both: left(Carrier::Both),
         host: cost(Carrier::Bridge, Case::Host) - cost(Carrier::Bridge, Case::Short),
@@ -394,38 +466,19 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
     })
 }
 
-/// The frames went the ways that they were to go. Devices of earlier namespaces may have had the same indices.
-fn check(beds: &[(Carrier, Bed)], before: &[(Path, PathCounters)], observer: &Observer) -> Result<()> {
+/// Hooks by which no frame went where they were to carry them: what is everybody's, as somebody who listens at all devices
+/// of some kernels, is in the way here too. Devices of earlier namespaces may have had the same indices.
+fn idle(beds: &[(Carrier, Bed)], before: &[(Path, PathCounters)], observer: &Observer) -> Result<Vec<Hook>> {
     let now = observer.carried()?;
     let frames = |carried: &[(Path, PathCounters)], bed: &Bed, hook: Hook| -> u64 {
         let from = carried.iter().filter(|(path, _)| path.from == bed.first);
         from.map(|(_, counters)| counters.via[hook as usize].frames).sum()
     };
-    let by = |bed: &Bed, hook: Hook| frames(&now, bed, hook) - frames(before, bed, hook);
-    for (carrier, bed) in beds {
-        for hook in Hook::ALL {
-            let is_wanted = carrier.hooks().contains(&hook);
-            if is_wanted != (by(bed, hook) > 0) {
-                let missing = if is_wanted { "no frame" } else { "a frame" };
-                return Err(Error::System {
-                    object: "fast path".into(),
-                    action: "find out what frames cost",
-                    cause: format!("{missing} went by {} where it was tried out", hook.name()),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_read_as_sysfs_has_them() {
-        assert_eq!(parse("02:00:00:0a:ff:01"), Some([2, 0, 0, 10, 255, 1]));
-        assert_eq!(parse("02:00:00"), None);
-        assert_eq!(parse("02:00:00:0a:ff:zz"), None);
-    }
+    let is_idle = |hook: &Hook| {
+        let meant = beds.iter().filter(|(carrier, _)| carrier.hooks().contains(hook));
+        meant
+            .into_iter()
+            .any(|(_, bed)| frames(&now, bed, *hook) == frames(before, bed, *hook))
+    };
+    Ok(Hook::ALL.into_iter().filter(is_idle).collect())
 }

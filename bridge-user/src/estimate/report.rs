@@ -5,7 +5,10 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use bridge_common::{Hook, forwarding::Reason};
 use serde::Serialize;
 
-use super::model::{Costs, Estimate, Flow, settles_on_xdp};
+use super::{
+    calibrate::Calibrated,
+    model::{Costs, Estimate, Flow, settles_on_xdp},
+};
 use crate::{
     SCHEMA,
     kernel::{
@@ -71,6 +74,9 @@ pub struct BridgeReport {
     pub ratio: Estimate,
     /// What a short frame costs here.
     pub frame_ns: FrameCosts,
+    /// Hooks by which no frame went where it was tried out what they cost: something that is everybody's was in the way.
+    /// They are reckoned to cost what it takes whoever carries the frames instead.
+    pub idle_hooks: Vec<&'static str>,
     /// Why frames stay with the bridge, most frequent first.
     pub left_by_reason: Vec<LeftReport>,
     /// Its ports, those first that save most.
@@ -180,8 +186,7 @@ pub(super) struct Watched<'all> {
     pub copies: u32,
     /// Of these ports and others.
     pub flows: &'all [Flow],
-    /// In each round.
-    pub costs: &'all [Costs],
+    pub calibrated: &'all Calibrated,
     pub time: Duration,
     pub sysfs: &'all Sysfs,
 }
@@ -220,7 +225,8 @@ impl Watched<'_> {
             let most = other.saves.value.total_cmp(&one.saves.value);
             most.then_with(|| one.ifname.cmp(&other.ifname))
         });
-        let nanoseconds = |of: fn(&Costs) -> f64| Estimate::of(self.costs.iter().map(of)).value.round();
+        let nanoseconds =
+            |of: fn(&Costs) -> f64| Estimate::of(self.calibrated.costs.iter().map(of)).value.round();
         BridgeReport {
             bridge: self.bridge.name.clone(),
             confidence: if frames < FEW {
@@ -243,6 +249,7 @@ impl Watched<'_> {
                 tcx: nanoseconds(|costs| costs.tcx.shortest()),
                 xdp: nanoseconds(|costs| costs.xdp.shortest()),
             },
+            idle_hooks: self.calibrated.idle.iter().map(|hook| hook.name()).collect(),
             left_by_reason: left(&ports),
             ports: reports,
             paths: self.paths(&ports),
@@ -270,7 +277,7 @@ impl Watched<'_> {
     /// round. Of no frames it is all.
     fn estimates(&self, ports: &[&WatchedPort<'_>]) -> [Estimate; 4] {
         let nanoseconds = self.time.as_secs_f64() * 1e9;
-        let sums = self.costs.iter().map(|costs| {
+        let sums = self.calibrated.costs.iter().map(|costs| {
             let (mut bare, mut accelerated) = (0.0, 0.0);
             for port in ports {
                 for flow in &port.flows {

@@ -4,14 +4,19 @@ use std::{collections::HashMap, io, pin::Pin};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
-    Handle, MulticastGroup,
+    Handle, LinkBridge, LinkMessageBuilder, MulticastGroup,
+    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
-        AddressFamily,
+        AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressScope},
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop},
+        link::{
+            InfoBridge, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+            Prop,
+        },
         neighbour::{
             NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
         },
+        tc::{TcAttribute, TcHandle, TcMessage},
     },
 };
 
@@ -201,6 +206,44 @@ impl Netlink {
             Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(()),
             removed => removed.at(&link.name, "remove"),
         }
+    }
+
+    /// Makes a Linux bridge of this address that is set up so.
+    pub(crate) async fn add_bridge(
+        &self,
+        name: &str,
+        address: [u8; 6],
+        settings: Vec<InfoBridge>,
+    ) -> Result<()> {
+        let bridge = LinkBridge::new(name).address(address.to_vec());
+        let bridge = settings
+            .into_iter()
+            .fold(bridge, LinkMessageBuilder::<LinkBridge>::append_info_data);
+        self.handle
+            .link()
+            .add(bridge.build())
+            .execute()
+            .await
+            .at(name, "make")
+    }
+
+    /// Takes a device's queueing discipline from it, whatever the default is.
+    pub(crate) async fn remove_queue(&self, ifindex: u32) -> Result<()> {
+        let object = "a queueing discipline";
+        let mut message = TcMessage::with_index(ifindex.cast_signed());
+        message.header.parent = TcHandle::ROOT;
+        message.attributes.push(TcAttribute::Kind("noqueue".into()));
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        let mut answers = self.handle.clone().request(request).at(object, "ask for")?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload
+                && error.code.is_some()
+            {
+                return Err(error.to_io()).at(object, "replace");
+            }
+        }
+        Ok(())
     }
 
     /// All devices of the network namespace.
