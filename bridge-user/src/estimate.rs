@@ -15,7 +15,7 @@ use std::{
 };
 
 use bridge_common::port::flag;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 
 use self::{
     calibrate::{Calibrated, Configuration},
@@ -39,6 +39,16 @@ use crate::{
 /// Less is not reckoned with.
 pub const SHORTEST: Duration = Duration::from_secs(1);
 
+/// How often one looks whether ports are attached meanwhile.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What was found out, by programs that are taken off when this is dropped: which takes a while for each port.
+pub struct Estimated {
+    /// What attaching would save.
+    pub report: Report,
+    _watch: Watch,
+}
+
 /// Which ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -57,7 +67,7 @@ pub async fn estimate<End: Future<Output = ()>>(
     wanted: &Wanted,
     time: Duration,
     started: impl FnOnce() -> End,
-) -> Result<Report> {
+) -> Result<Estimated> {
     let netlink = Netlink::connect()?;
     let links = netlink.links().await?;
     let ports = choose(&links, wanted)?;
@@ -95,26 +105,37 @@ pub async fn estimate<End: Future<Output = ()>>(
     }
     bridges.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
 
-    let watch = Watch::begin(observer, state, &ports)?;
-    let begin = Instant::now();
-    let end = started();
-    tokio::select! {
-        biased;
-        () = end => {}
-        () = sleep(time) => {}
+    // Finding out takes seconds, in which ports come and go.
+    let links = netlink.links().await?;
+    let ports: Vec<&Link> = ports.iter().filter_map(|port| still(&links, port)).collect();
+    if ports.is_empty() {
+        return Err(nothing_to_watch(wanted));
     }
+    let mut watch = Watch::begin(observer, state, &ports)?;
+    let begin = Instant::now();
+    watch_for(&mut watch, state, time, started()).await;
     let watched = begin.elapsed();
     let indices: Vec<u32> = ports.iter().map(|port| port.ifindex).collect();
-    let seen = watch.end(state, &indices)?;
+    let seen = watch.seen(state, &indices)?;
     if watched < SHORTEST {
         return Err(Error::WatchedTooShort);
     }
-    let now = netlink.links().await?;
-    let attached = watch::counted(state)?;
+    // What can't be asked any more is as it was.
+    let now = netlink.links().await.unwrap_or_else(|_| links.clone());
+    let attached = watch::counted(state).ok().flatten();
     let has_xdp = |port: &Link| -> Option<bool> {
         let ports = &attached.as_ref()?.ports;
         let (_, port, _) = ports.iter().find(|(ifindex, ..)| *ifindex == port.ifindex)?;
         Some(port.has(flag::XDP))
+    };
+    let note = |port: &Link| -> Option<&'static str> {
+        if still(&now, port).is_none() {
+            Some("is gone, or another bridge's, since frames were watched: some of its frames may be missing")
+        } else if seen.changed.contains(&port.ifindex) {
+            Some("was attached or detached while frames were watched: some of its frames are missing")
+        } else {
+            None
+        }
     };
     let reports = bridges.iter().map(|(bridge, place)| {
         Watched {
@@ -122,21 +143,54 @@ pub async fn estimate<End: Future<Output = ()>>(
             ports: ports
                 .iter()
                 .filter(|port| port.master == Some(bridge.ifindex))
-                .map(|port| (*port, has_xdp(port)))
+                .map(|port| (*port, has_xdp(port), note(port)))
                 .collect(),
             links: &links,
             copies: copies(&now, bridge),
             flows: &seen.flows,
+            uncounted: seen.uncounted,
             calibrated: &calibrated[*place].1,
             time: watched,
             sysfs: &sysfs,
         }
         .report()
     });
-    Ok(Report::new(watched, seen.uncounted, reports.collect()))
+    Ok(Estimated {
+        report: Report::new(watched, seen.uncounted, reports.collect()),
+        _watch: watch,
+    })
 }
 
-/// How many ports get a copy of a frame for all of them: those that have a carrier, but for the one that it came in by.
+/// Until the time is over, or this is done.
+async fn watch_for(watch: &mut Watch, state: &State, time: Duration, end: impl Future<Output = ()>) {
+    let over = sleep(time);
+    tokio::pin!(end, over);
+    let mut looks = interval(LOOK);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut end => return,
+            () = &mut over => return,
+            _ = looks.tick() => watch.look(state),
+        }
+    }
+}
+
+/// The port as it is now; none if it is gone, or has another bridge.
+fn still<'links>(links: &'links [Link], port: &Link) -> Option<&'links Link> {
+    let is_same = |link: &&Link| link.ifindex == port.ifindex && link.master == port.master;
+    links.iter().find(is_same)
+}
+
+fn nothing_to_watch(wanted: &Wanted) -> Error {
+    let everywhere = || "this network namespace".into();
+    Error::NothingToWatch {
+        what: wanted.masters.first().cloned().unwrap_or_else(everywhere),
+    }
+}
+
+/// How many ports get a copy of a frame for all of them: those that have a carrier, but for the one that it came in by. Of
+/// other groups, of VLANs and of ports that nothing is flooded to it is too many.
 fn copies(links: &[Link], bridge: &Link) -> u32 {
     let ports = links
         .iter()
@@ -191,13 +245,7 @@ fn choose<'links>(links: &'links [Link], wanted: &Wanted) -> Result<Vec<&'links 
     let mut seen = BTreeSet::new();
     chosen.retain(|link| seen.insert(link.ifindex));
     if chosen.is_empty() {
-        return Err(Error::NothingToWatch {
-            what: wanted
-                .masters
-                .first()
-                .cloned()
-                .unwrap_or_else(|| "this network namespace".into()),
-        });
+        return Err(nothing_to_watch(wanted));
     }
     Ok(chosen)
 }

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tapbridge::{
     estimate::{BridgeReport, Confidence, Estimate as Range, PortReport, Report, Wanted, estimate},
     kernel::requirements,
@@ -49,23 +50,41 @@ pub async fn run(state: &State, arguments: Estimate, json: bool) -> Result<()> {
     };
     let mut progress = Some(Progress::new("measuring what frames cost", "measured", json));
     let mut watching = None;
-    let report = estimate(state, &wanted, arguments.time, || {
+    let estimated = estimate(state, &wanted, arguments.time, || {
         progress = None;
         print::say("watching frames… Ctrl-C ends it");
         watching = Some(Progress::new("watching frames", "watched", json));
-        asked_to_end()
+        let asked = asked_to_end();
+        async {
+            asked.await;
+            end_at_once_from_now();
+        }
     })
     .await;
     drop((progress, watching));
-    let report = report?;
+    // Its programs are taken off when all has been said.
+    let estimated = estimated?;
     if json {
-        return print::json(&report);
+        return print::json(&estimated.report);
     }
+    print_report(&estimated.report)
+}
+
+/// Whoever asks a second time does not want to wait.
+fn end_at_once_from_now() {
+    for ends in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: no handler is set, only taken away.
+        // If it is refused, the command ends a little later.
+        let _ = unsafe { signal(ends, SigHandler::SigDfl) };
+    }
+}
+
+fn print_report(report: &Report) -> Result<()> {
     for (index, bridge) in report.bridges.iter().enumerate() {
         if index != 0 {
             writeln!(io::stdout())?;
         }
-        print_bridge(bridge, &report)?;
+        print_bridge(bridge, report)?;
     }
     if report.uncounted > 0 {
         let frames = counted(report.uncounted, "frame", "frames");
@@ -99,7 +118,7 @@ fn print_bridge(bridge: &BridgeReport, report: &Report) -> Result<()> {
     )?;
     writeln!(
         out,
-        "  {would} {}, {}: saves {}",
+        "  {would} {}, {} of it: saves at most {}",
         range(&bridge.accelerated),
         percent(&bridge.ratio),
         range(&bridge.saves)
@@ -137,6 +156,7 @@ fn doubt(bridge: &BridgeReport) -> Option<String> {
         Confidence::Noisy => {
             "not known to 15 %: what frames cost differs too much from one moment to the next".into()
         }
+        Confidence::Incomplete => "not known: too many frames were not counted".into(),
         Confidence::FewFrames => format!(
             "not known: too few frames ({}); watch for longer, or when more goes on",
             bridge.frames
@@ -195,6 +215,9 @@ fn obstacles(bridge: &BridgeReport) -> Result<()> {
     let mut out = io::stdout();
     for port in &bridge.ports {
         let name = paint(&port.ifname, Color::Name);
+        if let Some(note) = port.note {
+            writeln!(out, "  {name} {note}")?;
+        }
         if gains_nothing(port) {
             writeln!(out, "  {name} gains nothing")?;
         }

@@ -84,6 +84,8 @@ pub(super) struct Flow {
     pub class: SizeClass,
     pub xdp: Outcome,
     pub tcx: Outcome,
+    /// The hook that has carried them, where they are counted and not only observed.
+    pub by: Option<Hook>,
     pub traffic: Traffic,
 }
 
@@ -119,6 +121,8 @@ impl Flow {
     pub fn carrier(&self, xdp: bool) -> Option<Hook> {
         if self.tcx.reason().is_some() {
             None
+        } else if self.by.is_some() {
+            self.by
         } else if xdp && self.xdp.reason().is_none() {
             Some(Hook::Xdp)
         } else {
@@ -152,7 +156,7 @@ impl Flow {
         let each = match self.carrier(xdp) {
             Some(Hook::Xdp) if self.xdp == Outcome::COMPLETED => costs.completed.at(length),
             Some(Hook::Xdp) => costs.xdp.at(length),
-            Some(Hook::Tcx) if xdp => passed_up.at(length),
+            Some(Hook::Tcx) if xdp && self.xdp.reason().is_some() => passed_up.at(length),
             Some(Hook::Tcx) => tcx.at(length),
             None => {
                 let more = match (xdp, self.is_bulk()) {
@@ -165,6 +169,48 @@ impl Flow {
         };
         self.frames() * each
     }
+}
+
+/// Frames of one port, of which its bridge sees one in each second once it is attached, to know that the station is there.
+/// As long as nothing is attached the bridge sees them all, and so no frame is left for that reason.
+pub(super) fn with_refreshes(mut flows: Vec<Flow>, watched: Duration) -> Vec<Flow> {
+    let is_meant = |flow: &Flow| flow.tcx.reason().is_none() && flow.by.is_none();
+    let carried: u64 = flows
+        .iter()
+        .filter(|flow| is_meant(flow))
+        .map(|flow| flow.traffic.frames)
+        .sum();
+    let refreshes = watched.as_secs().max(1).min(carried);
+    // Each flow has its part in them, and none is lost in the rounding.
+    let until = |frames: u64| {
+        let part = u128::from(refreshes) * u128::from(frames) / u128::from(carried.max(1));
+        u64::try_from(part).unwrap_or(u64::MAX)
+    };
+    let (mut passed, mut refreshed) = (0, Vec::new());
+    for flow in flows.iter_mut().filter(|flow| is_meant(flow)) {
+        let frames = until(passed + flow.traffic.frames) - until(passed);
+        passed += flow.traffic.frames;
+        if frames == 0 {
+            continue;
+        }
+        let part = Traffic {
+            frames,
+            bytes: flow.traffic.bytes / flow.traffic.frames * frames,
+        };
+        flow.traffic.frames -= part.frames;
+        flow.traffic.bytes -= part.bytes;
+        let left = Outcome::left(Reason::SourceRefresh);
+        refreshed.push(Flow {
+            to: 0,
+            xdp: left,
+            tcx: left,
+            traffic: part,
+            ..*flow
+        });
+    }
+    flows.extend(refreshed);
+    flows.retain(|flow| flow.traffic.frames > 0);
+    flows
 }
 
 /// How long a policy is watched until it is seen which hooks it has chosen: XDP that does not pay comes back after a while,
@@ -289,6 +335,7 @@ mod tests {
             class,
             xdp,
             tcx,
+            by: None,
             traffic: Traffic {
                 frames: 10,
                 bytes: 10 * bytes,
@@ -365,6 +412,39 @@ mod tests {
         };
         assert_costs(bulk.accelerated(&costs, 7, false), 111_000.0);
         assert_costs(bulk.accelerated(&costs, 7, true), 151_000.0);
+    }
+
+    #[test]
+    fn a_frame_in_a_second_shows_the_bridge_that_a_station_is_there() {
+        let carried = flow(SizeClass::To128, 60, Outcome::CARRIED, Outcome::CARRIED);
+        let completed = Flow {
+            xdp: Outcome::COMPLETED,
+            ..carried
+        };
+        let refreshed = |seconds| {
+            let flows = vec![carried, completed, left(Reason::Host)];
+            let flows = with_refreshes(flows, Duration::from_secs(seconds));
+            let of = |is_meant: &dyn Fn(&Flow) -> bool| -> (u64, u64) {
+                let meant = flows.iter().filter(|flow| is_meant(flow));
+                meant.fold((0, 0), |(frames, bytes), flow| {
+                    (frames + flow.traffic.frames, bytes + flow.traffic.bytes)
+                })
+            };
+            let refresh = of(&|flow| flow.tcx.reason() == Some(Reason::SourceRefresh));
+            (
+                of(&|_| true),
+                refresh,
+                of(&|flow| flow.carrier(true) == Some(Hook::Xdp)),
+            )
+        };
+        assert_eq!(refreshed(5), ((30, 1800), (5, 300), (15, 900)));
+        // As many as there are.
+        assert_eq!(refreshed(90), ((30, 1800), (20, 1200), (0, 0)));
+        let counted = Flow {
+            by: Some(Hook::Xdp),
+            ..carried
+        };
+        assert_eq!(with_refreshes(vec![counted], Duration::from_secs(5)), [counted]);
     }
 
     #[test]

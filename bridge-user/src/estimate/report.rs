@@ -1,13 +1,13 @@
 //! What was watched, in numbers and words.
 
-use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, fs, time::Duration};
 
 use bridge_common::{Hook, forwarding::Reason};
 use serde::Serialize;
 
 use super::{
     calibrate::Calibrated,
-    model::{Costs, Estimate, Flow, settles_on_xdp},
+    model::{Costs, Estimate, Flow, settles_on_xdp, with_refreshes},
 };
 use crate::{
     SCHEMA,
@@ -40,12 +40,14 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
-    /// To 15 %, as far as this machine differs from itself.
+    /// What is saved, to 15 % of it, as far as the trial differs from itself: how far it is from what VMMs do, nobody knows.
     Good,
-    /// The machine is too busy, or too unsteady, to know it to 15 %.
+    /// The machine is too busy, or too unsteady, to know it to 15 %, or whether anything is saved.
     Noisy,
     /// There were too few frames.
     FewFrames,
+    /// More than one in a hundred was too different from others to be counted.
+    Incomplete,
 }
 
 /// Of a bridge.
@@ -70,7 +72,8 @@ pub struct BridgeReport {
     pub accelerated: Estimate,
     /// How many fewer that is.
     pub saves: Estimate,
-    /// What part `accelerated` is of `cpus`. It is known best, since what goes on beside it changes both.
+    /// What part `accelerated` is of `cpus`. What VMMs that sleep take more, they take with the programs too: so the true part
+    /// lies nearer to 1.
     pub ratio: Estimate,
     /// What a short frame costs here.
     pub frame_ns: FrameCosts,
@@ -143,7 +146,10 @@ pub struct PortReport {
     pub saves: Estimate,
     /// As the bridge's.
     pub ratio: Estimate,
-    /// What keeps frames from going past the bridge, or by XDP.
+    /// Why not all of its frames are known, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+    /// What keeps frames from going past the bridge, or by XDP; "other_xdp" is somebody else's XDP program.
     pub obstacles: Vec<Obstacle>,
 }
 
@@ -179,13 +185,15 @@ fn rounded(number: f64) -> f64 {
 /// A bridge whose ports were watched.
 pub(super) struct Watched<'all> {
     pub bridge: &'all Link,
-    /// The ports, and of those that are attached whether they have XDP.
-    pub ports: Vec<(&'all Link, Option<bool>)>,
+    /// The ports, of those that are attached whether they have XDP, and why not all is known, if so.
+    pub ports: Vec<(&'all Link, Option<bool>, Option<&'static str>)>,
     pub links: &'all [Link],
     /// Ports that get a copy of a frame for all.
     pub copies: u32,
     /// Of these ports and others.
     pub flows: &'all [Flow],
+    /// Frames of all bridges for which there was no room.
+    pub uncounted: u64,
     pub calibrated: &'all Calibrated,
     pub time: Duration,
     pub sysfs: &'all Sysfs,
@@ -197,6 +205,7 @@ struct WatchedPort<'all> {
     flows: Vec<Flow>,
     xdp: bool,
     attached: bool,
+    note: Option<&'static str>,
 }
 
 impl WatchedPort<'_> {
@@ -211,7 +220,7 @@ impl Watched<'_> {
         let ports: Vec<_> = self
             .ports
             .iter()
-            .map(|(link, xdp)| self.port(link, *xdp))
+            .map(|(link, xdp, note)| self.port(link, *xdp, *note))
             .collect();
         let all: Vec<&WatchedPort<'_>> = ports.iter().collect();
         let [cpus, accelerated, saves, ratio] = self.estimates(&all);
@@ -229,13 +238,7 @@ impl Watched<'_> {
             |of: fn(&Costs) -> f64| Estimate::of(self.calibrated.costs.iter().map(of)).value.round();
         BridgeReport {
             bridge: self.bridge.name.clone(),
-            confidence: if frames < FEW {
-                Confidence::FewFrames
-            } else if ratio.is_uncertain() {
-                Confidence::Noisy
-            } else {
-                Confidence::Good
-            },
+            confidence: self.confidence(frames, &saves, &ratio),
             frames,
             by_xdp: by(Some(Hook::Xdp)),
             by_tcx: by(Some(Hook::Tcx)),
@@ -256,20 +259,51 @@ impl Watched<'_> {
         }
     }
 
-    fn port<'port>(&'port self, link: &'port Link, attached: Option<bool>) -> WatchedPort<'port> {
-        let flows: Vec<Flow> = self
+    fn port<'port>(
+        &'port self,
+        link: &'port Link,
+        attached: Option<bool>,
+        note: Option<&'static str>,
+    ) -> WatchedPort<'port> {
+        let mut flows: Vec<Flow> = self
             .flows
             .iter()
             .filter(|flow| flow.from == link.ifindex)
             .copied()
             .collect();
-        // Other devices have tcx alone.
-        let xdp = attached.unwrap_or_else(|| link.kind == Kind::Tap && settles_on_xdp(&flows, self.time));
+        if self.learns(link) {
+            flows = with_refreshes(flows, self.time);
+        }
+        // Other devices have tcx alone, and so have taps with somebody else's XDP program.
+        let can_have_xdp = link.kind == Kind::Tap && link.xdp_program.is_none();
+        let xdp = attached.unwrap_or_else(|| can_have_xdp && settles_on_xdp(&flows, self.time));
         WatchedPort {
             link,
             flows,
             xdp,
             attached: attached.is_some(),
+            note,
+        }
+    }
+
+    /// Whether its bridge learns which stations are behind it.
+    fn learns(&self, port: &Link) -> bool {
+        let path = self
+            .sysfs
+            .path(&format!("class/net/{}/brport/learning", port.name));
+        fs::read_to_string(path).map_or(true, |text| text.trim() != "0")
+    }
+
+    /// Of so many frames of its ports.
+    fn confidence(&self, frames: u64, saves: &Estimate, ratio: &Estimate) -> Confidence {
+        if frames < FEW {
+            Confidence::FewFrames
+        } else if self.uncounted > frames / WORTH_TELLING {
+            Confidence::Incomplete
+        } else if saves.is_uncertain() || ratio.is_uncertain() {
+            Confidence::Noisy
+        } else {
+            Confidence::Good
         }
     }
 
@@ -329,6 +363,7 @@ impl Watched<'_> {
             accelerated,
             saves,
             ratio,
+            note: port.note,
             obstacles: self.obstacles(port),
         }
     }
@@ -376,12 +411,15 @@ impl Watched<'_> {
         }
         found.sort_by_key(|&(frames, ..)| Reverse(frames));
         let text = |frames: u64, reason: Reason, to: u32| {
-            let to = self.name(to).unwrap_or_default();
             let name = &port.link.name;
             let of_tap = obstacles::from_port(name, frames, self.sysfs).into_iter();
             let told = of_tap.filter(|obstacle| obstacle.reason == reason.name());
             let told = told.map(|obstacle| obstacle.text).next();
             told.or_else(|| {
+                let to = match self.name(to) {
+                    None if !is_told_without_target(reason) => return None,
+                    to => to.unwrap_or_default(),
+                };
                 let (of_port, text) = obstacles::obstacle(reason, self.bridge, name, &to, self.sysfs)?;
                 // What is another port's says so.
                 Some(match of_port {
@@ -391,14 +429,32 @@ impl Watched<'_> {
             })
             .unwrap_or_else(|| obstacles::in_words(reason).to_owned())
         };
-        found
-            .into_iter()
-            .map(|(frames, reason, to)| Obstacle {
-                reason: reason.name(),
-                text: text(frames, reason, to),
-            })
-            .collect()
+        let other_xdp = port.link.xdp_program.filter(|_| is_tap && !port.attached);
+        let other_xdp = other_xdp.map(|id| Obstacle {
+            reason: "other_xdp",
+            text: format!(
+                "has XDP program {id} of somebody else's: 'tapbridge attach {} --hook tcx' leaves it there",
+                port.link.name
+            ),
+        });
+        let met = found.into_iter().map(|(frames, reason, to)| Obstacle {
+            reason: reason.name(),
+            text: text(frames, reason, to),
+        });
+        other_xdp.into_iter().chain(met).collect()
     }
+}
+
+/// Whether an obstacle is in words without the port that frames would have gone to: nobody knows it of frames that are left.
+const fn is_told_without_target(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::BridgeFilter
+            | Reason::Promiscuous
+            | Reason::VlanFiltering
+            | Reason::IngressHook
+            | Reason::IngressFilter
+    )
 }
 
 /// Why frames of ports stay with their bridge.

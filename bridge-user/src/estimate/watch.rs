@@ -1,15 +1,19 @@
 //! What goes through ports while somebody watches: seen by the program that only looks, or counted by those that are
 //! attached.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+};
 
 use bridge_common::{
     Hook,
     counters::{PathCounters, Traffic},
     fastpath::{Path, PortCounters},
     forwarding::Reason,
-    observed::{Outcome, SizeClass},
+    observed::{Key, Outcome, SizeClass},
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::model::Flow;
 use crate::{
@@ -19,19 +23,34 @@ use crate::{
     state::State,
 };
 
-/// Ports that are watched.
+/// Ports that are watched, until this is dropped.
 pub(super) struct Watch {
     observer: Observer,
-    _links: Vec<OwnedFd>,
-    /// What attached ports had counted before.
-    before: Option<Counted>,
+    /// By the devices that the program is at.
+    links: BTreeMap<u32, OwnedFd>,
+    /// Those that others had attached.
+    attached: BTreeSet<u32>,
+    /// Those that have been attached or detached since.
+    changed: BTreeSet<u32>,
+    begin: Moment,
 }
 
-/// What went through them.
+/// All that was counted until a moment.
+#[derive(Default)]
+struct Moment {
+    observed: BTreeMap<Key, Traffic>,
+    uncounted: u64,
+    /// By attached ports.
+    counted: Option<Counted>,
+}
+
+/// What went through ports.
 pub(super) struct Seen {
     pub flows: Vec<Flow>,
     /// Frames for which there was no room.
     pub uncounted: u64,
+    /// Devices that have been attached or detached meanwhile, or whose counters can't be read any more.
+    pub changed: BTreeSet<u32>,
 }
 
 /// What is attached in the calling thread's network namespace, as it has counted until now; none if nothing is.
@@ -42,45 +61,95 @@ pub(super) fn counted(state: &State) -> Result<Option<Counted>> {
     FastPath::open(&folder)?.map(|fast| fast.counted()).transpose()
 }
 
+/// Devices that are attached there.
+fn attached(state: &State) -> Result<BTreeSet<u32>> {
+    let folder = state.read()?;
+    let devices = folder
+        .map(|folder| FastPath::linked_devices(&folder))
+        .transpose()?;
+    Ok(devices.into_iter().flatten().collect())
+}
+
+/// Each port that is watched takes a descriptor, and there are more ports than descriptors that one has unasked.
+fn raise_limit() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // If it is refused, attaching says which limit it is.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
+impl Moment {
+    fn now(observer: &Observer, state: &State) -> Result<Self> {
+        let observations = observer.observations()?;
+        Ok(Self {
+            observed: observations.frames.into_iter().collect(),
+            uncounted: observations.uncounted,
+            counted: counted(state)?,
+        })
+    }
+}
+
 impl Watch {
-    /// Begins: ports that are attached have their counters read, others get the program.
+    /// Begins: ports that are attached have their counters read, others get the program. A port that is gone gets none.
     pub fn begin(observer: Observer, state: &State, ports: &[&Link]) -> Result<Self> {
-        let before = counted(state)?;
-        let mut links = Vec::new();
-        for port in ports {
-            let is_attached =
-                |counted: &Counted| counted.ports.iter().any(|(index, ..)| *index == port.ifindex);
-            if !before.as_ref().is_some_and(is_attached) {
-                let link = observer.attach(Program::Observe, port.ifindex);
-                links.push(link.at(&port.name, "attach a program that looks at its frames")?);
+        raise_limit();
+        let attached = attached(state)?;
+        let mut links = BTreeMap::new();
+        for port in ports.iter().filter(|port| !attached.contains(&port.ifindex)) {
+            match observer.attach(Program::Observe, port.ifindex) {
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                link => {
+                    let link = link.at(&port.name, "attach a program that looks at its frames")?;
+                    links.insert(port.ifindex, link);
+                }
             }
         }
+        // One after another takes its time. What came before the last is not of the time that is watched.
+        let begin = Moment::now(&observer, state)?;
         Ok(Self {
             observer,
-            _links: links,
-            before,
+            links,
+            attached,
+            changed: BTreeSet::new(),
+            begin,
         })
     }
 
-    /// Ends it, for these ports.
-    pub fn end(self, state: &State, ports: &[u32]) -> Result<Seen> {
+    /// Looks which ports have been attached meanwhile, and goes out of the way there; and which have been detached.
+    pub fn look(&mut self, state: &State) {
+        // It looks again soon.
+        let Ok(now) = attached(state) else { return };
+        self.links.retain(|ifindex, _| !now.contains(ifindex));
+        self.changed.extend(now.symmetric_difference(&self.attached));
+    }
+
+    /// What went through these ports since it has begun. What can't be read any more is not known; what else was seen is.
+    pub fn seen(&mut self, state: &State, ports: &[u32]) -> Result<Seen> {
         let observations = self.observer.observations()?;
-        let observed = observations.frames.into_iter().map(|(key, traffic)| Flow {
+        self.look(state);
+        let before = |key: &Key| self.begin.observed.get(key).copied().unwrap_or_default();
+        let observed = observations.frames.iter().map(|(key, traffic)| Flow {
             from: key.from,
             to: key.to,
             class: key.class(),
             xdp: key.outcome(Hook::Xdp),
             tcx: key.outcome(Hook::Tcx),
-            traffic,
+            by: None,
+            traffic: since(*traffic, before(key)),
         });
         let mut flows: Vec<Flow> = observed.collect();
-        if let (Some(before), Some(now)) = (self.before, counted(state)?) {
-            flows.extend(carried(&before, &now));
+        if let Some(before) = &self.begin.counted {
+            if let Ok(Some(now)) = counted(state) {
+                flows.extend(carried(before, &now));
+            } else {
+                self.changed.extend(&self.attached);
+            }
         }
         flows.retain(|flow| ports.contains(&flow.from) && flow.traffic.frames > 0);
         Ok(Seen {
             flows,
-            uncounted: observations.uncounted,
+            uncounted: observations.uncounted.saturating_sub(self.begin.uncounted),
+            changed: self.changed.clone(),
         })
     }
 }
@@ -105,7 +174,7 @@ fn share(traffic: Traffic, part: u64, all: u64) -> Traffic {
 }
 
 /// What attached ports have counted in between. They don't tell every frame from every other: of frames that took one
-/// path, or were left, the mean length counts, and what native XDP can't take is taken for carried by tcx.
+/// path, or were left, the mean length counts, and why XDP left frames is shared out among all that tcx has carried.
 fn carried(before: &Counted, now: &Counted) -> Vec<Flow> {
     let counted: BTreeMap<u32, &PortCounters> = ports(before).collect();
     let paths: BTreeMap<Path, PathCounters> = before.paths.iter().copied().collect();
@@ -126,7 +195,7 @@ fn carried(before: &Counted, now: &Counted) -> Vec<Flow> {
             of_port.clone().map(difference).collect()
         };
         let frames = |via: &[(u32, Traffic)]| -> u64 { via.iter().map(|(_, traffic)| traffic.frames).sum() };
-        let mut add = |to: u32, xdp: Outcome, tcx: Outcome, gso: bool, traffic: Traffic| {
+        let mut add = |to: u32, xdp: Outcome, tcx: Outcome, gso: bool, by: Option<Hook>, traffic: Traffic| {
             let mean = traffic.bytes / traffic.frames.max(1);
             flows.push(Flow {
                 from,
@@ -134,6 +203,7 @@ fn carried(before: &Counted, now: &Counted) -> Vec<Flow> {
                 class: SizeClass::of(u32::try_from(mean).unwrap_or(u32::MAX), gso),
                 xdp,
                 tcx,
+                by,
                 traffic,
             });
         };
@@ -144,33 +214,56 @@ fn carried(before: &Counted, now: &Counted) -> Vec<Flow> {
         let all = frames(&by_xdp);
         for &(to, traffic) in &by_xdp {
             let part = share(traffic, completed, all);
-            add(to, Outcome::COMPLETED, Outcome::CARRIED, false, part);
-            add(
-                to,
-                Outcome::CARRIED,
-                Outcome::CARRIED,
-                false,
-                since(traffic, part),
-            );
+            let (whole, by) = (since(traffic, part), Some(Hook::Xdp));
+            add(to, Outcome::COMPLETED, Outcome::CARRIED, false, by, part);
+            add(to, Outcome::CARRIED, Outcome::CARRIED, false, by, whole);
         }
         let by_tcx = via(Hook::Tcx);
         let bulk = since(counters.bulk, earlier.bulk);
-        let (all, generic) = (frames(&by_tcx), Outcome::left(Reason::Generic));
+        let left_by = |hook: Hook, reason: Reason| {
+            let [now, before] =
+                [counters, earlier].map(|counters| counters.left[hook as usize][reason as usize]);
+            now.saturating_sub(before)
+        };
+        // What both leave is not here. Bulk is, and told apart already.
+        let passed_up = |reason: Reason| {
+            let frames = left_by(Hook::Xdp, reason).saturating_sub(left_by(Hook::Tcx, reason));
+            let is_bulk = reason == Reason::Generic;
+            frames.saturating_sub(if is_bulk { bulk.frames } else { 0 })
+        };
+        let (all, by) = (frames(&by_tcx), Some(Hook::Tcx));
         for &(to, traffic) in &by_tcx {
             let part = Traffic {
                 bytes: share(bulk, traffic.frames, all).bytes.min(traffic.bytes),
                 ..share(traffic, bulk.frames, all)
             };
-            add(to, generic, Outcome::CARRIED, true, part);
-            add(to, generic, Outcome::CARRIED, false, since(traffic, part));
+            add(
+                to,
+                Outcome::left(Reason::Generic),
+                Outcome::CARRIED,
+                true,
+                by,
+                part,
+            );
+            let others = since(traffic, part);
+            let mut rest = others;
+            for reason in Reason::ALL {
+                let part = share(others, passed_up(reason), all.saturating_sub(bulk.frames));
+                let part = Traffic {
+                    frames: part.frames.min(rest.frames),
+                    bytes: part.bytes.min(rest.bytes),
+                };
+                rest = since(rest, part);
+                add(to, Outcome::left(reason), Outcome::CARRIED, false, by, part);
+            }
+            // There was no XDP when they came.
+            add(to, Outcome::CARRIED, Outcome::CARRIED, false, by, rest);
         }
         let left = since(counters.left_traffic, earlier.left_traffic);
         for reason in Reason::ALL {
-            let [now, before] =
-                [counters, earlier].map(|counters| counters.left[Hook::Tcx as usize][reason as usize]);
             let outcome = Outcome::left(reason);
-            let part = share(left, now.saturating_sub(before), left.frames);
-            add(0, outcome, outcome, false, part);
+            let part = share(left, left_by(Hook::Tcx, reason), left.frames);
+            add(0, outcome, outcome, false, None, part);
         }
     }
     flows
@@ -203,6 +296,9 @@ mod tests {
         };
         counters.left[Hook::Tcx as usize][Reason::Group as usize] = 10;
         counters.left[Hook::Tcx as usize][Reason::Host as usize] = 20;
+        counters.left[Hook::Xdp as usize][Reason::Host as usize] = 20;
+        counters.left[Hook::Xdp as usize][Reason::Generic as usize] = 5;
+        counters.left[Hook::Xdp as usize][Reason::Queueing as usize] = 36;
         let path = PathCounters {
             via: [traffic(100, 10_000), traffic(50, 305_000)],
         };
@@ -222,12 +318,16 @@ mod tests {
             .iter()
             .map(|flow| (flow.to, flow.xdp, flow.is_bulk(), flow.traffic))
             .collect();
+        let carriers: Vec<_> = flows.iter().map(|flow| flow.carrier(true)).collect();
+        let (xdp, tcx) = (Some(Hook::Xdp), Some(Hook::Tcx));
+        assert_eq!(carriers, [xdp, xdp, tcx, tcx, tcx, None, None]);
         let generic = Outcome::left(Reason::Generic);
         let expected = [
             (2, Outcome::COMPLETED, false, traffic(25, 2500)),
             (2, Outcome::CARRIED, false, traffic(75, 7500)),
             (2, generic, true, traffic(5, 300_000)),
-            (2, generic, false, traffic(45, 5000)),
+            (2, Outcome::left(Reason::Queueing), false, traffic(36, 4000)),
+            (2, Outcome::CARRIED, false, traffic(9, 1000)),
             (0, Outcome::left(Reason::Group), false, traffic(10, 1000)),
             (0, Outcome::left(Reason::Host), false, traffic(20, 2000)),
         ];
