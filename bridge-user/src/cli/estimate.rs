@@ -118,7 +118,7 @@ fn print_bridge(bridge: &BridgeReport, report: &Report) -> Result<()> {
     )?;
     writeln!(
         out,
-        "  {would} {}, {} of it: saves at most {}",
+        "  {would} {}, {}: saves ≤ {}",
         range(&bridge.accelerated),
         percent(&bridge.ratio),
         range(&bridge.saves)
