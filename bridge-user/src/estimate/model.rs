@@ -186,7 +186,7 @@ pub(super) fn with_refreshes(mut flows: Vec<Flow>, watched: Duration) -> Vec<Flo
         let part = u128::from(refreshes) * u128::from(frames) / u128::from(carried.max(1));
         u64::try_from(part).unwrap_or(u64::MAX)
     };
-    let (mut passed, mut refreshed) = (0, Vec::new());
+    let (mut passed, mut moved) = (0, Vec::new());
     for flow in flows.iter_mut().filter(|flow| is_meant(flow)) {
         let frames = until(passed + flow.traffic.frames) - until(passed);
         passed += flow.traffic.frames;
@@ -200,7 +200,7 @@ pub(super) fn with_refreshes(mut flows: Vec<Flow>, watched: Duration) -> Vec<Flo
         flow.traffic.frames -= part.frames;
         flow.traffic.bytes -= part.bytes;
         let left = Outcome::left(Reason::SourceRefresh);
-        refreshed.push(Flow {
+        moved.push(Flow {
             to: 0,
             xdp: left,
             tcx: left,
@@ -208,7 +208,7 @@ pub(super) fn with_refreshes(mut flows: Vec<Flow>, watched: Duration) -> Vec<Flo
             ..*flow
         });
     }
-    flows.extend(refreshed);
+    flows.extend(moved);
     flows.retain(|flow| flow.traffic.frames > 0);
     flows
 }

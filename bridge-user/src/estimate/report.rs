@@ -149,7 +149,7 @@ pub struct PortReport {
     /// Why not all of its frames are known, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
-    /// What keeps frames from going past the bridge, or by XDP; "other_xdp" is somebody else's XDP program.
+    /// What keeps frames from going past the bridge, or by XDP; `other_xdp` is somebody else's XDP program.
     pub obstacles: Vec<Obstacle>,
 }
 
