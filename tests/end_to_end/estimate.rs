@@ -21,6 +21,7 @@ crate::tests![
     what_attached_ports_do_is_told,
     a_program_that_would_be_in_the_way_is_seen,
     what_would_be_in_the_way_of_xdp_is_seen,
+    ports_that_change_meanwhile_are_marked_and_those_attached_are_left_alone,
     killed_or_interrupted_it_leaves_nothing_behind,
     people_are_told_what_programs_are,
     what_can_not_be_watched_is_refused,
@@ -243,6 +244,26 @@ fn what_would_be_in_the_way_of_xdp_is_seen() {
     assert_eq!(obstacle["reason"], "queueing", "{document:#}");
     let text = obstacle["text"].as_str().expect("words");
     assert!(text.contains("tc qdisc show dev vm2"), "{text}");
+}
+
+fn ports_that_change_meanwhile_are_marked_and_those_attached_are_left_alone() {
+    let mut switch = linux_bridge(3, false);
+    introduce(&switch.taps::<3>());
+    let watching = watching(&switch, "--master br0 -j");
+    switch.ok("attach vm1");
+    switch.remove("vm3");
+    let only_ours = || {
+        SchedClassifier::query_tcx("vm1", TcAttachType::Ingress)
+            .expect("programs")
+            .1
+            .len()
+            == 1
+    };
+    assert!(happens(LIMIT, only_ours), "its own program keeps company");
+    let document = end(&watching);
+    let note = |name: &str| port(&document, name)["note"].as_str().map(str::to_owned);
+    assert!(note("vm1").is_some() && note("vm3").is_some(), "{document:#}");
+    assert_eq!(note("vm2"), None, "{document:#}");
 }
 
 fn is_watched(tap: &str) -> bool {

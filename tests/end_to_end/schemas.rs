@@ -39,6 +39,7 @@ const ELSEWHERE: [(&str, &[&str]); 7] = [
             ".bridges[].paths[].by_xdp",
             ".bridges[].paths[].from",
             ".bridges[].paths[].to",
+            ".bridges[].ports[].note",
             ".bridges[].ports[].obstacles[].reason",
             ".bridges[].ports[].obstacles[].text",
             ".bridges[].ports[].sizes.gso",
