@@ -19,7 +19,7 @@ impl Symbols {
         Ok(symbols)
     }
 
-    /// Of lines such as "ffffffff81dae6c0 t `tun_xdp_xmit` [tun]".
+    /// Of lines such as `ffffffff81dae6c0 t tun_xdp_xmit [tun]`.
     pub fn parse(text: &str) -> Self {
         let function = |line: &str| {
             let mut words = line.split_ascii_whitespace();
