@@ -99,7 +99,7 @@ enum Task {
     /// Build tapbridge and the lab, then measure as root what a frame costs from one tap to another.
     ///
     /// Over the Linux bridge, macvtap, the Linux bridge with tapbridge attached to its ports by each hook, and the floor:
-    /// one static redirect and nothing else. It takes about six minutes. The results, a table and plots go to a new folder in `target/lab`, or to
+    /// one static redirect and nothing else. It takes about ten minutes. The results, a table and plots go to a new folder in `target/lab`, or to
     /// `--output FOLDER`. `cargo xtask bench -- --help` shows the other options.
     Bench {
         /// Passed to `tapbridge-lab bench`.
