@@ -26,7 +26,7 @@ const UDP_CHECKSUM: u32 = 6;
 
 /// The shortest payload that can hold a checksum of its own, that of an inner IPv4 and UDP header. A UDP datagram
 /// with less cannot be a tunnel whose inner checksum is the partial one.
-const SMALLEST_TUNNELLED: u32 = IPV4_HEADER + UDP_HEADER;
+pub const SMALLEST_TUNNELLED: u32 = IPV4_HEADER + UDP_HEADER;
 
 /// The longest segment that [`action`] sums. A native frame fits a page together with its headroom and
 /// `skb_shared_info` (`tun_can_build_skb`), so there are none of this length on pages of 4 KiB.

@@ -25,7 +25,7 @@ use rtnetlink::packet_route::link::InfoBridge;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
-    frames::{Address, BROADCAST, Frame, HEADER, Kind},
+    frames::{Address, BROADCAST, Frame, HEADER, Kind, SHORTEST_UNJUDGED},
     model::{Costs, Line},
 };
 use crate::{
@@ -181,7 +181,7 @@ impl Case {
             Self::Full => (Kind::Complete, FULL),
             Self::ShortPartial => (Kind::Partial, SHORT),
             Self::FullPartial => (Kind::Partial, FULL),
-            Self::ShortUnjudged => (Kind::Unjudged, SHORT),
+            Self::ShortUnjudged => (Kind::Unjudged, SHORTEST_UNJUDGED),
             Self::FullUnjudged => (Kind::Unjudged, FULL),
             Self::Gso(length) => (Kind::Gso, length),
         }
@@ -435,11 +435,8 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
             (FULL, cost(carrier, Case::Full)),
         ])
     };
-    let of_xdp = |short, full| {
-        Line::new([
-            (SHORT, cost(Carrier::Both, short)),
-            (FULL, cost(Carrier::Both, full)),
-        ])
+    let of_xdp = |short: Case, full: Case| {
+        Line::new([short, full].map(|case| (case.frame().1, cost(Carrier::Both, case))))
     };
     let long = |carrier| Line::new(GSO.map(|length| (length, cost(carrier, Case::Gso(length)))));
     // What the programs' being there costs a frame that they leave: of those that are left at once, and last.

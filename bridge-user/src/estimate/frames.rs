@@ -1,5 +1,6 @@
 //! The frames that are sent to find out what frames cost, as a VMM writes them: behind their virtio-net header.
 
+use bridge_common::checksum::SMALLEST_TUNNELLED;
 use etherparse::{PacketBuilder, checksum::Sum16BitWords};
 
 pub(super) type Address = [u8; 6];
@@ -20,6 +21,8 @@ const UDP_HEADERS: u16 = 42;
 const TCP_CHECKSUM: u16 = 16;
 const UDP_CHECKSUM: usize = 40;
 const TCP: u8 = 6;
+/// The shortest datagram without a checksum that may be a tunnel.
+pub(super) const SHORTEST_UNJUDGED: usize = UDP_HEADERS as usize + SMALLEST_TUNNELLED as usize;
 /// Bytes of payload of each of the frames that a long segment is cut into.
 const SEGMENT: u16 = 1460;
 
@@ -30,7 +33,7 @@ pub(super) enum Kind {
     Complete,
     /// TCP with one that the guest leaves to its card.
     Partial,
-    /// UDP without one: XDP leaves it to tcx.
+    /// UDP without one: XDP leaves it to tcx, unless it is shorter than [`SHORTEST_UNJUDGED`].
     Unjudged,
     /// TCP, still to be cut into segments.
     Gso,
