@@ -19,6 +19,15 @@ impl Traffic {
         self.frames += 1;
         self.bytes += bytes as u64;
     }
+
+    /// What has come since an earlier moment; nothing if it was counted anew in between.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            frames: self.frames.saturating_sub(before.frames),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
 }
 
 impl core::ops::AddAssign for Traffic {

@@ -65,13 +65,6 @@ impl CounterSnapshot {
     }
 }
 
-fn since(now: Traffic, before: Traffic) -> Traffic {
-    Traffic {
-        frames: now.frames.saturating_sub(before.frames),
-        bytes: now.bytes.saturating_sub(before.bytes),
-    }
-}
-
 /// What a port has received in an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CounterDelta {
@@ -103,18 +96,16 @@ impl CounterDelta {
     /// What tcx leaves to the bridge counts where XDP has met it before. Without XDP it tells nothing for it: XDP would
     /// leave it too.
     pub fn between(before: &CounterSnapshot, now: &CounterSnapshot, xdp: bool) -> Self {
-        let left = since(now.counters.left_traffic, before.counters.left_traffic);
+        let left = now.counters.left_traffic.since(before.counters.left_traffic);
         Self {
-            frames: since(now.forwarded.total(), before.forwarded.total()).frames
+            frames: now.forwarded.total().since(before.forwarded.total()).frames
                 + if xdp { left.frames } else { 0 },
-            by_xdp: since(
-                now.forwarded.via[Hook::Xdp as usize],
-                before.forwarded.via[Hook::Xdp as usize],
-            )
-            .frames,
+            by_xdp: now.forwarded.via[Hook::Xdp as usize]
+                .since(before.forwarded.via[Hook::Xdp as usize])
+                .frames,
             passed_up: now.passed_up().saturating_sub(before.passed_up()),
             vhost_net: now.vhost_net_frames().saturating_sub(before.vhost_net_frames()),
-            bulk: since(now.counters.bulk, before.counters.bulk),
+            bulk: now.counters.bulk.since(before.counters.bulk),
         }
     }
 

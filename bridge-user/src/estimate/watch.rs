@@ -135,7 +135,7 @@ impl Watch {
             xdp: key.outcome(Hook::Xdp),
             tcx: key.outcome(Hook::Tcx),
             by: None,
-            traffic: since(*traffic, before(key)),
+            traffic: traffic.since(before(key)),
         });
         let mut flows: Vec<Flow> = observed.collect();
         if let Some(before) = &self.begin.counted {
@@ -151,13 +151,6 @@ impl Watch {
             uncounted: observations.uncounted.saturating_sub(self.begin.uncounted),
             changed: self.changed.clone(),
         })
-    }
-}
-
-fn since(now: Traffic, before: Traffic) -> Traffic {
-    Traffic {
-        frames: now.frames.saturating_sub(before.frames),
-        bytes: now.bytes.saturating_sub(before.bytes),
     }
 }
 
@@ -189,7 +182,7 @@ fn carried(before: &Counted, now: &Counted) -> Vec<Flow> {
                 let before = paths.get(path).copied().unwrap_or_default();
                 (
                     path.to,
-                    since(counters.via[hook as usize], before.via[hook as usize]),
+                    counters.via[hook as usize].since(before.via[hook as usize]),
                 )
             };
             of_port.clone().map(difference).collect()
@@ -214,12 +207,12 @@ fn carried(before: &Counted, now: &Counted) -> Vec<Flow> {
         let all = frames(&by_xdp);
         for &(to, traffic) in &by_xdp {
             let part = share(traffic, completed, all);
-            let (whole, by) = (since(traffic, part), Some(Hook::Xdp));
+            let (whole, by) = (traffic.since(part), Some(Hook::Xdp));
             add(to, Outcome::COMPLETED, Outcome::CARRIED, false, by, part);
             add(to, Outcome::CARRIED, Outcome::CARRIED, false, by, whole);
         }
         let by_tcx = via(Hook::Tcx);
-        let bulk = since(counters.bulk, earlier.bulk);
+        let bulk = counters.bulk.since(earlier.bulk);
         let left_by = |hook: Hook, reason: Reason| {
             let [now, before] =
                 [counters, earlier].map(|counters| counters.left[hook as usize][reason as usize]);
@@ -245,7 +238,7 @@ fn carried(before: &Counted, now: &Counted) -> Vec<Flow> {
                 by,
                 part,
             );
-            let others = since(traffic, part);
+            let others = traffic.since(part);
             let mut rest = others;
             for reason in Reason::ALL {
                 let part = share(others, passed_up(reason), all.saturating_sub(bulk.frames));
@@ -253,13 +246,13 @@ fn carried(before: &Counted, now: &Counted) -> Vec<Flow> {
                     frames: part.frames.min(rest.frames),
                     bytes: part.bytes.min(rest.bytes),
                 };
-                rest = since(rest, part);
+                rest = rest.since(part);
                 add(to, Outcome::left(reason), Outcome::CARRIED, false, by, part);
             }
             // There was no XDP when they came.
             add(to, Outcome::CARRIED, Outcome::CARRIED, false, by, rest);
         }
-        let left = since(counters.left_traffic, earlier.left_traffic);
+        let left = counters.left_traffic.since(earlier.left_traffic);
         for reason in Reason::ALL {
             let outcome = Outcome::left(reason);
             let part = share(left, left_by(Hook::Tcx, reason), left.frames);
