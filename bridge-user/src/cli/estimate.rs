@@ -52,9 +52,10 @@ pub async fn run(state: &State, arguments: Estimate, json: bool) -> Result<()> {
     let mut watching = None;
     let estimated = estimate(state, &wanted, arguments.time, || {
         progress = None;
+        let asked = asked_to_end();
+        // True only now: until then Ctrl-C ends it without a word.
         print::say("watching frames… Ctrl-C ends it");
         watching = Some(Progress::new("watching frames", "watched", json));
-        let asked = asked_to_end();
         async {
             asked.await;
             end_at_once_from_now();
