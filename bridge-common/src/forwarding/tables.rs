@@ -1,7 +1,7 @@
 //! What the decision asks, and of what.
 
 use super::{netfilter::Filtering, reason::Reason};
-use crate::frame::VlanTag;
+use crate::frame::{Ethernet, Frame, VlanTag};
 
 /// `BR_STATE_FORWARDING`
 pub const STATE_FORWARDING: u8 = 3;
@@ -159,4 +159,25 @@ pub struct Received {
     pub length: u32,
     /// Whether it carries several segments that are cut later.
     pub gso: bool,
+}
+
+impl Received {
+    /// A frame with this header. `metadata_tag` is the outermost tag where the kernel has moved it out of the data.
+    #[inline(always)]
+    pub fn new(
+        frame: &impl Frame,
+        ethernet: &Ethernet,
+        metadata_tag: Option<VlanTag>,
+        length: u32,
+        gso: bool,
+    ) -> Self {
+        Self {
+            destination: ethernet.destination.to_bits(),
+            source: ethernet.source.to_bits(),
+            ethertype: ethernet.ethertype,
+            tag: metadata_tag.or_else(|| ethernet.tag_in_data(frame)),
+            length,
+            gso,
+        }
+    }
 }

@@ -68,14 +68,7 @@ pub fn tapbridge_fast_tcx(context: TcContext) -> i32 {
 #[inline(always)]
 fn egress(skb: &Skb, ifindex: u32, tag: Option<VlanTag>, gso: bool) -> Result<u32, u32> {
     let ethernet = Ethernet::read(skb, tag).ok_or(Reason::TooShort as u32)?;
-    let received = Received {
-        destination: ethernet.destination.to_bits(),
-        source: ethernet.source.to_bits(),
-        ethertype: ethernet.ethertype,
-        tag: tag.or_else(|| ethernet.tag_in_data(skb)),
-        length: skb.length(),
-        gso,
-    };
+    let received = Received::new(skb, &ethernet, tag, skb.length(), gso);
     if let Some(reason) = negative_cache::lookup(ifindex, &received, Hook::Tcx) {
         return Err(reason);
     }

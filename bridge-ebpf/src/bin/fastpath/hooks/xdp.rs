@@ -66,19 +66,11 @@ fn egress(context: *mut xdp_md, ifindex: u32) -> Result<(u32, u32), u32> {
 fn read(frame: &XdpFrame) -> Option<(Ethernet, Received)> {
     let length = frame.length();
     let ethernet = Ethernet::read(frame, None)?;
-    let tag = ethernet.tag_in_data(frame);
+    let received = Received::new(frame, &ethernet, None, length, false);
     // The kernel drops a shorter one where it moves the tag out of the data (`skb_vlan_untag`).
-    if tag.is_some() && length < SHORTEST_TAGGED {
+    if received.tag.is_some() && length < SHORTEST_TAGGED {
         return None;
     }
-    let received = Received {
-        destination: ethernet.destination.to_bits(),
-        source: ethernet.source.to_bits(),
-        ethertype: ethernet.ethertype,
-        tag,
-        length,
-        gso: false,
-    };
     Some((ethernet, received))
 }
 

@@ -26,14 +26,7 @@ pub fn tapbridge_ask(context: TcContext) -> i32 {
         device: Device::of_skb(skb.context()),
         asks: Asks::Anybody,
     };
-    let received = Received {
-        destination: ethernet.destination.to_bits(),
-        source: ethernet.source.to_bits(),
-        ethertype: ethernet.ethertype,
-        tag: ethernet.tag_in_data(&skb),
-        length: skb.length(),
-        gso: false,
-    };
+    let received = Received::new(&skb, &ethernet, None, skb.length(), false);
     Answer::NONE
         .with(Hook::Xdp, decide(&kernel, &received, Hook::Xdp))
         .with(Hook::Tcx, decide(&kernel, &received, Hook::Tcx))

@@ -35,8 +35,9 @@ pub fn tapbridge_observe(context: TcContext) -> i32 {
     let skb = Skb::new(context.skb.skb);
     let tagged = skb.metadata_tag().is_some();
     let bytes = skb.length() + if tagged { VLAN_TAG } else { 0 };
-    let (to, xdp, tcx) = outcomes(&skb, bytes);
-    let class = SizeClass::of(bytes, skb.is_gso());
+    let gso = skb.is_gso();
+    let (to, xdp, tcx) = outcomes(&skb, bytes, gso);
+    let class = SizeClass::of(bytes, gso);
     let key = Key::new(skb.ifindex(), to, xdp, tcx, class);
     if !count(key, bytes)
         && let Some(unobserved) = UNOBSERVED.get_ptr_mut(0)
@@ -68,20 +69,13 @@ fn count(key: Key, bytes: u32) -> bool {
 
 /// Where tcx would send a frame of so many bytes, and what each hook would make of it: XDP, then tcx.
 #[inline(always)]
-fn outcomes(skb: &Skb, bytes: u32) -> (u32, Outcome, Outcome) {
+fn outcomes(skb: &Skb, bytes: u32, gso: bool) -> (u32, Outcome, Outcome) {
     let left = |reason: Reason| (0, Outcome::left(reason), Outcome::left(reason));
     let tag = skb.metadata_tag();
     let Some(ethernet) = Ethernet::read(skb, tag) else {
         return left(Reason::TooShort);
     };
-    let received = Received {
-        destination: ethernet.destination.to_bits(),
-        source: ethernet.source.to_bits(),
-        ethertype: ethernet.ethertype,
-        tag: tag.or_else(|| ethernet.tag_in_data(skb)),
-        length: skb.length(),
-        gso: skb.is_gso(),
-    };
+    let received = Received::new(skb, &ethernet, tag, skb.length(), gso);
     let kernel = Kernel {
         frame: skb,
         payload: ethernet.payload,
@@ -92,7 +86,7 @@ fn outcomes(skb: &Skb, bytes: u32) -> (u32, Outcome, Outcome) {
         // XDP asks all that tcx asks.
         Err(reason) => left(reason),
         Ok((device, retag)) => {
-            let xdp = match native(skb, &kernel, &ethernet, bytes, device, retag) {
+            let xdp = match native(skb, &kernel, &ethernet, &received, bytes, device, retag) {
                 Ok(outcome) => outcome,
                 Err(reason) => Outcome::left(reason),
             };
@@ -108,11 +102,12 @@ fn native(
     skb: &Skb,
     kernel: &Kernel<'_, Skb>,
     ethernet: &Ethernet,
+    received: &Received,
     bytes: u32,
     target: Device,
     retag: Retag,
 ) -> Result<Outcome, Reason> {
-    if skb.is_gso() || bytes > LONGEST_NATIVE.load() {
+    if received.gso || bytes > LONGEST_NATIVE.load() {
         return Err(Reason::Generic);
     }
     let tagged = skb.metadata_tag().is_some();
