@@ -3,6 +3,7 @@
 mod checksum;
 mod checksum_action;
 mod ethernet;
+mod forwarding;
 mod forwarding_vlan;
 mod hook_policy;
 mod negative_cache;
