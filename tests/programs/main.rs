@@ -15,6 +15,7 @@ mod live;
 mod many_ports;
 mod model;
 mod negative_cache;
+mod observed;
 #[path = "../../bridge-common/tests/logic/packet.rs"]
 mod packet;
 mod programs;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         trials("", live::TESTS, lacking),
         trials("", equivalence::TESTS, lacking),
         trials("", many_ports::TESTS, lacking),
+        trials("", observed::TESTS, lacking),
         trials("", budgets::TESTS, lacking),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

@@ -42,7 +42,7 @@ pub fn tapbridge_observe(context: TcContext) -> i32 {
     if !count(key, bytes)
         && let Some(unobserved) = UNOBSERVED.get_ptr_mut(0)
     {
-        // SAFETY: the element is this CPU's, and nobody else writes it while bottom halves are off.
+        // SAFETY: as in `add`.
         unsafe { *unobserved += 1 };
     }
     TCX_NEXT
@@ -51,20 +51,21 @@ pub fn tapbridge_observe(context: TcContext) -> i32 {
 /// Whether there was room.
 #[inline(always)]
 fn count(key: Key, bytes: u32) -> bool {
-    // Another CPU may make the element meanwhile: then it is there the second time.
-    for _ in 0..2 {
-        if let Some(observed) = OBSERVED.get_ptr_mut(key) {
-            // SAFETY: as above.
-            unsafe { (*observed).count(bytes) };
-            return true;
-        }
-        let mut first = Traffic::default();
-        first.count(bytes);
-        if OBSERVED.insert(key, first, u64::from(BPF_NOEXIST)).is_ok() {
-            return true;
-        }
-    }
-    false
+    let mut first = Traffic::default();
+    first.count(bytes);
+    // Another CPU may make the element meanwhile. Where there is no room, there is none a second time.
+    add(key, bytes) || OBSERVED.insert(key, first, u64::from(BPF_NOEXIST)).is_ok() || add(key, bytes)
+}
+
+/// Whether there is such an element, which counts it then.
+#[inline(always)]
+fn add(key: Key, bytes: u32) -> bool {
+    let Some(observed) = OBSERVED.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: the element is this CPU's, and nobody else writes it while bottom halves are off.
+    unsafe { (*observed).count(bytes) };
+    true
 }
 
 /// Where tcx would send a frame of so many bytes, and what each hook would make of it: XDP, then tcx.
