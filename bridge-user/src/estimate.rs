@@ -7,10 +7,12 @@ mod calibrate;
 mod frames;
 mod model;
 mod report;
+mod vmms;
 mod watch;
 
 use std::{
     collections::BTreeSet,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -20,17 +22,19 @@ use tokio::time::{interval, sleep};
 use self::{
     calibrate::{Calibrated, Configuration},
     report::Watched,
+    vmms::{Clocks, Holders},
     watch::Watch,
 };
 pub use self::{
     model::Estimate,
     report::{BridgeReport, Confidence, FrameCosts, LeftReport, PathReport, PortReport, Report},
+    vmms::{VmmReport, VmmsReport},
 };
 use crate::{
     error::{Error, Result},
     fastpath::{Observer, refuse_strangers},
     kernel::{
-        netlink::{Link, Netlink, bridge_of},
+        netlink::{Kind, Link, Netlink, bridge_of},
         sysfs::Sysfs,
     },
     state::State,
@@ -84,26 +88,7 @@ pub async fn estimate<End: Future<Output = ()>>(
         refuse_strangers(port)?;
     }
     let mut observer = Observer::load()?;
-    let mut calibrated: Vec<(Configuration, Calibrated)> = Vec::new();
-    let mut bridges: Vec<(Link, usize)> = Vec::new();
-    for port in &ports {
-        let Some(bridge) = bridge_of(&links, port) else {
-            continue;
-        };
-        if bridges.iter().any(|(known, _)| known.ifindex == bridge.ifindex) {
-            continue;
-        }
-        let configuration = Configuration::of(&bridge.name, &sysfs);
-        let place = if let Some(place) = calibrated.iter().position(|(known, _)| *known == configuration) {
-            place
-        } else {
-            let found = calibrate::calibrate(&configuration, &mut observer)?;
-            calibrated.push((configuration, found));
-            calibrated.len() - 1
-        };
-        bridges.push((bridge.clone(), place));
-    }
-    bridges.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    let bridges = find_out(&ports, &links, &sysfs, &mut observer)?;
 
     // Finding out takes seconds, in which ports come and go.
     let links = netlink.links().await?;
@@ -111,15 +96,19 @@ pub async fn estimate<End: Future<Output = ()>>(
     if ports.is_empty() {
         return Err(nothing_to_watch(wanted));
     }
+    let taps = ports.iter().filter(|port| port.kind == Kind::Tap);
+    let taps: BTreeSet<&str> = taps.map(|tap| &*tap.name).collect();
+    let holders = Holders::find(&taps);
     let mut watch = Watch::begin(observer, state, &ports)?;
-    let begin = Instant::now();
+    let (begin, clocks) = (Instant::now(), Clocks::begin(holders));
     watch_for(&mut watch, state, time, started()).await;
-    let watched = begin.elapsed();
+    let (watched, clocks) = (begin.elapsed(), clocks.stop());
     let indices: Vec<u32> = ports.iter().map(|port| port.ifindex).collect();
     let seen = watch.seen(state, &indices)?;
     if watched < SHORTEST {
         return Err(Error::WatchedTooShort);
     }
+    let vmms = clocks.with(&Holders::find(&taps));
     // What can't be asked any more is as it was.
     let now = netlink.links().await.unwrap_or_else(|_| links.clone());
     let attached = watch::counted(state).ok().flatten();
@@ -137,7 +126,7 @@ pub async fn estimate<End: Future<Output = ()>>(
             None
         }
     };
-    let reports = bridges.iter().map(|(bridge, place)| {
+    let reports = bridges.iter().map(|(bridge, calibrated)| {
         Watched {
             bridge,
             ports: ports
@@ -149,7 +138,8 @@ pub async fn estimate<End: Future<Output = ()>>(
             copies: copies(&now, bridge),
             flows: &seen.flows,
             uncounted: seen.uncounted,
-            calibrated: &calibrated[*place].1,
+            calibrated,
+            vmms: &vmms,
             time: watched,
             sysfs: &sysfs,
         }
@@ -159,6 +149,38 @@ pub async fn estimate<End: Future<Output = ()>>(
         report: Report::new(watched, seen.uncounted, reports.collect()),
         _watch: watch,
     })
+}
+
+/// The bridges of these ports, by name, and what frames cost there.
+fn find_out(
+    ports: &[&Link],
+    links: &[Link],
+    sysfs: &Sysfs,
+    observer: &mut Observer,
+) -> Result<Vec<(Link, Rc<Calibrated>)>> {
+    let mut known: Vec<(Configuration, Rc<Calibrated>)> = Vec::new();
+    let mut bridges: Vec<(Link, Rc<Calibrated>)> = Vec::new();
+    for port in ports {
+        let Some(bridge) = bridge_of(links, port) else {
+            continue;
+        };
+        if bridges.iter().any(|(known, _)| known.ifindex == bridge.ifindex) {
+            continue;
+        }
+        let configuration = Configuration::of(&bridge.name, sysfs);
+        // What is set up in the same way costs the same.
+        let calibrated = known.iter().find(|(known, _)| *known == configuration);
+        let calibrated = if let Some((_, calibrated)) = calibrated {
+            Rc::clone(calibrated)
+        } else {
+            let found = Rc::new(calibrate::calibrate(&configuration, observer)?);
+            known.push((configuration, Rc::clone(&found)));
+            found
+        };
+        bridges.push((bridge.clone(), calibrated));
+    }
+    bridges.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    Ok(bridges)
 }
 
 /// Until the time is over, or this is done.

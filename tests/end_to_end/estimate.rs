@@ -1,15 +1,19 @@
 //! `estimate`: it changes nothing, what it counts is what is sent, and what it says would become of frames does.
 
-use std::time::Duration;
+use std::{
+    os::fd::AsFd as _,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use lab::{Tap, VnetHeader};
+use lab::{Namespace, Tap, VnetHeader};
 use serde_json::{Value, json};
 
 use crate::support::{
     frames::{Flow, Mac, hello, partial, segmented},
     linux_bridge::{introduce, linux_bridge, stop_learning},
-    program::{LIMIT, happens, ip, link, signal, tc},
+    program::{LIMIT, bridge, happens, ip, link, run, signal, tc},
     running::Running,
     schema,
     switch::Switch,
@@ -19,6 +23,10 @@ use crate::support::{
 crate::tests![
     watched_frames_arrive_as_they_do_unwatched_and_then_go_the_ways_that_were_foretold,
     what_attached_ports_do_is_told,
+    what_the_holders_of_taps_take_is_told_without_and_with_the_programs,
+    who_lets_go_of_a_tap_meanwhile_is_left_out,
+    a_tap_whose_holder_is_elsewhere_is_named,
+    a_port_whose_frames_all_stay_gains_nothing,
     a_program_that_would_be_in_the_way_is_seen,
     what_would_be_in_the_way_of_xdp_is_seen,
     ports_that_change_meanwhile_are_marked_and_those_attached_are_left_alone,
@@ -26,6 +34,18 @@ crate::tests![
     people_are_told_what_programs_are,
     what_can_not_be_watched_is_refused,
 ];
+
+/// Those that need rules.
+pub const FILTER_TESTS: &[crate::Test] = &[(
+    "where_rules_of_ip_are_called_what_they_would_see_stays",
+    where_rules_of_ip_are_called_what_they_would_see_stays,
+)];
+
+/// Those that need a bridge that filters VLANs.
+pub const VLAN_TESTS: &[crate::Test] = &[(
+    "where_vlans_are_filtered_xdp_carries_what_leaves_as_it_came",
+    where_vlans_are_filtered_xdp_carries_what_leaves_as_it_came,
+)];
 
 /// Nobody has it.
 const UNKNOWN: Mac = [2, 0, 0, 0, 0, 0x99];
@@ -209,6 +229,228 @@ fn what_attached_ports_do_is_told() {
     switch.stats().assert_conservation();
 }
 
+#[track_caller]
+fn value(estimate: &Value) -> f64 {
+    let value = if estimate.is_object() {
+        &estimate["value"]
+    } else {
+        estimate
+    };
+    value.as_f64().unwrap_or_else(|| panic!("no number: {estimate}"))
+}
+
+/// What the holders of taps take with none attached, now, and with all attached, and what is saved.
+fn taken(document: &Value) -> [f64; 4] {
+    let vmms = &document["bridges"][0]["vmms"];
+    ["bare", "cpus", "accelerated", "saves"].map(|key| value(&vmms[key]))
+}
+
+#[track_caller]
+fn assert_equal(one: f64, other: f64, document: &Value) {
+    // Each is told to a millionth.
+    assert!((one - other).abs() < 3e-6, "{one} and {other}: {document:#}");
+}
+
+/// The process and the taps that it holds, of those that hold any.
+fn holders(document: &Value) -> Value {
+    let processes = document["bridges"][0]["vmms"]["processes"].as_array();
+    let processes = processes.into_iter().flatten();
+    processes
+        .map(|process| json!([process["pid"], process["ports"]]))
+        .collect()
+}
+
+fn what_the_holders_of_taps_take_is_told_without_and_with_the_programs() {
+    let switch = linux_bridge(2, false);
+    let [vm1, vm2] = switch.taps();
+    introduce(&[vm1, vm2]);
+    stop_learning("vm1");
+    let expected = json!([[std::process::id(), ["vm1", "vm2"]]]);
+    // Many ticks of the kernel's clock.
+    let frame = Flow::udp(1, 2).frame(b"some work");
+    let send = || {
+        for _ in 0..30_000 {
+            send_with(vm1, &VnetHeader::none(), &frame);
+            drain(&[vm2]);
+        }
+    };
+
+    let before = watching(&switch, "--master br0 -j");
+    send();
+    let document = end(&before);
+    assert_eq!(holders(&document), expected, "{document:#}");
+    let [bare, now, accelerated, saves] = taken(&document);
+    assert_equal(bare, now, &document);
+    // In each round of the trial it is less by what is saved then.
+    assert!(
+        saves > 0.0 && 0.0 < accelerated && accelerated < now,
+        "{document:#}"
+    );
+    let observer = value(&document["bridges"][0]["frame_ns"]["observer"]);
+    assert!(observer > 0.0, "{document:#}");
+
+    switch.ok("attach --master br0 --hook xdp");
+    let after = watching(&switch, "--master br0 -j");
+    send();
+    let document = end(&after);
+    assert_eq!(holders(&document), expected, "{document:#}");
+    let [bare, now, accelerated, saves] = taken(&document);
+    assert_equal(accelerated, now, &document);
+    assert!(saves > 0.0, "{document:#}");
+    assert_equal(bare, now + saves, &document);
+}
+
+/// A process that holds a tap, and nothing else.
+struct Holder(Child);
+
+impl Holder {
+    fn of(tap: &Tap) -> Self {
+        let tap = tap.as_fd().try_clone_to_owned().expect("a descriptor");
+        let mut sleep = Command::new("sleep");
+        let sleep = sleep.arg("300").stdin(Stdio::from(tap));
+        Self(sleep.spawn().expect("start sleep"))
+    }
+
+    fn end(&mut self) {
+        self.0.kill().expect("kill sleep");
+        self.0.wait().expect("wait for sleep");
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn who_lets_go_of_a_tap_meanwhile_is_left_out() {
+    let switch = linux_bridge(2, false);
+    introduce(&switch.taps::<2>());
+    let mut goes = Holder::of(switch.tap("vm1"));
+    let stays = Holder::of(switch.tap("vm2"));
+    let (own, stays_id) = (std::process::id(), stays.0.id());
+    let watching = watching(&switch, "--master br0 -j");
+    goes.end();
+    let document = end(&watching);
+    let mut expected = [
+        (own, json!([own, ["vm1", "vm2"]])),
+        (stays_id, json!([stays_id, ["vm2"]])),
+    ];
+    expected.sort_by_key(|(pid, _)| *pid);
+    let expected: Value = expected.into_iter().map(|(_, holder)| holder).collect();
+    assert_eq!(holders(&document), expected, "{document:#}");
+    let bridge = &document["bridges"][0];
+    assert_eq!(
+        bridge["vmms_note"], "one that came or went meanwhile is left out",
+        "{document:#}"
+    );
+    drop(stays);
+}
+
+fn a_tap_whose_holder_is_elsewhere_is_named() {
+    let switch = linux_bridge(2, false);
+    let here = Namespace::current().expect("this namespace");
+    let words = format!(
+        "-n {} estimate --master br0 --time 1 -j",
+        here.handle_path().display()
+    );
+    // Until this is dropped no thread of this process is where its taps are.
+    let elsewhere = Namespace::anonymous().expect("a namespace");
+    let entered = elsewhere.enter().expect("enter it");
+    let document = run(switch.command(&words)).json();
+    drop(entered);
+    schema::check("estimate", &document);
+    let bridge = &document["bridges"][0];
+    assert_eq!(bridge["vmms"], Value::Null, "{document:#}");
+    assert_eq!(bridge["vmms_note"], "who holds vm1, vm2 is not in sight");
+}
+
+fn a_port_whose_frames_all_stay_gains_nothing() {
+    let switch = linux_bridge(2, false);
+    let [vm1, vm2] = switch.taps();
+    introduce(&[vm1, vm2]);
+    let watching = watching(&switch, "--master br0 -j");
+    for _ in 0..2000 {
+        send_with(
+            vm1,
+            &VnetHeader::none(),
+            &Flow::udp(1, 2).to(UNKNOWN).frame(b"to nobody"),
+        );
+        drain(&[vm2]);
+    }
+    let document = end(&watching);
+    let told = port(&document, "vm1");
+    assert_eq!(counts(told), [2000, 0, 0, 2000], "{document:#}");
+    assert!(
+        value(&told["saves"]) <= 0.0 && value(&told["ratio"]) >= 1.0,
+        "{document:#}"
+    );
+    let [bare, _, accelerated, saves] = taken(&document);
+    assert!(saves <= 0.0 && accelerated >= bare, "{document:#}");
+}
+
+fn nft(words: &str) {
+    let mut nft = Command::new("nft");
+    nft.arg(words);
+    run(nft).success();
+}
+
+fn where_rules_of_ip_are_called_what_they_would_see_stays() {
+    let switch = linux_bridge(2, true);
+    let [vm1, vm2] = switch.taps();
+    introduce(&[vm1, vm2]);
+    stop_learning("vm1");
+    let foretell = || {
+        let watching = watching(&switch, "--master br0 -j");
+        send_with(vm1, &VnetHeader::none(), &Flow::udp(1, 2).frame(b"called for"));
+        drain(&[vm2]);
+        end(&watching)
+    };
+    let document = foretell();
+    assert_eq!(counts(port(&document, "vm1")), [1, 1, 0, 0], "{document:#}");
+    assert_eq!(document["bridges"][0]["idle_hooks"], json!([]), "{document:#}");
+    nft("add table ip t; add chain ip t c {type filter hook forward priority 0;}");
+    let document = foretell();
+    nft("delete table ip t");
+    assert_eq!(counts(port(&document, "vm1")), [1, 0, 0, 1], "{document:#}");
+    let left = &document["bridges"][0]["left_by_reason"][0];
+    assert_eq!(left["reason"], "bridge_filter", "{document:#}");
+}
+
+/// Of two access ports and a trunk.
+fn where_vlans_are_filtered_xdp_carries_what_leaves_as_it_came() {
+    let switch = linux_bridge(3, false);
+    let [vm1, vm2, vm3] = switch.taps();
+    ip("link set br0 type bridge vlan_filtering 1");
+    bridge("vlan add dev vm3 vid 1 pvid");
+    introduce(&[vm1, vm2]);
+    send_with(vm3, &VnetHeader::none(), &hello(3));
+    drain(&[vm1, vm2]);
+    stop_learning("vm1");
+    let send = || {
+        for to in [2, 3] {
+            send_with(vm1, &VnetHeader::none(), &Flow::udp(1, to).frame(b"in a VLAN"));
+        }
+        drain(&[vm2, vm3]);
+    };
+    let watching = watching(&switch, "--master br0 -j");
+    send();
+    let document = end(&watching);
+    assert_eq!(counts(port(&document, "vm1")), [2, 1, 1, 0], "{document:#}");
+    assert_eq!(document["bridges"][0]["idle_hooks"], json!([]), "{document:#}");
+    switch.ok("attach --master br0 --hook xdp");
+    send();
+    let statistics = switch.json("stats");
+    let paths = statistics["bridges"][0]["paths"].as_array().expect("paths");
+    let mut via: Vec<_> = paths
+        .iter()
+        .map(|path| path["via"].as_str().expect("a hook"))
+        .collect();
+    via.sort_unstable();
+    assert_eq!(via, ["tcx", "xdp"], "{statistics:#}");
+}
+
 fn a_program_that_would_be_in_the_way_is_seen() {
     let switch = linux_bridge(2, false);
     let [vm1, vm2] = switch.taps();
@@ -299,13 +541,15 @@ fn people_are_told_what_programs_are() {
     introduce(&[vm1, vm2]);
     let watching = watching(&switch, "--master br0 --time 2");
     send_with(vm1, &VnetHeader::none(), &hello(1));
-    let said: Vec<String> = (0..10).map(|_| watching.line()).collect();
+    let said: Vec<String> = (0..12).map(|_| watching.line()).collect();
     drain(&[vm2]);
     assert!(said[0].starts_with("br0: 2 ports, watched for 2."), "{said:#?}");
-    assert!(said[3].contains("100 % stay with br0"), "{said:#?}");
-    assert!(said[5].contains("too few frames (1);"), "{said:#?}");
-    assert!(said[6].starts_with("  PORT"), "{said:#?}");
-    assert!(said[9].starts_with("  STAYS"), "{said:#?}");
+    assert!(said[1].starts_with("  its VMMs (1 process) take "), "{said:#?}");
+    assert!(said[2].starts_with("  with all attached "), "{said:#?}");
+    assert!(said[5].contains("100 % stay with br0"), "{said:#?}");
+    assert!(said[7].contains("too few frames (1);"), "{said:#?}");
+    assert!(said[8].starts_with("  PORT"), "{said:#?}");
+    assert!(said[11].starts_with("  STAYS"), "{said:#?}");
     let widest = said.iter().map(|line| line.chars().count()).max();
     assert!(widest <= Some(80), "{said:#?}");
 }

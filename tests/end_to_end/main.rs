@@ -102,6 +102,8 @@ fn main() -> ExitCode {
         trials("conservation", conservation::TESTS, lacking),
         trials("drops", drops::TESTS, lacking),
         trials("estimate", estimate::TESTS, lacking),
+        trials("estimate", estimate::FILTER_TESTS, rules.as_deref()),
+        trials("estimate", estimate::VLAN_TESTS, vlans.as_deref()),
         trials("fastpath", fastpath::TESTS, lacking),
         trials("fastpath", fastpath::EBTABLES_TESTS, ebtables.as_deref()),
         trials("fastpath_commands", fastpath_commands::TESTS, lacking),

@@ -48,6 +48,7 @@ const ELSEWHERE: [(&str, &[&str]); 7] = [
             ".bridges[].ports[].sizes.to_128",
             ".bridges[].ports[].sizes.to_1518",
             ".bridges[].ports[].sizes.to_512",
+            ".bridges[].vmms_note",
         ],
     ),
     // fastpath_vlan.rs: a bridge that filters VLANs.

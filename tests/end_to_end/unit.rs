@@ -223,6 +223,10 @@ fn estimate_needs_no_more_than_the_units_capabilities_and_changes_no_bridge() {
     let document = run(command).json();
     assert_eq!(document["bridges"][0]["bridge"], "br0", "{document:#}");
     assert_eq!(document["bridges"][0]["idle_hooks"], serde_json::json!([]));
+    // Which of root's processes holds a tap is not for everybody.
+    assert_eq!(document["bridges"][0]["vmms"], serde_json::Value::Null);
+    let note = &document["bridges"][0]["vmms_note"];
+    assert_eq!(*note, "who holds vm1, vm2 is told only to CAP_SYS_PTRACE");
     // Where it tries frames out, a bridge forwards at once.
     let settings = |link: Option<serde_json::Value>| {
         let data = &link.expect("a bridge")["linkinfo"]["info_data"];

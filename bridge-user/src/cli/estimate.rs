@@ -105,21 +105,21 @@ fn print_bridge(bridge: &BridgeReport, report: &Report) -> Result<()> {
     if bridge.frames == 0 {
         return Ok(writeln!(out, "  no frames came in: of that nothing can be said")?);
     }
-    let attached = bridge.ports.iter().filter(|port| port.attached).count();
-    let (takes, would) = match attached {
-        0 => ("takes", "accelerated"),
-        count if count == bridge.ports.len() => ("would take", "as attached it takes"),
-        _ => ("would take by itself", "with all attached"),
+    print_vmms(bridge)?;
+    let (takes, would) = match attached(bridge) {
+        Attached::None => ("takes", "accelerated"),
+        Attached::Some => ("would take", "accelerated"),
+        Attached::All => ("would take", "as attached it takes"),
     };
     writeln!(
         out,
-        "  forwards {} frames/s and {takes} {} CPUs for it, its VMMs awake",
+        "  forwards {} frames/s; their path {takes} {} CPUs, VMMs awake",
         grouped(rate(bridge.frames, report)),
         cpus(bridge.cpus.value)
     )?;
     writeln!(
         out,
-        "  {would} {}, {}: saves ≤ {}",
+        "  {would} {}, {}: saves {}",
         range(&bridge.accelerated),
         percent(&bridge.ratio),
         range(&bridge.saves)
@@ -148,6 +148,54 @@ fn print_bridge(bridge: &BridgeReport, report: &Report) -> Result<()> {
         left_table(bridge).print()?;
     }
     obstacles(bridge)
+}
+
+/// How many of a bridge's ports are attached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attached {
+    None,
+    Some,
+    All,
+}
+
+fn attached(bridge: &BridgeReport) -> Attached {
+    match bridge.ports.iter().filter(|port| port.attached).count() {
+        0 => Attached::None,
+        count if count == bridge.ports.len() => Attached::All,
+        _ => Attached::Some,
+    }
+}
+
+/// What the processes that hold the taps take.
+fn print_vmms(bridge: &BridgeReport) -> Result<()> {
+    let mut out = io::stdout();
+    let note = bridge.vmms_note.as_deref().unwrap_or_default();
+    let Some(vmms) = &bridge.vmms else {
+        return Ok(writeln!(out, "  what its VMMs take is not known: {note}")?);
+    };
+    let processes = counted(vmms.processes.len() as u64, "process", "processes");
+    writeln!(
+        out,
+        "  its VMMs ({processes}) take {} CPUs in the kernel",
+        cpus(vmms.cpus)
+    )?;
+    let attached = attached(bridge);
+    let (accelerated, ratio) = (range(&vmms.accelerated), percent(&vmms.ratio));
+    if attached != Attached::None {
+        let part = if attached == Attached::All {
+            format!(", {ratio} are left")
+        } else {
+            String::new()
+        };
+        writeln!(out, "  with none attached {}{part}", range(&vmms.bare))?;
+    }
+    if attached != Attached::All {
+        writeln!(out, "  with all attached {accelerated}, {ratio}")?;
+    }
+    if !note.is_empty() {
+        writeln!(out, "  of its VMMs {note}")?;
+    }
+    Ok(())
 }
 
 /// Why nothing is known for sure, if so.

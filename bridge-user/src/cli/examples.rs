@@ -43,12 +43,13 @@ pub const ESTIMATE: &str = "\
 Examples:
   tapbridge estimate --master br0          all ports of br0, for 30 seconds
   tapbridge estimate vnet0 vnet1 --time 5  two ports
-  tapbridge estimate -j | jq '.bridges[] | {bridge, ratio, confidence}'
+  tapbridge estimate -j | jq '.bridges[] | {bridge, vmms, confidence}'
 
-CPUs are those that frames take from the call of a VMM that writes one to that
-of another which reads it, if that one is awake: what part of them is saved is
-known better than how many there are. In parentheses is how far it differs from
-one moment to the next.";
+What VMMs take is the time of the processes that hold the taps, in the kernel,
+as it is measured; what attaching saves of it, or has saved, is reckoned from
+what frames cost here. The path is that from the call of a VMM that writes a
+frame to that of another which reads it, if that one is awake. In parentheses
+is how well it is known.";
 
 pub const SHOW: &str = "\
 Examples:

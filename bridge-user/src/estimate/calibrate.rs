@@ -122,19 +122,31 @@ impl Configuration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Carrier {
     Bridge,
+    /// The bridge, and they are looked at.
+    Observed,
     Tcx,
     Both,
 }
 
 impl Carrier {
-    const ALL: [Self; 3] = [Self::Bridge, Self::Tcx, Self::Both];
+    const ALL: [Self; 4] = [Self::Bridge, Self::Observed, Self::Tcx, Self::Both];
 
-    const fn hooks(self) -> &'static [Hook] {
+    const fn programs(self) -> &'static [Program] {
         match self {
             Self::Bridge => &[],
-            Self::Tcx => &[Hook::Tcx],
+            Self::Observed => &[Program::Observe],
+            Self::Tcx => &[Program::Carry(Hook::Tcx)],
             // In this order, as `attach` has it.
-            Self::Both => &[Hook::Tcx, Hook::Xdp],
+            Self::Both => &[Program::Carry(Hook::Tcx), Program::Carry(Hook::Xdp)],
+        }
+    }
+
+    /// Whether something hangs on what these frames cost there.
+    const fn is_asked(self, case: Case) -> bool {
+        match self {
+            Self::Observed => matches!(case, Case::Short | Case::Full | LONGEST),
+            Self::Bridge | Self::Tcx => !case.is_of_xdp(),
+            Self::Both => true,
         }
     }
 }
@@ -155,8 +167,11 @@ enum Case {
     Host,
 }
 
+/// The longest segment.
+const LONGEST: Case = Case::Gso(GSO[GSO.len() - 1]);
+
 impl Case {
-    const OF_ALL: [Self; 9] = [
+    const ALL: [Self; 13] = [
         Self::Short,
         Self::Middle,
         Self::Full,
@@ -166,13 +181,19 @@ impl Case {
         Self::Broadcast,
         Self::Unknown,
         Self::Host,
-    ];
-    const OF_XDP: [Self; 4] = [
         Self::ShortPartial,
         Self::FullPartial,
         Self::ShortUnjudged,
         Self::FullUnjudged,
     ];
+
+    /// Whether only XDP tells them from others.
+    const fn is_of_xdp(self) -> bool {
+        matches!(
+            self,
+            Self::ShortPartial | Self::FullPartial | Self::ShortUnjudged | Self::FullUnjudged
+        )
+    }
 
     const fn frame(self) -> (Kind, usize) {
         match self {
@@ -257,8 +278,8 @@ impl Bed {
             let (tap, ifindex) = workshop.add_port(&format!("{name}p{number}"), name)?;
             first = first.or(Some(ifindex));
             observer.count(ifindex)?;
-            for &hook in carrier.hooks() {
-                let link = observer.attach(Program::Carry(hook), ifindex);
+            for &program in carrier.programs() {
+                let link = observer.attach(program, ifindex);
                 links.push(link.at(object, "attach a program")?);
             }
             taps.push(tap);
@@ -416,13 +437,8 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
         // The bridge is to have seen every station a moment ago.
         bed.introduce()?;
     }
-    for case in Case::OF_ALL {
-        for (carrier, bed) in beds {
-            found.insert((*carrier, case), bed.measure(case)?);
-        }
-    }
-    for case in Case::OF_XDP {
-        for (carrier, bed) in beds.iter().filter(|(carrier, _)| *carrier == Carrier::Both) {
+    for case in Case::ALL {
+        for (carrier, bed) in beds.iter().filter(|(carrier, _)| carrier.is_asked(case)) {
             found.insert((*carrier, case), bed.measure(case)?);
         }
     }
@@ -445,6 +461,7 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
         let more = kinds.map(|case| (cost(carrier, case) - cost(Carrier::Bridge, case)).max(0.0));
         more.iter().sum::<f64>() / 3.0
     };
+    let observer = |case| cost(Carrier::Observed, case) - cost(Carrier::Bridge, case);
     #[expect(clippy::cast_precision_loss, reason = "there are few ports")]
     let further = (MANY_PORTS - PORTS) as f64;
     Ok(Costs {
@@ -460,6 +477,8 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
         left_by_both: left(Carrier::Both),
         host: cost(Carrier::Bridge, Case::Host) - cost(Carrier::Bridge, Case::Short),
         copy: (broadcast_to_many - cost(Carrier::Bridge, Case::Broadcast)) / further,
+        observer: Line::new([(SHORT, observer(Case::Short)), (FULL, observer(Case::Full))]),
+        bulk_observer: observer(LONGEST),
     })
 }
 
@@ -472,7 +491,10 @@ fn idle(beds: &[(Carrier, Bed)], before: &[(Path, PathCounters)], observer: &Obs
         from.map(|(_, counters)| counters.via[hook as usize].frames).sum()
     };
     let is_idle = |hook: &Hook| {
-        let meant = beds.iter().filter(|(carrier, _)| carrier.hooks().contains(hook));
+        let program = Program::Carry(*hook);
+        let meant = beds
+            .iter()
+            .filter(|(carrier, _)| carrier.programs().contains(&program));
         meant
             .into_iter()
             .any(|(_, bed)| frames(&now, bed, *hook) == frames(before, bed, *hook))

@@ -72,6 +72,10 @@ pub(super) struct Costs {
     pub host: f64,
     /// Each further copy of one for many.
     pub copy: f64,
+    /// What the program that only looks takes of a frame that it is at,
+    pub observer: Line,
+    /// and of one of several segments.
+    pub bulk_observer: f64,
 }
 
 /// Frames that are alike: of one port, of one class, of which the same becomes.
@@ -143,6 +147,16 @@ impl Flow {
             _ => 0.0,
         };
         self.frames() * (line.at(self.length()) + more)
+    }
+
+    /// What it costs that they are looked at.
+    pub fn observer(&self, costs: &Costs) -> f64 {
+        let each = if self.is_bulk() {
+            costs.bulk_observer
+        } else {
+            costs.observer.at(self.length())
+        };
+        self.frames() * each.max(0.0)
     }
 
     /// What they cost with the programs at a port that has XDP or has not.
@@ -278,6 +292,11 @@ pub struct Estimate {
     pub high: f64,
 }
 
+/// Less than a millionth of a CPU is nothing.
+fn to_micros(cpus: f64) -> f64 {
+    (cpus * 1e6).round() / 1e6
+}
+
 impl Estimate {
     /// Of the rounds.
     pub(super) fn of(rounds: impl IntoIterator<Item = f64>) -> Self {
@@ -288,13 +307,21 @@ impl Estimate {
             let (place, rest) = (place / 10, number((place % 10) as u64) / 10.0);
             let here = rounds.get(place).copied().unwrap_or(0.0);
             let next = rounds.get(place + 1).copied().unwrap_or(here);
-            // In micros of a CPU, less is nothing.
-            ((here + (next - here) * rest) * 1e6).round() / 1e6
+            to_micros(here + (next - here) * rest)
         };
         Self {
             value: at(5),
             low: at(1),
             high: at(9),
+        }
+    }
+
+    /// Known by so much less, either way.
+    pub(super) fn widened(self, by: f64) -> Self {
+        Self {
+            low: to_micros(self.low - by),
+            high: to_micros(self.high + by),
+            ..self
         }
     }
 
@@ -325,6 +352,8 @@ mod tests {
             left_by_both: 300.0,
             host: -1000.0,
             copy: 500.0,
+            observer: Line::new([(60, 100.0), (1060, 200.0)]),
+            bulk_observer: 50.0,
         }
     }
 
@@ -373,6 +402,7 @@ mod tests {
         let costs = costs();
         let carried = flow(SizeClass::To1024, 560, Outcome::CARRIED, Outcome::CARRIED);
         assert_costs(carried.bare(&costs, 7), 45_000.0);
+        assert_costs(carried.observer(&costs), 1500.0);
         assert_costs(carried.accelerated(&costs, 7, true), 20_000.0);
         assert_costs(carried.accelerated(&costs, 7, false), 35_000.0);
         let completed = Flow {
@@ -392,6 +422,7 @@ mod tests {
             Outcome::CARRIED,
         );
         assert_costs(bulk.bare(&costs, 7), 110_000.0);
+        assert_costs(bulk.observer(&costs), 500.0);
         assert_costs(bulk.accelerated(&costs, 7, false), 100_000.0);
         assert_costs(bulk.accelerated(&costs, 7, true), 140_000.0);
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     calibrate::Calibrated,
     model::{Costs, Estimate, Flow, settles_on_xdp, with_refreshes},
+    vmms::{TapRounds, Vmms, VmmsReport},
 };
 use crate::{
     SCHEMA,
@@ -40,9 +41,10 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
-    /// What is saved, to 15 % of it, as far as the trial differs from itself: how far it is from what VMMs do, nobody knows.
+    /// What is taken with the programs, to 15 % of it, as far as the trial differs from itself: by the VMMs, or where those are
+    /// not known, by the path.
     Good,
-    /// The machine is too busy, or too unsteady, to know it to 15 %, or whether anything is saved.
+    /// The machine is too busy, or too unsteady, to know it to 15 %.
     Noisy,
     /// There were too few frames.
     FewFrames,
@@ -72,9 +74,14 @@ pub struct BridgeReport {
     pub accelerated: Estimate,
     /// How many fewer that is.
     pub saves: Estimate,
-    /// What part `accelerated` is of `cpus`. What VMMs that sleep take more, they take with the programs too: so the true part
-    /// lies nearer to 1.
+    /// What part `accelerated` is of `cpus`: of the path alone, as between VMMs that are awake. Of all that VMMs take it is a
+    /// part that lies nearer to 1, which `vmms` has.
     pub ratio: Estimate,
+    /// What the processes that hold its taps take; none if that is not known.
+    pub vmms: Option<VmmsReport>,
+    /// Why that is not known, or not of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmms_note: Option<String>,
     /// What a short frame costs here.
     pub frame_ns: FrameCosts,
     /// Hooks by which no frame went where it was tried out what they cost: something that is everybody's was in the way.
@@ -97,6 +104,8 @@ pub struct FrameCosts {
     pub tcx: f64,
     /// By XDP.
     pub xdp: f64,
+    /// How much of it the program that looks at frames takes: only while they are watched, and in none of the others.
+    pub observer: f64,
 }
 
 /// Frames that stay with the bridge.
@@ -195,6 +204,7 @@ pub(super) struct Watched<'all> {
     /// Frames of all bridges for which there was no room.
     pub uncounted: u64,
     pub calibrated: &'all Calibrated,
+    pub vmms: &'all Vmms,
     pub time: Duration,
     pub sysfs: &'all Sysfs,
 }
@@ -234,11 +244,14 @@ impl Watched<'_> {
             let most = other.saves.value.total_cmp(&one.saves.value);
             most.then_with(|| one.ifname.cmp(&other.ifname))
         });
+        let taps: Vec<_> = ports.iter().filter_map(|port| self.tap_rounds(port)).collect();
+        let (vmms, vmms_note) = self.vmms.report(&taps);
+        let with_programs = vmms.as_ref().map_or(&accelerated, |vmms| &vmms.accelerated);
         let nanoseconds =
             |of: fn(&Costs) -> f64| Estimate::of(self.calibrated.costs.iter().map(of)).value.round();
         BridgeReport {
             bridge: self.bridge.name.clone(),
-            confidence: self.confidence(frames, &saves, &ratio),
+            confidence: self.confidence(frames, with_programs),
             frames,
             by_xdp: by(Some(Hook::Xdp)),
             by_tcx: by(Some(Hook::Tcx)),
@@ -247,10 +260,13 @@ impl Watched<'_> {
             accelerated,
             saves,
             ratio,
+            vmms,
+            vmms_note,
             frame_ns: FrameCosts {
                 bridge: nanoseconds(|costs| costs.bridge.shortest()),
                 tcx: nanoseconds(|costs| costs.tcx.shortest()),
                 xdp: nanoseconds(|costs| costs.xdp.shortest()),
+                observer: nanoseconds(|costs| costs.observer.shortest().max(0.0)),
             },
             idle_hooks: self.calibrated.idle.iter().map(|hook| hook.name()).collect(),
             left_by_reason: left(&ports),
@@ -295,12 +311,12 @@ impl Watched<'_> {
     }
 
     /// Of so many frames of its ports.
-    fn confidence(&self, frames: u64, saves: &Estimate, ratio: &Estimate) -> Confidence {
+    fn confidence(&self, frames: u64, with_programs: &Estimate) -> Confidence {
         if frames < FEW {
             Confidence::FewFrames
         } else if self.uncounted > frames / WORTH_TELLING {
             Confidence::Incomplete
-        } else if saves.is_uncertain() || ratio.is_uncertain() {
+        } else if with_programs.is_uncertain() {
             Confidence::Noisy
         } else {
             Confidence::Good
@@ -331,6 +347,29 @@ impl Watched<'_> {
                     .map(|(bare, accelerated)| if *bare > 0.0 { accelerated / bare } else { 1.0 }),
             ),
         ]
+    }
+
+    /// What the process that holds a tap has to do with its frames; none of what is no tap.
+    fn tap_rounds<'port>(&self, port: &'port WatchedPort<'_>) -> Option<TapRounds<'port>> {
+        if port.link.kind != Kind::Tap {
+            return None;
+        }
+        let nanoseconds = self.time.as_secs_f64() * 1e9;
+        let rounds = |of: &dyn Fn(&Flow, &Costs) -> f64| -> Vec<f64> {
+            let costs = self.calibrated.costs.iter();
+            let sums = costs.map(|costs| port.flows.iter().map(|flow| of(flow, costs)).sum::<f64>());
+            sums.map(|sum| sum / nanoseconds).collect()
+        };
+        Some(TapRounds {
+            name: &port.link.name,
+            held: port.link.carrier,
+            attached: port.attached,
+            // Frames of attached ports are counted by the programs there.
+            observer: rounds(&|flow, costs| if port.attached { 0.0 } else { flow.observer(costs) }),
+            saves: rounds(&|flow, costs| {
+                flow.bare(costs, self.copies) - flow.accelerated(costs, self.copies, port.xdp)
+            }),
+        })
     }
 
     fn port_report(&self, port: &WatchedPort<'_>) -> PortReport {
