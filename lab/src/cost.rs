@@ -1,6 +1,6 @@
 //! What a measurement has cost: taken before and after, and subtracted.
 
-mod cpu;
+pub mod cpu;
 mod profile;
 mod stats;
 mod syscalls;

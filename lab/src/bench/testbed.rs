@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context, Result};
 // A floor is at one hook; which hooks a port has can be its own choice.
 use bridge_common::Hook as Place;
-use lab::{Macvtap, Namespace, Offloads, Tap, netns, pump};
+use lab::{
+    Macvtap, Namespace, Offloads, Tap,
+    netns::{self, Entered},
+    pump,
+};
 use nix::{errno::Errno, unistd::read};
 
 use super::{
@@ -275,6 +279,11 @@ impl BenchTestbed {
             }
         }
         Ok(frames)
+    }
+
+    /// Moves the calling thread to where the ports are, until what is answered with is dropped.
+    pub fn enter(&self) -> Result<Entered> {
+        Ok(self.host.enter()?)
     }
 
     /// A command line of this project's binary, to be continued.
