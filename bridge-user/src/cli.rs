@@ -135,7 +135,8 @@ enum Command {
     /// Say what attaching would save, or saves, of CPU time, and of which frames; nothing is changed
     ///
     /// First, for some seconds, what frames cost on this machine is measured on taps of its own. Then a program that only
-    /// looks counts what would become of the frames of the ports. It goes when the command ends, however that is.
+    /// looks counts what would become of the frames of the ports, and the time is measured that the processes which hold the
+    /// taps are in the kernel. The program goes when the command ends, however that is.
     #[command(after_help = examples::ESTIMATE)]
     Estimate(estimate::Estimate),
     /// Take the programs off ports, and devices out of the bridge that 'attach' has put them in

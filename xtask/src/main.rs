@@ -89,7 +89,7 @@ enum Task {
     /// The results, a report and plots go to a new folder in `target/lab`, or to `--output FOLDER`. `cargo xtask lab
     /// -- --help` shows the lab's own options. `cargo xtask lab report FILE...` shows or compares the results of
     /// earlier runs, and needs neither root nor any set-up. `cargo xtask lab estimate` checks what `tapbridge estimate`
-    /// foretells against what is measured then.
+    /// foretells of the VMMs' CPU time against what is measured then.
     Lab {
         /// Passed to `tapbridge-lab run`, or to `tapbridge-lab report` what follows the word `report`, or to
         /// `tapbridge-lab check-estimate` what follows the word `estimate`.

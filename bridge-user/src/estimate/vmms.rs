@@ -29,7 +29,8 @@ pub struct VmmsReport {
     pub processes: Vec<VmmReport>,
     /// CPUs that they spend in the kernel now, in whatever they call: measured, less what looking at their frames has taken.
     pub cpus: f64,
-    /// CPUs with none of the ports attached,
+    /// CPUs with none of the ports attached; between the bounds is also how well the kernel knows it, which looks where a process
+    /// is at ticks of its clock,
     pub bare: Estimate,
     /// and with all of them.
     pub accelerated: Estimate,
