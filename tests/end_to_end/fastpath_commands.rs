@@ -3,8 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -20,9 +18,9 @@ use tapbridge::{
 use super::{attach::attach_xdp_of, behind_our_back};
 use crate::support::{
     bpffs,
-    end::EndOnDrop,
-    frames::{Flow, TCP_HEADERS, mac, payload, segmented, text},
+    frames::{Flow, mac, payload, segmented, text},
     linux_bridge::{introduce, linux_bridge, make},
+    load::under_load,
     program::{LIMIT, bridge, happens, ip, link, run},
     random::Random,
     switch::{Switch, command_in, unique},
@@ -541,41 +539,6 @@ fn the_fast_path_of_a_namespace_that_is_gone_is_cleared_away() {
     }
     switch.ok("detach --all");
     assert!(!state.exists());
-}
-
-/// Frames on their way at most: fewer than a tap's ring holds.
-const WINDOW: u64 = 100;
-
-/// Sends numbered frames from one tap to the other while `work` is done, and proves that each arrives once and in order.
-#[track_caller]
-fn under_load([from, to]: [&Tap; 2], work: impl FnOnce()) {
-    let ended = AtomicBool::new(false);
-    let end = EndOnDrop(&ended);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let (mut sent, mut arrived) = (0_u64, 0_u64);
-            let mut last = Instant::now();
-            while !ended.load(Ordering::Relaxed) || arrived < sent {
-                if sent - arrived < WINDOW && !ended.load(Ordering::Relaxed) {
-                    send(from, &Flow::tcp(1, 2).frame(&sent.to_be_bytes()));
-                    sent += 1;
-                }
-                while let Some((_, frame)) = to.receive(Duration::ZERO).expect("receive") {
-                    let number = frame[TCP_HEADERS..].first_chunk().expect("a number");
-                    assert_eq!(u64::from_be_bytes(*number), arrived, "of {sent}");
-                    arrived += 1;
-                    last = Instant::now();
-                }
-                assert!(
-                    last.elapsed() < LIMIT,
-                    "frame {arrived} of {sent} did not come in {LIMIT:?}"
-                );
-            }
-            assert!(arrived > 0);
-        });
-        work();
-        drop(end);
-    });
 }
 
 fn no_frame_is_lost_doubled_or_overtaken_while_ports_are_attached_and_detached() {

@@ -40,6 +40,7 @@ mod since;
 mod state;
 mod statistics;
 mod status;
+mod steps;
 mod support;
 mod syscalls;
 mod syscalls_output;
@@ -82,6 +83,9 @@ fn main() -> ExitCode {
         .map(str::to_owned)
         .or_else(|| test_support::lacking(&["setpriv", "unshare"]));
     let two_cpus = lacking.map(str::to_owned).or_else(lacking_cpus);
+    let steps = lacking
+        .map(str::to_owned)
+        .or_else(|| test_support::lacking(&[support::steps::PROGRAM]));
     let vhost = lacking.map(str::to_owned).or_else(lacking_vhost);
     let vlans = lacking.map(str::to_owned).or_else(lacking_vlans);
     let routing = lacking
@@ -141,6 +145,7 @@ fn main() -> ExitCode {
         trials("statistics", statistics::TESTS, lacking),
         trials("status", status::TESTS, lacking),
         trials("status", status::UNPRIVILEGED_TESTS, public),
+        trials("steps", steps::TESTS, steps.as_deref()),
         trials("syscalls", syscalls::TESTS, lacking),
         trials("syscalls_output", syscalls_output::TESTS, lacking),
         trials("syscalls_output", syscalls_output::TRACING_TESTS, tracing),

@@ -46,7 +46,7 @@ enum Task {
     ///
     /// bpf-linker and a core for BPF go into the cache folder, which the environment variable `TAPBRIDGE_CACHE` can
     /// move, and so do the Debian packages that virtual machines are made of. The programs ip, iperf3, sockperf,
-    /// busybox, jq, nft, ebtables-nft, promtool, prometheus and those of FRR are installed with apt-get, as root, if they are missing; no service
+    /// busybox, jq, nft, ebtables-nft, promtool, prometheus, strace and those of FRR are installed with apt-get, as root, if they are missing; no service
     /// is started.
     Setup,
     /// Build the workspace, after setting up what is missing for it.

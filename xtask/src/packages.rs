@@ -44,6 +44,8 @@ const PROMTOOL: Program = Program {
 const DPKG_SHLIBDEPS: Program = program("dpkg-shlibdeps", "dpkg-dev");
 const MAN: Program = program("man", "man-db");
 const SOCKPERF: Program = program("sockperf", "sockperf");
+/// By which commands fail, or are killed, at each of their steps.
+const STRACE: Program = program("strace", "strace");
 /// The shell of FRR's daemons, of which the tests run their own.
 const VTYSH: Program = Program {
     service: Some("frr.service"),
@@ -69,6 +71,7 @@ pub const TESTS: &[Program] = &[
     JQ,
     VTYSH,
     PROMTOOL,
+    STRACE,
     DPKG_SHLIBDEPS,
     MAN,
 ];
