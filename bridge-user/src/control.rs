@@ -14,16 +14,11 @@ mod status;
 use bridge_common::hook_policy::INTERVAL;
 use tokio::{net::UnixStream, time::MissedTickBehavior};
 
-use self::{
-    attacher::Attacher,
-    controller::HookController,
-    presence::{Presence, answer},
-    status::Journal,
-};
+use self::{attacher::Attacher, controller::HookController, presence::answer, status::Journal};
 pub use self::{
     attacher::{Followed, Plan, Step, plan},
     notice::{Change, Load, Notice, Vanished},
-    presence::{is_running, status},
+    presence::{Presence, is_running, status},
     status::{Configured, Event, Failing, Status},
 };
 use crate::{
@@ -38,12 +33,12 @@ use crate::{
 /// done or `report` fails. A configuration that is followed is read anew each time that `reload` is done.
 pub async fn run<E: From<Error>>(
     state: &State,
+    presence: Presence,
     followed: Option<Followed>,
     mut reload: impl AsyncFnMut(),
     end: impl Future<Output = ()>,
     report: impl FnMut(Notice) -> Result<(), E>,
 ) -> Result<(), E> {
-    let presence = Presence::claim(state).await?;
     let mut teller = Teller {
         journal: Journal::new(),
         report,

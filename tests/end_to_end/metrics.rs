@@ -4,13 +4,17 @@ use std::{
     fs::{self, File},
     io::Write as _,
     net::{TcpListener, TcpStream},
-    os::unix::{fs::MetadataExt as _, net::UnixListener},
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::MetadataExt as _, net::UnixListener},
+    },
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use lab::{Namespace, Tap};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use serde_json::json;
 use tapbridge::common::fastpath::map;
 
@@ -37,6 +41,7 @@ crate::tests![
     a_page_is_had_by_tcp_in_the_format_that_is_asked_for,
     a_socket_is_replaced_if_nobody_listens_and_goes_with_run,
     an_address_that_can_not_be_had_is_refused_before_anything_is_followed,
+    one_that_is_refused_serves_nothing,
     clients_that_say_nothing_hold_up_nobody,
 ];
 
@@ -447,6 +452,27 @@ fn an_address_that_can_not_be_had_is_refused_before_anything_is_followed() {
         assert!(complaint["error"]["message"].is_string(), "{complaint}");
     }
     assert!(!switch.state().exists(), "something is attached");
+}
+
+fn one_that_is_refused_serves_nothing() {
+    let switch = Switch::detached(1);
+    // Has the name, and answers nobody: as one that has just begun.
+    let begun = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .expect("a socket");
+    let name = format!("tapbridge-run:{}", switch.state().display());
+    let address = UnixAddr::new_abstract(name.as_bytes()).expect("a short name");
+    bind(begun.as_raw_fd(), &address).expect("bind");
+    let complaint = switch.fails("run --metrics 9123");
+    assert!(
+        complaint.contains("another 'tapbridge run' looks after"),
+        "{complaint}"
+    );
+    assert!(!complaint.contains("metrics are at"), "{complaint}");
 }
 
 fn clients_that_say_nothing_hold_up_nobody() {

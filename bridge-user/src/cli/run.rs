@@ -12,7 +12,7 @@ use serde_json::json;
 use tapbridge::{
     Error,
     config::{Config, DEFAULT_CONFIG},
-    control::{self, Followed, Notice},
+    control::{self, Followed, Notice, Presence},
     kernel::requirements,
     metrics::{Address, Paths, Server},
     state::State,
@@ -68,15 +68,14 @@ pub async fn run(state: &State, arguments: Run, json: bool) -> Result<()> {
         Some(hangups) => drop(hangups.recv().await),
         None => future::pending().await,
     };
-    // A second one that is about to be refused has nothing to say.
+    // Before anything is served: a second one that is refused has nothing to say.
+    let presence = Presence::claim(state).await?;
     let _server = match arguments.metrics {
-        Some(address) if !control::is_running(state).await => {
-            Some(serve(state, &address, arguments.metrics_paths).await?)
-        }
-        _ => None,
+        Some(address) => Some(serve(state, &address, arguments.metrics_paths).await?),
+        None => None,
     };
     let mut manager = ServiceManager::new();
-    control::run(state, followed, reload, asked_to_end(), |notice| {
+    control::run(state, presence, followed, reload, asked_to_end(), |notice| {
         manager.tell(&notice);
         print(&notice, json)
     })

@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// What says that this process is the one, for as long as it is there.
-pub(super) struct Presence(UnixListener);
+pub struct Presence(UnixListener);
 
 /// A name in the network namespace (abstract, unix(7)), which goes with the process that has it.
 fn name(state: &State) -> String {
@@ -34,7 +34,7 @@ fn name(state: &State) -> String {
 
 impl Presence {
     /// Refuses if another one is there: two would take each other's changes for an administrator's.
-    pub(super) async fn claim(state: &State) -> Result<Self> {
+    pub async fn claim(state: &State) -> Result<Self> {
         match UnixListener::bind(name(state)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Error::Running {
                 path: state.root().to_owned(),
