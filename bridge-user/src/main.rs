@@ -11,7 +11,7 @@ use self::cli::print;
 /// What clap answers wrong usage with.
 const WRONG_USAGE: u8 = 2;
 
-/// Broken pipes end the process quietly, as every tool does whose output is piped into `head`.
+/// Broken pipes end the process quietly, as every tool does whose output is piped into `head`; `run` is told apart by itself.
 fn main() -> ExitCode {
     let command_line = match cli::CommandLine::read() {
         Ok(command_line) => command_line,

@@ -1,6 +1,10 @@
 //! `run` with a configuration: what it asks for is attached as it comes.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+};
 
 use lab::Tap;
 use serde_json::{Value, json};
@@ -9,7 +13,7 @@ use super::attach::attach_xdp_of;
 use crate::support::{
     frames::Flow,
     linux_bridge::{introduce, make},
-    program::{happens, ip, link, run, signal},
+    program::{happens, ip, lines, link, run, signal, wait},
     running::{LIMIT, Running},
     switch::{Switch, unique},
     wire::{assert_receives, send},
@@ -24,6 +28,7 @@ crate::tests![
     what_was_said_later_counts,
     a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing,
     check_says_what_would_change_and_changes_nothing,
+    one_whose_output_nobody_reads_any_more_fails,
 ];
 
 /// Run the binary as another user.
@@ -85,6 +90,29 @@ pub fn port(name: &str) -> Tap {
     let tap = Tap::open(name).expect("open a tap");
     ip(&format!("link set {name} master br0 up"));
     tap
+}
+
+fn one_whose_output_nobody_reads_any_more_fails() {
+    let switch = Switch::detached(0);
+    make(0, false);
+    let file = File::new("[[bridge]]\nname = \"br0\"");
+    let mut command = switch.command(&format!("run --config {}", file.path()));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().expect("start tapbridge");
+    drop(running.stdout.take());
+    let complaints = lines(running.stderr.take());
+    let tap = port("vnet0");
+    let status = wait(&mut running, LIMIT).expect("it ends");
+    let complaints: Vec<String> = complaints.iter().collect();
+    assert_eq!(status.code(), Some(1), "{complaints:?}");
+    let last = complaints.last().expect("a complaint");
+    assert!(
+        last.starts_with("tapbridge: standard output: whoever read it has ended"),
+        "{complaints:?}"
+    );
+    // It is attached all the same.
+    assert_eq!(switch.shown("vnet0")["attached"], true);
+    drop(tap);
 }
 
 fn ports_are_attached_as_they_come() {

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Args;
 use serde_json::json;
 use tapbridge::{
@@ -75,11 +75,19 @@ pub async fn run(state: &State, arguments: Run, json: bool) -> Result<()> {
         None => None,
     };
     let mut manager = ServiceManager::new();
-    control::run(state, presence, followed, reload, asked_to_end(), |notice| {
+    let report = |notice| {
         manager.tell(&notice);
         print(&notice, json)
+    };
+    let ended = control::run(state, presence, followed, reload, asked_to_end(), report).await;
+    ended.map_err(|error| {
+        if print::is_broken_pipe(&error) {
+            // Not in silence, and not as if it were done: who looks after services starts it again.
+            anyhow!("standard output: whoever read it has ended; start 'tapbridge run' again, ports keep their hooks meanwhile")
+        } else {
+            error
+        }
     })
-    .await
 }
 
 /// Answers scrapes from now on.
