@@ -6,6 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
+    earlier::overwrite,
     frames::{Flow, hello},
     linux_bridge::stop_learning,
     program::ip,
@@ -21,6 +22,7 @@ crate::tests![
     a_port_that_is_attached_anew_counts_since_then,
     paths_to_devices_that_are_gone_are_not_counted_again,
     documents_that_can_not_be_used_are_refused,
+    a_baseline_that_can_not_be_used_is_in_the_way_only_where_it_counts,
     rates_since_a_document_are_printed,
     what_can_not_be_said_together_is_wrong_usage,
 ];
@@ -246,6 +248,27 @@ fn documents_that_can_not_be_used_are_refused() {
     fs::write(&file, document.to_string()).expect("write a file");
     let all = statistics(&switch, &format!("stats --since {path}"));
     assert_eq!(all.since.expect("since").attached_later, ["vm1", "vm2"]);
+}
+
+fn a_baseline_that_can_not_be_used_is_in_the_way_only_where_it_counts() {
+    const COMPLAINT: &str = "the baseline of statistics can't be used: ";
+    let switch = introduced();
+    let (_before, since_attach) = printed(&switch, "stats");
+    switch.ok("stats --reset");
+    let (_after, since_baseline) = printed(&switch, "stats");
+    pass(&switch, 4);
+    overwrite(&switch.folder().expect("something pinned").join("BASELINE"), b'?');
+    for words in ["stats", &format!("stats --since {since_baseline}")] {
+        let complaint = switch.fails(words);
+        assert!(
+            complaint.contains(COMPLAINT) && complaint.contains("'tapbridge stats --no-reset'"),
+            "{complaint}"
+        );
+    }
+    assert_eq!(passed(&switch, &format!("stats --since {since_attach}")), 4);
+    switch.ok("stats --since attach");
+    switch.ok("stats --no-reset");
+    switch.ok("stats");
 }
 
 fn rates_since_a_document_are_printed() {

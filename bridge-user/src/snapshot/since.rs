@@ -102,8 +102,10 @@ pub async fn read(state: &State, only: impl Into<Selection>, start: &Start) -> R
     let only = only.into();
     // Before the counters: of two baselines the earlier one fits them.
     let baseline = match start {
-        Start::Attach => None,
-        Start::Baseline | Start::Earlier(_) => baseline(state)?,
+        Start::Baseline => baseline(state)?,
+        Start::Earlier(earlier) if earlier.since.is_some() => baseline(state)?,
+        // What counts since each port was attached asks for none, whatever has become of it.
+        Start::Attach | Start::Earlier(_) => None,
     };
     let (mut statistics, links) = statistics::read_all(state).await?;
     match (start, baseline) {

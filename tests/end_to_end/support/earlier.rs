@@ -104,6 +104,24 @@ pub fn make_version_4(folder: &Path, ports: &[(u32, PortCounters)]) {
     set_version(folder, 4);
 }
 
+/// Fills the only value of a map that is pinned here.
+pub fn overwrite(path: &Path, byte: u8) {
+    let map = MapData::from_pin(path).expect("open a pinned map");
+    let bytes = map.info().expect("what it is").value_size();
+    let value = vec![byte; usize::try_from(bytes).expect("few")];
+    let key = 0_u32;
+    bpf::succeed(
+        MAP_UPDATE_ELEM,
+        &Update {
+            map: map.fd().as_fd().as_raw_fd().cast_unsigned(),
+            padding: 0,
+            key: &raw const key as u64,
+            value: value.as_ptr() as u64,
+            flags: 0,
+        },
+    );
+}
+
 /// Changes what version is said to have pinned this.
 pub fn set_version(folder: &Path, version: u32) {
     let data = MapData::from_pin(folder.join(map::SETTINGS)).expect("open a pinned map");
