@@ -1,12 +1,17 @@
 //! What is in the package, and that it is where distributions look for it.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use crate::root::with_root;
 
 crate::tests![
     files_are_where_they_are_looked_for_and_nothing_is_changed_yet,
     completions_are_understood_by_bash,
+    links_of_documents_lead_somewhere,
 ];
 
 pub const MANUAL_TESTS: &[crate::Test] = &[(
@@ -70,6 +75,42 @@ fn files_are_where_they_are_looked_for_and_nothing_is_changed_yet() {
         ] {
             assert!(fs::symlink_metadata(root.path(file)).is_err(), "{file}");
         }
+    });
+}
+
+/// All pages of a folder of documents and of those in it.
+fn pages(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("list the documents").flatten();
+    let mut pages = Vec::new();
+    for path in entries.map(|entry| entry.path()) {
+        if path.is_dir() {
+            pages.extend(self::pages(&path));
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            pages.push(path);
+        }
+    }
+    pages
+}
+
+fn links_of_documents_lead_somewhere() {
+    with_root(|root| {
+        root.install("old");
+        let pages = pages(&root.path("/usr/share/doc/tapbridge"));
+        assert!(pages.len() > 20, "{pages:?}");
+        let mut links = 0;
+        for page in pages {
+            let text = fs::read_to_string(&page).expect("read a page");
+            for part in text.split("](").skip(1) {
+                let target = part.split([')', '#']).next().unwrap_or_default();
+                if target.is_empty() || target.contains("://") {
+                    continue;
+                }
+                let to = page.with_file_name(target);
+                assert!(fs::metadata(&to).is_ok(), "{} links to {target}", page.display());
+                links += 1;
+            }
+        }
+        assert!(links > 30, "{links}");
     });
 }
 

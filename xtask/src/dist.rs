@@ -17,7 +17,7 @@ use xtask::{
     workspace,
 };
 
-use crate::{CARGO_LIMIT, binaries, cargo, crates, setup};
+use crate::{CARGO_LIMIT, binaries, cargo, crates, documents, setup};
 
 /// The package that has the binary, and says what is in the Debian package.
 const PACKAGE: &str = "bridge-user";
@@ -99,6 +99,7 @@ fn package(cargo_deb: &Path, binary: &Path, folder: &Path, options: &[&str]) -> 
     )?;
     let compiler = Compiler::find(&Pins::load()?)?;
     fs::write(built.join("crates"), crates::list(compiler.host()?)?).context("write the list of crates")?;
+    documents::write(&built.join("doc"))?;
     // cargo-deb compresses what lies elsewhere.
     let pages = fs::read_dir(built.join("man")).context("list the manual pages")?;
     let mut gzip = Command::new("gzip");

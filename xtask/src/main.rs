@@ -5,6 +5,7 @@ mod bpf_core;
 mod crates;
 mod dependencies;
 mod dist;
+mod documents;
 mod lab;
 mod packages;
 mod root;
