@@ -15,7 +15,14 @@ crate::tests![
     an_edited_configuration_survives_an_upgrade_and_goes_when_the_package_is_purged,
     ports_keep_their_counters_when_the_package_is_upgraded,
     guests_go_on_talking_when_the_package_is_removed,
+    an_earlier_version_takes_ports_over_too,
+    one_that_was_started_by_hand_is_told_of_and_goes_on,
 ];
+
+pub const APT_TESTS: &[crate::Test] = &[(
+    "a_newcomers_three_commands_make_virbr0_faster",
+    a_newcomers_three_commands_make_virbr0_faster,
+)];
 
 /// Long enough for a frame to arrive on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,6 +64,110 @@ fn ports_keep_their_counters_when_the_package_is_upgraded() {
         assert_eq!(received(root), before);
         talk(&one, &two);
         assert!(received(root) > before);
+    });
+}
+
+fn an_earlier_version_takes_ports_over_too() {
+    with_root(|root| {
+        root.install("new");
+        let [one, two] = bridged();
+        root.run("tapbridge", "attach --master br0").success();
+        talk(&one, &two);
+        let before = received(root);
+        let said = root.install("old");
+        assert!(said.contains("2 ports have the programs of"), "{said}");
+        assert_eq!(received(root), before);
+        talk(&one, &two);
+        assert!(received(root) > before);
+    });
+}
+
+fn one_that_was_started_by_hand_is_told_of_and_goes_on() {
+    const WORDS: &str = "was started by hand goes on; end it";
+    with_root(|root| {
+        root.install("old");
+        let _taps = bridged();
+        root.run("tapbridge", "attach --master br0").success();
+        let mut running = root.start("tapbridge", "run");
+        let is_there = || root.run("tapbridge", "status").status.success();
+        assert!(happens(LIMIT, is_there), "'tapbridge run' does not answer");
+        let said = root.install("new");
+        assert!(
+            said.contains("2 ports have the programs of") && !said.contains(WORDS),
+            "{said}"
+        );
+        assert!(is_there() && running.runs());
+        let said = root.dpkg("--remove tapbridge");
+        assert!(said.contains(WORDS), "{said}");
+        assert!(running.runs());
+        running.end();
+        root.install("old");
+        let [three, four] = ["vm3", "vm4"].map(tap);
+        root.run("tapbridge", "attach vm3 vm4").success();
+        let said = root.dpkg("--remove tapbridge");
+        assert!(
+            said.contains("all ports are detached") && !said.contains(WORDS),
+            "{said}"
+        );
+        drop((three, four));
+        ip("link del tapbridge");
+    });
+}
+
+/// The page that a newcomer reads.
+const PAGE: &str = include_str!("../../docs/install.md");
+
+fn a_newcomers_three_commands_make_virbr0_faster() {
+    with_root(|root| {
+        let commands: Vec<&str> = PAGE
+            .lines()
+            .filter_map(|line| line.strip_prefix("    "))
+            .take(3)
+            .collect();
+        let [install, configure, start] = commands[..] else {
+            panic!("no three commands in {PAGE}");
+        };
+        root.bring("old");
+        ip("link add virbr0 up type bridge");
+        let [one, two] = ["vnet0", "vnet1"].map(tap);
+        let join = |tap: &Tap| ip(&format!("link set {} master virbr0", tap.name()));
+        join(&one);
+        let package = install.split(' ').next_back().expect("a package");
+        let install = install
+            .replace(package, "/tmp/old.deb")
+            .replace("apt ", "apt-get -y -o DPkg::Options::=--no-triggers ");
+        root.shell(&install);
+        root.shell(configure);
+        // No systemd runs here: what it would start is started, once it knows that it is to.
+        root.shell(&start.replace(" --now", ""));
+        let enabled = root.path("/etc/systemd/system/multi-user.target.wants/tapbridge.service");
+        let unit = fs::read_link(enabled).expect("the service is enabled");
+        let unit = fs::read_to_string(root.path(&unit.display().to_string())).expect("its unit");
+        let words = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart=/usr/bin/tapbridge "));
+        let running = root.start("tapbridge", words.expect("what the service starts"));
+        let attached = |count: usize| {
+            let shown = root.run("tapbridge", "show -j").json();
+            let ports = shown["bridges"][0]["ports"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            ports.iter().filter(|port| port["attached"] == true).count() == count
+        };
+        assert!(
+            happens(LIMIT, || attached(1)),
+            "the guest that is there is not attached"
+        );
+        join(&two);
+        assert!(
+            happens(LIMIT, || attached(2)),
+            "the guest that comes is not attached"
+        );
+        talk(&one, &two);
+        let shown = root.run("tapbridge", "status").success();
+        assert!(shown.contains("vnet1"), "{shown}");
+        running.end();
     });
 }
 

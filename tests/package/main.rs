@@ -32,6 +32,11 @@ fn main() -> ExitCode {
     let also = |programs: &[&str]| lacking_all.clone().or_else(|| lacking(programs));
     let trials = [
         trials("dpkg", dpkg::TESTS, lacking_all.as_deref()),
+        trials(
+            "dpkg",
+            dpkg::APT_TESTS,
+            also(&["apt-get", "systemctl"]).as_deref(),
+        ),
         trials("files", files::TESTS, lacking_all.as_deref()),
         trials("files", files::MANUAL_TESTS, also(&["man"]).as_deref()),
         trials(

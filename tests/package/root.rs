@@ -3,7 +3,7 @@
 use std::{
     fs, panic,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -12,7 +12,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-use test_support::program::{Output, run};
+use test_support::program::{LIMIT, Output, run, wait};
 
 use crate::packages;
 
@@ -88,21 +88,49 @@ impl Root {
 
     /// Runs a program there.
     pub fn run(&self, program: &str, words: &str) -> Output {
+        run(self.command(program, words))
+    }
+
+    /// Starts a program there, which ends with what is returned.
+    pub fn start(&self, program: &str, words: &str) -> Started {
+        let mut command = self.command(program, words);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Started(command.spawn().expect("start a program"))
+    }
+
+    fn command(&self, program: &str, words: &str) -> Command {
         let mut chroot = Command::new("chroot");
         chroot
             .arg(&self.folder)
             .arg(program)
             .args(words.split_whitespace())
             .env("LC_ALL", "C.UTF-8");
-        run(chroot)
+        chroot
     }
 
-    /// Installs one of the packages, "old" or "new"; answers with all that was said.
+    /// Runs a line of a shell's, which must succeed.
     #[track_caller]
-    pub fn install(&self, which: &str) -> String {
+    pub fn shell(&self, line: &str) {
+        let script = "/tmp/line";
+        fs::write(self.path(script), line).expect("write a script");
+        self.run("sh", &format!("-e {script}")).success();
+    }
+
+    /// Puts one of the packages, "old" or "new", into the root's /tmp; answers where it is.
+    pub fn bring(&self, which: &str) -> String {
         let package = format!("/tmp/{which}.deb");
         let from = packages().expect("packages").join(format!("{which}.deb"));
         fs::copy(&from, self.path(&package)).expect("copy a package");
+        package
+    }
+
+    /// Installs one of the packages; answers with all that was said.
+    #[track_caller]
+    pub fn install(&self, which: &str) -> String {
+        let package = self.bring(which);
         // Small images leave out what nobody reads there.
         self.dpkg(&format!("--path-include=/usr/share/* --install {package}"))
     }
@@ -114,5 +142,29 @@ impl Root {
         let output = self.run("dpkg", &format!("--force-unsafe-io --no-triggers {words}"));
         let complaints = output.stderr.clone();
         output.success() + &complaints
+    }
+}
+
+/// A program that runs.
+pub struct Started(Child);
+
+impl Started {
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().expect("look at a program").is_none()
+    }
+
+    /// Asks it to end, and waits for that.
+    pub fn end(mut self) {
+        test_support::program::signal(&self.0, "TERM");
+        let status = wait(&mut self.0, LIMIT);
+        assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
