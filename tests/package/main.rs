@@ -3,6 +3,7 @@
 
 mod dpkg;
 mod files;
+mod octets;
 mod root;
 
 use std::{env, fs, path::PathBuf, process::ExitCode};
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
             also(&["apt-get", "systemctl"]).as_deref(),
         ),
         trials("files", files::TESTS, lacking_all.as_deref()),
+        trials("octets", octets::TESTS, lacking_all.as_deref()),
+        trials("octets", octets::BUILD_TESTS, octets::lacking().as_deref()),
         trials("files", files::MANUAL_TESTS, also(&["man"]).as_deref()),
         trials(
             "files",

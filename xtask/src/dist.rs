@@ -5,11 +5,11 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use xtask::{
     cache, command, ebpf,
     pins::Pins,
@@ -35,12 +35,49 @@ pub fn build() -> Result<PathBuf> {
     package(&cargo_deb, &binary, &folder.join("package"), &[])
 }
 
-/// Packs a binary that the tests are built with twice, the second time as a later version; returns the folder of both.
+/// Builds the package, and once more from a clone in another folder, with a target folder of its own; returns the path of the
+/// first. Both are the same octets, or it is an error.
+pub fn build_twice() -> Result<PathBuf> {
+    let mut git = Command::new("git");
+    git.args(["status", "--porcelain"]).current_dir(workspace());
+    let changed = command::output(&mut git).context("what is not committed, and would be in no clone")?;
+    ensure!(
+        changed.is_empty(),
+        "these files are not committed, and would be in no clone; commit or remove them first:\n{changed}"
+    );
+    let first = build()?;
+    let clone = folder()?.join("again");
+    cache::remove(&clone)?;
+    let mut git = Command::new("git");
+    git.args(["clone", "--quiet"]).arg(workspace()).arg(&clone);
+    command::run(&mut git, LIMIT)?;
+    let mut again = cargo("xtask");
+    again
+        .arg("dist")
+        .current_dir(&clone)
+        .env_remove("CARGO_TARGET_DIR");
+    command::run(again.stdout(Stdio::null()), 2 * CARGO_LIMIT)?;
+    let name = first.file_name().context("the package has no name")?;
+    let second = clone.join("target/dist/package").join(name);
+    let [one, other] =
+        [&first, &second].map(|path| fs::read(path).with_context(|| format!("read {}", path.display())));
+    ensure!(
+        one? == other?,
+        "{} and {} are not the same octets; 'diffoscope' of both says in what they differ",
+        first.display(),
+        second.display()
+    );
+    cache::remove(&clone)?;
+    Ok(first)
+}
+
+/// Packs a binary that the tests are built with, as an earlier version and as a later one, and the earlier one once more; returns
+/// the folder of all.
 pub fn build_for_tests(binary: &Path) -> Result<PathBuf> {
     let cargo_deb = setup::cargo_deb()?;
     let folder = folder()?.join("tests");
     cache::remove(&folder)?;
-    for (name, version) in [("old", "0.0.1"), ("new", "999")] {
+    for (name, version) in [("again", "0.0.1"), ("old", "0.0.1"), ("new", "999")] {
         // Little is gained where nobody downloads it.
         let options = ["--fast", "--quiet", "--deb-version", version];
         let made = package(&cargo_deb, binary, &folder.join("package"), &options)?;

@@ -84,7 +84,13 @@ enum Task {
     ///
     /// With optimisations, and the same octets from the same commit wherever it is built. Builds cargo-deb into the cache
     /// folder if it is not there, which takes one to two minutes.
-    Dist,
+    Dist {
+        /// Make it a second time, from a clone in another folder, and fail if that is not the same octets.
+        ///
+        /// Takes one more build of everything.
+        #[arg(long)]
+        check: bool,
+    },
     /// Build tapbridge and the lab, then run the lab as root, after setting up what is missing for it.
     ///
     /// The results, a report and plots go to a new folder in `target/lab`, or to `--output FOLDER`. `cargo xtask lab
@@ -161,8 +167,9 @@ fn run(task: Task) -> Result<ExitCode> {
         }),
         Task::VmTest { arguments } => Ok(vm_test::run_alone(&arguments)),
         Task::Dependencies => dependencies::check().map(|()| ExitCode::SUCCESS),
-        Task::Dist => {
-            println!("{}", dist::build()?.display());
+        Task::Dist { check } => {
+            let package = if check { dist::build_twice() } else { dist::build() };
+            println!("{}", package?.display());
             Ok(ExitCode::SUCCESS)
         }
         Task::Lab { arguments } => lab::run(&arguments),
