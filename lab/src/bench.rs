@@ -3,11 +3,14 @@
 mod auto;
 mod budget;
 mod case;
+mod dashboard;
 mod fastpath;
 mod floor;
 mod foretold;
 mod frame;
+mod hotplug;
 mod io;
+mod live;
 mod measure;
 mod overlay;
 mod report;
@@ -30,7 +33,6 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 
-pub use self::foretold::CheckEstimateArguments;
 use self::{
     auto::Auto,
     case::{CASES, Case, Topology},
@@ -38,6 +40,7 @@ use self::{
     results::{Measured, NotMeasured, Results, SCHEMA, Sample},
     testbed::{BenchTestbed, Datapath},
 };
+pub use self::{dashboard::DashboardArguments, foretold::CheckEstimateArguments, hotplug::HotplugArguments};
 use crate::host::{folder::Folder, interrupt, machine};
 
 /// Measure what a frame costs from one tap to another, without guests

@@ -17,7 +17,7 @@ use anyhow::Result;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
-    bench::{BenchArguments, CheckEstimateArguments},
+    bench::{BenchArguments, CheckEstimateArguments, DashboardArguments, HotplugArguments},
     commands::{
         check::CheckArguments, pump::PumpArguments, report::ReportArguments, run, settings::Settings,
         spin::SpinArguments, station::StationArguments, vm_run::VmRunArguments,
@@ -40,6 +40,8 @@ enum Command {
     Check(CheckArguments),
     Bench(BenchArguments),
     CheckEstimate(CheckEstimateArguments),
+    Hotplug(HotplugArguments),
+    Dashboard(DashboardArguments),
     Pump(PumpArguments),
     #[command(hide = true)]
     Station(StationArguments),
@@ -59,6 +61,8 @@ fn main() -> ExitCode {
         Command::Check(arguments) => arguments.run(),
         Command::Bench(arguments) => arguments.run(),
         Command::CheckEstimate(arguments) => arguments.run(),
+        Command::Hotplug(arguments) => arguments.run(),
+        Command::Dashboard(arguments) => arguments.run(),
         Command::Pump(arguments) => arguments.run(),
         Command::Station(arguments) => arguments.run(),
         Command::Spin(arguments) => arguments.run(),

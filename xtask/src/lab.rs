@@ -26,7 +26,9 @@ static RECEIVED: AtomicI32 = AtomicI32::new(0);
 pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     match arguments.split_first() {
         Some((word, files)) if word == "report" => report(files),
-        Some((word, options)) if word == "estimate" => check_estimate(options),
+        Some((word, options)) if word == "estimate" => other("check-estimate", options, packages::BENCH),
+        Some((word, options)) if word == "hotplug" => other("hotplug", options, packages::BENCH),
+        Some((word, options)) if word == "dashboard" => dashboard(options),
         _ => measure(arguments),
     }
 }
@@ -38,18 +40,32 @@ fn report(arguments: &[OsString]) -> Result<ExitCode> {
     end_as(lab.arg("report").args(arguments))
 }
 
-/// Checks what 'tapbridge estimate' foretells.
-fn check_estimate(arguments: &[OsString]) -> Result<ExitCode> {
+/// Has the lab do something else than measure between guests.
+fn other(
+    subcommand: &str,
+    arguments: &[OsString],
+    programs: &'static [packages::Program],
+) -> Result<ExitCode> {
     setup::ebpf_toolchain()?;
-    setup::programs(packages::BENCH)?;
+    setup::programs(programs)?;
     build(&["bridge-user", "lab"])?;
     root::obtain("the lab (network namespaces, programs in the kernel)")?;
     let binaries = binaries("release")?;
     let mut lab = root::command(binaries.join("tapbridge-lab"));
-    lab.args(["check-estimate", "--tapbridge"])
+    lab.args([subcommand, "--tapbridge"])
         .arg(binaries.join("tapbridge"))
         .args(arguments);
     end_as(&mut lab)
+}
+
+/// Draws what the dashboard shows.
+fn dashboard(arguments: &[OsString]) -> Result<ExitCode> {
+    let mut arguments = arguments.to_vec();
+    if !names_a_folder(&arguments) {
+        arguments.push("--output".into());
+        arguments.push(new_folder(&binaries("release")?, "dashboard")?.into());
+    }
+    other("dashboard", &arguments, packages::DASHBOARD)
 }
 
 fn measure(arguments: &[OsString]) -> Result<ExitCode> {

@@ -96,10 +96,11 @@ enum Task {
     /// The results, a report and plots go to a new folder in `target/lab`, or to `--output FOLDER`. `cargo xtask lab
     /// -- --help` shows the lab's own options. `cargo xtask lab report FILE...` shows or compares the results of
     /// earlier runs, and needs neither root nor any set-up. `cargo xtask lab estimate` checks what `tapbridge estimate`
-    /// foretells of the VMMs' CPU time against what is measured then.
+    /// foretells of the VMMs' CPU time against what is measured then, `cargo xtask lab hotplug` measures how soon
+    /// `tapbridge run` attaches new ports, and `cargo xtask lab dashboard` draws what the Grafana dashboard shows.
     Lab {
         /// Passed to `tapbridge-lab run`, or to `tapbridge-lab report` what follows the word `report`, or to
-        /// `tapbridge-lab check-estimate` what follows the word `estimate`.
+        /// `tapbridge-lab check-estimate` what follows the word `estimate`; `hotplug` and `dashboard` are called as here.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },

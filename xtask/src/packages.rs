@@ -56,6 +56,8 @@ const WRK: Program = program("wrk", "wrk");
 
 /// What the bench runs: `ip`, `tc` from the same package, and `nft`.
 pub const BENCH: &[Program] = &[IP, NFT];
+/// What it takes to draw the dashboard.
+pub const DASHBOARD: &[Program] = &[IP, PROMTOOL];
 /// What the lab runs to measure.
 pub const LAB: &[Program] = &[IP, IPERF3, SOCKPERF];
 /// What the lab runs to measure connections between guests that are namespaces.

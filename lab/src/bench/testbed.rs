@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Where pins lie can be chosen by this variable; here they are to lie in the bpffs that goes with this process.
-const STATE: &str = "TAPBRIDGE_STATE";
+pub const STATE: &str = "TAPBRIDGE_STATE";
 
 /// Where the kernel has `br_netfilter`.
 const CALL_IPTABLES: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";

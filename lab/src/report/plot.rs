@@ -5,6 +5,7 @@ mod calls;
 pub mod canvas;
 mod curves;
 mod profile;
+pub mod series;
 mod words;
 
 use anyhow::Result;

@@ -3,6 +3,7 @@
 mod bench;
 mod datapaths;
 mod devices;
+mod live;
 mod loads;
 mod macvtap;
 mod program;
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
     let steady = programs.clone().or_else(steady::lacking);
     let switch = busybox.or_else(lacking_switch);
     let benched = macvtap.clone().or_else(lacking_switch);
+    let live = lacking(&["ip", "bridge"]).or_else(lacking_switch);
+    let prometheus = live.clone().or_else(|| lacking(&["prometheus", "promtool"]));
     let machines = lacking(&["ip"]).or_else(lacking_switch).or_else(lacking_machines);
     let trials = [
         trials("", bench::TESTS, benched.as_deref()),
@@ -61,6 +64,8 @@ fn main() -> ExitCode {
         trials("", datapaths::SWITCH_CHECKS, switch.as_deref()),
         trials("", datapaths::VIRTUAL_MACHINES, machines.as_deref()),
         trials("", devices::TESTS, devices.as_deref()),
+        trials("", live::TESTS, live.as_deref()),
+        trials("", live::PROMETHEUS, prometheus.as_deref()),
         trials("", loads::TESTS, programs.as_deref()),
         trials("", loads::MACVTAP, measured_macvtap.as_deref()),
         trials("", loads::SWITCH, measured_switch.as_deref()),

@@ -42,8 +42,13 @@ pub struct Change {
 
 impl Watcher {
     /// Starts it by tapbridge, a command for the namespace; returns when it watches.
-    pub fn start(mut tapbridge: Command) -> Result<Self> {
-        tapbridge.args(["run", "-j"]);
+    pub fn start(tapbridge: Command) -> Result<Self> {
+        Self::start_with(tapbridge, &[])
+    }
+
+    /// The same, with these options.
+    pub fn start_with(mut tapbridge: Command, options: &[&str]) -> Result<Self> {
+        tapbridge.args(["run", "-j"]).args(options);
         let (output, its_output) = pipe().context("making a pipe")?;
         let mut process = Process::start_with_output("tapbridge run", tapbridge, its_output)?;
         let lines = Arc::default();
@@ -57,6 +62,11 @@ impl Watcher {
     /// The process's id.
     pub fn process(&self) -> u32 {
         self.process.id()
+    }
+
+    /// What it has printed so far, each line with the moment in which it came.
+    pub fn lines(&self) -> Vec<(Instant, String)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All so far.
