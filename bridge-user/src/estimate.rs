@@ -4,6 +4,7 @@
 //! frame costs each way is tried out on taps of its own. What attached ports save already is reckoned from what they count.
 
 mod calibrate;
+mod cpus;
 mod frames;
 mod model;
 mod report;

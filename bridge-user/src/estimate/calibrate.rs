@@ -1,8 +1,8 @@
 //! What a frame costs on this machine, by the bridge and by the programs: tried out on taps in a network namespace that
 //! nobody else sees, in turns.
 //!
-//! One thread writes a frame and reads it, as two VMMs would, and its own CPU time is what counts: that other processes get
-//! the CPU meanwhile makes no frame dearer.
+//! One thread writes frames on one CPU and reads them on another, as two VMMs would, and its own CPU time is what counts: that
+//! other processes get the CPUs meanwhile makes no frame dearer.
 
 use std::{
     collections::HashMap,
@@ -25,6 +25,7 @@ use rtnetlink::packet_route::link::InfoBridge;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
+    cpus::Cpus,
     frames::{Address, BROADCAST, Frame, HEADER, Kind, SHORTEST_UNJUDGED},
     model::{Costs, Line},
 };
@@ -39,8 +40,9 @@ const ROUNDS: usize = 12;
 const TURN: Duration = Duration::from_millis(9);
 /// A frame that is longer on its way is lost.
 const ARRIVES: Duration = Duration::from_secs(1);
-/// Frames between two looks at the clock.
+/// Frames that are written before they are read, and those of many segments, which are to fit into a CPU's caches.
 const BATCH: usize = 48;
+const BATCH_OF_GSO: usize = 8;
 
 /// The shortest frame, without FCS.
 const SHORT: usize = 60;
@@ -307,7 +309,7 @@ impl Bed {
 
     /// CPU time of one frame, in nanoseconds: the lower quartile of the batches of a turn, since what disturbs makes some of
     /// them longer and none shorter.
-    fn measure(&self, case: Case) -> io::Result<f64> {
+    fn measure(&self, case: Case, cpus: &Cpus) -> io::Result<f64> {
         let (to, readers) = match case {
             Case::Broadcast => (BROADCAST, &self.taps[1..]),
             Case::Unknown => (UNKNOWN, &self.taps[1..]),
@@ -316,28 +318,38 @@ impl Bed {
         };
         let (kind, length) = case.frame();
         let frame = Frame::new(kind, length, station(0), to);
+        let batch = if matches!(case, Case::Gso(_)) {
+            BATCH_OF_GSO
+        } else {
+            BATCH
+        };
         let mut buffer = vec![0; BUFFER];
-        let mut send = |count: usize| -> io::Result<()> {
-            for _ in 0..count {
+        let mut send = || -> io::Result<Duration> {
+            cpus.write()?;
+            let begin = cpu_time()?;
+            for _ in 0..batch {
                 write(&self.taps[0], &frame)?;
-                for reader in readers {
+            }
+            let written = cpu_time()?.saturating_sub(begin);
+            cpus.read()?;
+            let begin = cpu_time()?;
+            for reader in readers {
+                for _ in 0..batch {
                     receive(reader, &mut buffer)?;
                 }
             }
-            Ok(())
+            Ok(written + cpu_time()?.saturating_sub(begin))
         };
         // The caches are another's.
-        send(BATCH / 4)?;
+        send()?;
         let mut batches = Vec::new();
         let start = Instant::now();
         while start.elapsed() < TURN || batches.is_empty() {
-            let before = cpu_time()?;
-            send(BATCH)?;
-            batches.push(cpu_time()?.saturating_sub(before));
+            batches.push(send()?);
         }
         batches.sort_unstable();
         #[expect(clippy::cast_precision_loss, reason = "there are few in a batch")]
-        Ok(batches[batches.len() / 4].as_secs_f64() * 1e9 / BATCH as f64)
+        Ok(batches[batches.len() / 4].as_secs_f64() * 1e9 / batch as f64)
     }
 }
 
@@ -413,13 +425,14 @@ pub(super) fn calibrate(configuration: &Configuration, observer: &mut Observer) 
             beds.push((carrier, bed));
         }
         let many = Bed::make("many", MANY_PORTS, Carrier::Bridge, &workshop, observer)?;
+        let cpus = Cpus::choose().at("two CPUs", "choose")?;
         let mut rounds = Vec::new();
         for round in 0..ROUNDS {
             // What drifts meanwhile then favours neither the first nor the last.
             if round % 2 == 1 {
                 beds.reverse();
             }
-            rounds.push(measure_round(&beds, &many).at("frames of its own", "send and receive")?);
+            rounds.push(measure_round(&beds, &many, &cpus).at("frames of its own", "send and receive")?);
             if round % 2 == 1 {
                 beds.reverse();
             }
@@ -431,7 +444,7 @@ pub(super) fn calibrate(configuration: &Configuration, observer: &mut Observer) 
     })
 }
 
-fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
+fn measure_round(beds: &[(Carrier, Bed)], many: &Bed, cpus: &Cpus) -> io::Result<Costs> {
     let mut found = HashMap::new();
     for (_, bed) in beds {
         // The bridge is to have seen every station a moment ago.
@@ -439,10 +452,10 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed) -> io::Result<Costs> {
     }
     for case in Case::ALL {
         for (carrier, bed) in beds.iter().filter(|(carrier, _)| carrier.is_asked(case)) {
-            found.insert((*carrier, case), bed.measure(case)?);
+            found.insert((*carrier, case), bed.measure(case, cpus)?);
         }
     }
-    let broadcast_to_many = many.measure(Case::Broadcast)?;
+    let broadcast_to_many = many.measure(Case::Broadcast, cpus)?;
     let cost = |carrier, case| found.get(&(carrier, case)).copied().unwrap_or(f64::NAN);
     let short_frames = |carrier| {
         Line::new([
