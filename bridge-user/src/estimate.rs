@@ -7,6 +7,7 @@ mod calibrate;
 mod cpus;
 mod frames;
 mod model;
+mod pace;
 mod report;
 mod vmms;
 mod watch;
@@ -22,6 +23,7 @@ use tokio::time::{interval, sleep};
 
 use self::{
     calibrate::{Calibrated, Configuration},
+    pace::Counted,
     report::Watched,
     vmms::{Clocks, Holders},
     watch::Watch,
@@ -43,6 +45,10 @@ use crate::{
 
 /// Less is not reckoned with.
 pub const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How long VMMs are measured before anybody looks at their frames: this part of the time for which frames are watched then,
+/// but not less than [`SHORTEST`].
+const MEASURED: u32 = 4;
 
 /// How often one looks whether ports are attached meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
@@ -99,17 +105,21 @@ pub async fn estimate<End: Future<Output = ()>>(
     }
     let taps = ports.iter().filter(|port| port.kind == Kind::Tap);
     let taps: BTreeSet<&str> = taps.map(|tap| &*tap.name).collect();
-    let holders = Holders::find(&taps);
+    let counted = || Counted::now(taps.iter().copied(), &sysfs);
+    let (first, clocks) = (counted(), Clocks::begin(Holders::find(&taps)));
+    sleep((time / MEASURED).max(SHORTEST)).await;
+    let (clocks, second) = (clocks.stop(), counted());
     let mut watch = Watch::begin(observer, state, &ports)?;
-    let (begin, clocks) = (Instant::now(), Clocks::begin(holders));
+    let (begin, third) = (Instant::now(), counted());
     watch_for(&mut watch, state, time, started()).await;
-    let (watched, clocks) = (begin.elapsed(), clocks.stop());
+    let (watched, fourth) = (begin.elapsed(), counted());
     let indices: Vec<u32> = ports.iter().map(|port| port.ifindex).collect();
     let seen = watch.seen(state, &indices)?;
     if watched < SHORTEST {
         return Err(Error::WatchedTooShort);
     }
     let vmms = clocks.with(&Holders::find(&taps));
+    let pace = pace::ratios(&second.since(&first), &fourth.since(&third));
     // What can't be asked any more is as it was.
     let now = netlink.links().await.unwrap_or_else(|_| links.clone());
     let attached = watch::counted(state).ok().flatten();
@@ -141,6 +151,7 @@ pub async fn estimate<End: Future<Output = ()>>(
             uncounted: seen.uncounted,
             calibrated,
             vmms: &vmms,
+            pace: &pace,
             time: watched,
             sysfs: &sysfs,
         }

@@ -36,7 +36,8 @@ pub struct Estimate {
     #[arg(long = "master", value_name = "BRIDGE")]
     masters: Vec<String>,
 
-    /// Watch frames for so many seconds: 1 to 86400; Ctrl-C ends it, and says what was seen until then
+    /// Watch frames for so many seconds, 1 to 86400, after VMMs were measured for a quarter of that; Ctrl-C ends it, and says
+    /// what was seen until then
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = |text: &str| seconds(text, 1.0, 86_400.0))]
     time: Duration,
 }
@@ -48,7 +49,11 @@ pub async fn run(state: &State, arguments: Estimate, json: bool) -> Result<()> {
         interfaces: arguments.interfaces,
         masters: arguments.masters,
     };
-    let mut progress = Some(Progress::new("measuring what frames cost", "measured", json));
+    let mut progress = Some(Progress::new(
+        "measuring what frames cost and VMMs take",
+        "measured",
+        json,
+    ));
     let mut watching = None;
     let estimated = estimate(state, &wanted, arguments.time, || {
         progress = None;

@@ -146,7 +146,7 @@ impl Carrier {
     /// Whether something hangs on what these frames cost there.
     const fn is_asked(self, case: Case) -> bool {
         match self {
-            Self::Observed => matches!(case, Case::Short | Case::Full | LONGEST),
+            Self::Observed => matches!(case, Case::Short),
             Self::Bridge | Self::Tcx => !case.is_of_xdp(),
             Self::Both => true,
         }
@@ -168,9 +168,6 @@ enum Case {
     Unknown,
     Host,
 }
-
-/// The longest segment.
-const LONGEST: Case = Case::Gso(GSO[GSO.len() - 1]);
 
 impl Case {
     const ALL: [Self; 13] = [
@@ -474,7 +471,6 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed, cpus: &Cpus) -> io::Result
         let more = kinds.map(|case| (cost(carrier, case) - cost(Carrier::Bridge, case)).max(0.0));
         more.iter().sum::<f64>() / 3.0
     };
-    let observer = |case| cost(Carrier::Observed, case) - cost(Carrier::Bridge, case);
     #[expect(clippy::cast_precision_loss, reason = "there are few ports")]
     let further = (MANY_PORTS - PORTS) as f64;
     Ok(Costs {
@@ -490,8 +486,7 @@ fn measure_round(beds: &[(Carrier, Bed)], many: &Bed, cpus: &Cpus) -> io::Result
         left_by_both: left(Carrier::Both),
         host: cost(Carrier::Bridge, Case::Host) - cost(Carrier::Bridge, Case::Short),
         copy: (broadcast_to_many - cost(Carrier::Bridge, Case::Broadcast)) / further,
-        observer: Line::new([(SHORT, observer(Case::Short)), (FULL, observer(Case::Full))]),
-        bulk_observer: observer(LONGEST),
+        observer: cost(Carrier::Observed, Case::Short) - cost(Carrier::Bridge, Case::Short),
     })
 }
 

@@ -72,10 +72,8 @@ pub(super) struct Costs {
     pub host: f64,
     /// Each further copy of one for many.
     pub copy: f64,
-    /// What the program that only looks takes of a frame that it is at,
-    pub observer: Line,
-    /// and of one of several segments.
-    pub bulk_observer: f64,
+    /// What the program that only looks takes of a short frame.
+    pub observer: f64,
 }
 
 /// Frames that are alike: of one port, of one class, of which the same becomes.
@@ -147,16 +145,6 @@ impl Flow {
             _ => 0.0,
         };
         self.frames() * (line.at(self.length()) + more)
-    }
-
-    /// What it costs that they are looked at.
-    pub fn observer(&self, costs: &Costs) -> f64 {
-        let each = if self.is_bulk() {
-            costs.bulk_observer
-        } else {
-            costs.observer.at(self.length())
-        };
-        self.frames() * each.max(0.0)
     }
 
     /// What they cost with the programs at a port that has XDP or has not.
@@ -352,8 +340,7 @@ mod tests {
             left_by_both: 300.0,
             host: -1000.0,
             copy: 500.0,
-            observer: Line::new([(60, 100.0), (1060, 200.0)]),
-            bulk_observer: 50.0,
+            observer: 100.0,
         }
     }
 
@@ -402,7 +389,6 @@ mod tests {
         let costs = costs();
         let carried = flow(SizeClass::To1024, 560, Outcome::CARRIED, Outcome::CARRIED);
         assert_costs(carried.bare(&costs, 7), 45_000.0);
-        assert_costs(carried.observer(&costs), 1500.0);
         assert_costs(carried.accelerated(&costs, 7, true), 20_000.0);
         assert_costs(carried.accelerated(&costs, 7, false), 35_000.0);
         let completed = Flow {
@@ -422,7 +408,6 @@ mod tests {
             Outcome::CARRIED,
         );
         assert_costs(bulk.bare(&costs, 7), 110_000.0);
-        assert_costs(bulk.observer(&costs), 500.0);
         assert_costs(bulk.accelerated(&costs, 7, false), 100_000.0);
         assert_costs(bulk.accelerated(&costs, 7, true), 140_000.0);
     }

@@ -205,6 +205,8 @@ pub(super) struct Watched<'all> {
     pub uncounted: u64,
     pub calibrated: &'all Calibrated,
     pub vmms: &'all Vmms,
+    /// How many times as many frames each tap received while VMMs were measured as while frames were watched.
+    pub pace: &'all BTreeMap<String, f64>,
     pub time: Duration,
     pub sysfs: &'all Sysfs,
 }
@@ -266,7 +268,7 @@ impl Watched<'_> {
                 bridge: nanoseconds(|costs| costs.bridge.shortest()),
                 tcx: nanoseconds(|costs| costs.tcx.shortest()),
                 xdp: nanoseconds(|costs| costs.xdp.shortest()),
-                observer: nanoseconds(|costs| costs.observer.shortest().max(0.0)),
+                observer: nanoseconds(|costs| costs.observer.max(0.0)),
             },
             idle_hooks: self.calibrated.idle.iter().map(|hook| hook.name()).collect(),
             left_by_reason: left(&ports),
@@ -354,21 +356,21 @@ impl Watched<'_> {
         if port.link.kind != Kind::Tap {
             return None;
         }
+        // None came then, or none since.
+        let pace = self.pace.get(&port.link.name).copied().unwrap_or(0.0);
         let nanoseconds = self.time.as_secs_f64() * 1e9;
-        let rounds = |of: &dyn Fn(&Flow, &Costs) -> f64| -> Vec<f64> {
-            let costs = self.calibrated.costs.iter();
-            let sums = costs.map(|costs| port.flows.iter().map(|flow| of(flow, costs)).sum::<f64>());
-            sums.map(|sum| sum / nanoseconds).collect()
+        let saves = |costs: &Costs| -> f64 {
+            let saves = port
+                .flows
+                .iter()
+                .map(|flow| flow.bare(costs, self.copies) - flow.accelerated(costs, self.copies, port.xdp));
+            saves.sum::<f64>() * pace / nanoseconds
         };
         Some(TapRounds {
             name: &port.link.name,
             held: port.link.carrier,
             attached: port.attached,
-            // Frames of attached ports are counted by the programs there.
-            observer: rounds(&|flow, costs| if port.attached { 0.0 } else { flow.observer(costs) }),
-            saves: rounds(&|flow, costs| {
-                flow.bare(costs, self.copies) - flow.accelerated(costs, self.copies, port.xdp)
-            }),
+            saves: self.calibrated.costs.iter().map(saves).collect(),
         })
     }
 

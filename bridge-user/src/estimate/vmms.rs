@@ -27,7 +27,7 @@ const NAMED: usize = 2;
 pub struct VmmsReport {
     /// Who they are. One that holds taps of several bridges is at each of them, with all that it takes.
     pub processes: Vec<VmmReport>,
-    /// CPUs that they spend in the kernel now, in whatever they call: measured, less what looking at their frames has taken.
+    /// CPUs that they spend in the kernel now, in whatever they call: measured, before anybody looked at their frames.
     pub cpus: f64,
     /// CPUs with none of the ports attached; between the bounds is also how well the kernel knows it, which looks where a process
     /// is at ticks of its clock,
@@ -193,7 +193,7 @@ fn has_thread_in(process: &Path, namespace: &Path) -> bool {
     namespaces.any(|found| found == namespace)
 }
 
-/// The clocks of processes, while frames are watched.
+/// The clocks of processes, for a while.
 pub(super) struct Clocks {
     before: Vec<Vmm>,
     /// Those that have ended before they were read.
@@ -308,7 +308,7 @@ struct Spent {
     doubt: f64,
 }
 
-/// The processes that held taps as long as frames were watched.
+/// The processes that held taps all the time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Vmms {
     /// With what each was in the kernel for.
@@ -325,9 +325,7 @@ pub(super) struct TapRounds<'all> {
     pub held: bool,
     /// Whether its frames are carried already.
     pub attached: bool,
-    /// What looking at its frames has taken,
-    pub observer: Vec<f64>,
-    /// and what attaching saves, or would.
+    /// What attaching saves, or would.
     pub saves: Vec<f64>,
 }
 
@@ -359,7 +357,7 @@ impl Vmms {
         let doubt = TENTH * doubt.sqrt();
         let report = VmmsReport {
             processes: vmms.iter().map(|(vmm, _)| told(vmm, taps)).collect(),
-            cpus: of(|round| round.now).value,
+            cpus: Estimate::of([measured]).value,
             bare: of(|round| round.bare).widened(doubt),
             accelerated: of(|round| round.accelerated).widened(doubt),
             saves: of(|round| round.bare - round.accelerated),
@@ -374,16 +372,13 @@ fn rounds(measured: f64, taps: &[&TapRounds<'_>]) -> Vec<Round> {
     let count = taps.iter().map(|tap| tap.saves.len()).max().unwrap_or(0);
     let rounds = (0..count).map(|round| {
         let at = |values: &[f64]| values.get(round).copied().unwrap_or(0.0);
-        let observer: f64 = taps.iter().map(|tap| at(&tap.observer)).sum();
         let saves = |attached: bool| -> f64 {
             let those = taps.iter().filter(|tap| tap.attached == attached);
             those.map(|tap| at(&tap.saves)).sum()
         };
-        let now = (measured - observer).max(0.0);
         Round {
-            now,
-            bare: now + saves(true),
-            accelerated: (now - saves(false)).max(0.0),
+            bare: measured + saves(true),
+            accelerated: (measured - saves(false)).max(0.0),
         }
     });
     rounds.collect()
@@ -391,7 +386,6 @@ fn rounds(measured: f64, taps: &[&TapRounds<'_>]) -> Vec<Round> {
 
 /// CPUs by what frames cost in one round.
 struct Round {
-    now: f64,
     bare: f64,
     accelerated: f64,
 }
@@ -560,12 +554,11 @@ mod tests {
         assert_eq!(left_out, [(2, 5), (2, 6), (3, 5)]);
     }
 
-    fn tap(name: &str, attached: bool, observer: f64, saves: f64) -> TapRounds<'_> {
+    fn tap(name: &str, attached: bool, saves: f64) -> TapRounds<'_> {
         TapRounds {
             name,
             held: true,
             attached,
-            observer: vec![observer; 3],
             saves: vec![saves; 3],
         }
     }
@@ -593,29 +586,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_comes_off_what_is_measured_without_the_observer() {
+    fn what_is_saved_comes_off_what_is_measured() {
         let vmms = vmms(vec![
             (vmm(1, 5, 0, &["vm1"]), 0.7),
             (vmm(2, 5, 0, &["vm2"]), 0.4),
             (vmm(3, 5, 0, &["vm8"]), 9.0),
         ]);
-        let taps = [tap("vm1", false, 0.1, 0.2), tap("vm2", false, 0.0, -0.1)];
+        let taps = [tap("vm1", false, 0.2), tap("vm2", false, -0.1)];
         let (report, note) = vmms.report(&taps);
         let report = report.expect("it is known");
         assert_eq!((report.processes.len(), note), (2, None));
-        assert_is(report.cpus, 1.0);
-        assert_is(report.bare.value, 1.0);
-        assert_is(report.accelerated.value, 0.9);
+        assert_is(report.cpus, 1.1);
+        assert_is(report.bare.value, 1.1);
+        assert_is(report.accelerated.value, 1.0);
         assert_is(report.saves.value, 0.1);
-        assert_is(report.ratio.value, 0.9);
+        assert_is(report.ratio.value, 0.909_091);
         // What two may miss by, one and the other.
-        assert_is(report.accelerated.high, 0.9 + TENTH * 0.001 * 2_f64.sqrt());
+        assert_is(report.accelerated.high, 1.0 + TENTH * 0.001 * 2_f64.sqrt());
     }
 
     #[test]
     fn of_attached_ports_the_vmms_would_take_more_without() {
         let vmms = vmms(vec![(vmm(1, 5, 0, &["vm1", "vm2"]), 0.8)]);
-        let taps = [tap("vm1", true, 0.0, 0.2), tap("vm2", false, 0.0, 0.3)];
+        let taps = [tap("vm1", true, 0.2), tap("vm2", false, 0.3)];
         let report = vmms.report(&taps).0.expect("it is known");
         assert_eq!(report.processes[0].ports, ["vm1", "vm2"]);
         assert_is(report.cpus, 0.8);
@@ -625,7 +618,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_said() {
-        let taps = ["vm1", "vm2", "vm3"].map(|name| tap(name, false, 0.0, 0.1));
+        let taps = ["vm1", "vm2", "vm3"].map(|name| tap(name, false, 0.1));
         let nobody = Vmms::default();
         let said = nobody.report(&taps).1.expect("words");
         assert_eq!(said, "who holds vm1, vm2 and 1 more is not in sight");
@@ -637,7 +630,7 @@ mod tests {
         assert!(report.is_none() && said.expect("words").contains("CAP_SYS_PTRACE"));
         let idle = TapRounds {
             held: false,
-            ..tap("vm1", false, 0.0, 0.0)
+            ..tap("vm1", false, 0.0)
         };
         let said = nobody.report(&[idle]).1.expect("words");
         assert_eq!(said, "nobody holds a tap that was watched");

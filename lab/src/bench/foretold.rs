@@ -38,8 +38,8 @@ const MARGIN: f64 = 0.15;
 const SETTLING: Duration = Duration::from_secs(2);
 /// Frames that a VMM reads, or writes, before it does the other.
 const BURST: u32 = 32;
-/// Frames that are on their way to one who reads as many as can be: a tap holds 1,000.
-const WINDOW: u64 = 512;
+/// By what part of a second a VMM may be late with frames, which it sends all the same: a tap holds 1,000.
+const LATE: u32 = 500;
 /// How often a VMM says what it has written.
 const TELLING: Duration = Duration::from_millis(5);
 
@@ -57,7 +57,7 @@ pub struct CheckEstimateArguments {
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = PossibleValuesParser::new(WORKLOADS.iter().map(|workload| workload.name)))]
     workload: Vec<String>,
     /// Seconds of each measurement
-    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=30))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=3600))]
     time: u64,
     /// How often each workload is measured, bare and attached
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -108,8 +108,8 @@ struct Vmm {
     port: usize,
     /// What it sends, in turn.
     sends: Vec<Frame>,
-    /// By second; none is as many as can be read.
-    rate: Option<u32>,
+    /// By second.
+    rate: u32,
     /// What it answers each long segment with.
     answers: Vec<Frame>,
 }
@@ -125,24 +125,24 @@ impl Vmm {
         Self {
             port,
             sends: Vec::new(),
-            rate: Some(0),
+            rate: 0,
             answers: Vec::new(),
         }
     }
 
-    fn sending(port: usize, rate: impl Into<Option<u32>>, sends: Vec<Frame>) -> Self {
+    fn sending(port: usize, rate: u32, sends: Vec<Frame>) -> Self {
         Self {
             sends,
-            rate: rate.into(),
+            rate,
             ..Self::at(port)
         }
     }
 }
 
-/// Datagrams of 18 bytes, as fast as can be.
+/// Datagrams of 18 bytes, many.
 fn small_one_way() -> Vec<Vmm> {
     vec![
-        Vmm::sending(0, None, vec![frame(FrameKind::Datagram(18), 0, 1)]),
+        Vmm::sending(0, 200_000, vec![frame(FrameKind::Datagram(18), 0, 1)]),
         Vmm::at(1),
     ]
 }
@@ -211,23 +211,17 @@ fn pairs() -> Vec<Vmm> {
     vmms
 }
 
-/// What a VMM has written and read until now.
-#[derive(Default)]
-struct Told {
-    written: AtomicU64,
-    read: AtomicU64,
-}
-
 impl Vmm {
-    /// Does what a VMM does until it is to stop: reads what is there, writes what is due, and sleeps if there is neither.
-    fn act(&self, testbed: &BenchTestbed, told: &Told, all: &[Told], stop: &AtomicBool) -> Result<()> {
+    /// Does what a VMM does until it is to stop: reads what is there, writes what is due, and sleeps if there is neither. It tells
+    /// how many frames it has written until now.
+    fn act(&self, testbed: &BenchTestbed, told: &AtomicU64, stop: &AtomicBool) -> Result<()> {
         // Where its tap is, as VMMs are.
         let _here = testbed.enter()?;
         let port = testbed.port(self.port);
         let mut buffer = vec![0; BUFFER];
         let mut sends = self.sends.iter().cycle();
         let (begin, mut telling) = (Instant::now(), Instant::now());
-        let (mut written, mut read, mut due) = (0_u64, 0_u64, 0_u64);
+        let (mut written, mut due) = (0_u64, 0_u64);
         while !stop.load(Ordering::Relaxed) {
             let mut is_idle = true;
             for _ in 0..BURST {
@@ -235,7 +229,6 @@ impl Vmm {
                     break;
                 }
                 is_idle = false;
-                read += 1;
                 // Behind the virtio-net header's flags is the kind of segments.
                 if buffer[1] != 0 {
                     for answer in &self.answers {
@@ -244,22 +237,12 @@ impl Vmm {
                     }
                 }
             }
-            told.read.store(read, Ordering::Relaxed);
-            let wanted = match self.rate {
-                None => {
-                    let elsewhere: u64 = all.iter().map(|other| other.read.load(Ordering::Relaxed)).sum();
-                    let on_their_way = written.saturating_sub(elsewhere - read);
-                    WINDOW.saturating_sub(on_their_way).min(u64::from(BURST))
-                }
-                Some(rate) => {
-                    let until_now = begin.elapsed().as_micros() * u128::from(rate) / 1_000_000;
-                    let until_now = u64::try_from(until_now).unwrap_or(u64::MAX);
-                    let wanted = until_now.saturating_sub(due).min(u64::from(BURST));
-                    // Who is late does not hurry.
-                    due = until_now.saturating_sub(u64::from(BURST)).max(due + wanted);
-                    wanted
-                }
-            };
+            let until_now = begin.elapsed().as_micros() * u128::from(self.rate) / 1_000_000;
+            let until_now = u64::try_from(until_now).unwrap_or(u64::MAX);
+            let wanted = until_now.saturating_sub(due).min(u64::from(BURST));
+            // Who is later does not hurry.
+            let late = u64::from(BURST.max(self.rate / LATE));
+            due = until_now.saturating_sub(late).max(due + wanted);
             for _ in 0..wanted {
                 if let Some(frame) = sends.next() {
                     write(port, frame)?;
@@ -268,7 +251,7 @@ impl Vmm {
             }
             if telling.elapsed() > TELLING {
                 telling = Instant::now();
-                told.written.store(written, Ordering::Relaxed);
+                told.store(written, Ordering::Relaxed);
             }
             if is_idle && wanted == 0 {
                 let file = PollFd::new(port, PollFlags::POLLIN);
@@ -384,15 +367,15 @@ impl CheckEstimateArguments {
     fn take(&self, workload: &Workload) -> Result<Outcome> {
         let testbed = BenchTestbed::new(Datapath::LinuxBridge, workload.topology, &self.tapbridge)?;
         let vmms = (workload.vmms)();
-        let told: Vec<Told> = vmms.iter().map(|_| Told::default()).collect();
+        let told: Vec<AtomicU64> = vmms.iter().map(|_| AtomicU64::default()).collect();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let threads: Vec<_> = vmms
                 .iter()
                 .zip(&told)
                 .map(|(vmm, own)| {
-                    let (testbed, told, stop) = (&testbed, &told[..], &stop);
-                    scope.spawn(move || vmm.act(testbed, own, told, stop))
+                    let (testbed, stop) = (&testbed, &stop);
+                    scope.spawn(move || vmm.act(testbed, own, stop))
                 })
                 .collect();
             let outcome = self.watch(&testbed, workload, &told);
@@ -405,25 +388,34 @@ impl CheckEstimateArguments {
     }
 
     /// While the VMMs send.
-    fn watch(&self, testbed: &BenchTestbed, workload: &Workload, told: &[Told]) -> Result<Outcome> {
-        let tapbridge = |words: &[&str]| -> Result<String> {
+    fn watch(&self, testbed: &BenchTestbed, workload: &Workload, told: &[AtomicU64]) -> Result<Outcome> {
+        let tapbridge = |words: &[&str], time: Duration| -> Result<String> {
             let mut command = testbed.tapbridge()?;
             command.args(words);
-            process::call(command)
+            process::call_within(command, process::CALL_LIMIT + time)
         };
+        // It measures VMMs for a quarter of the time in which it watches frames then.
+        let of_frames = 4 * self.time;
         let (mut rounds, mut confidence) = (Vec::new(), String::new());
         for _ in 0..self.rounds {
             wait(SETTLING)?;
             let before = self.measure(told)?;
-            let time = self.time.to_string();
-            let estimate = tapbridge(&["estimate", "--master", BRIDGE, "--time", &time, "-j"])?;
+            let words = [
+                "estimate",
+                "--master",
+                BRIDGE,
+                "--time",
+                &of_frames.to_string(),
+                "-j",
+            ];
+            let estimate = tapbridge(&words, Duration::from_secs(of_frames + self.time))?;
             let estimate = serde_json::from_str::<Value>(&estimate)?;
-            tapbridge(&["attach", "--master", BRIDGE])?;
+            tapbridge(&["attach", "--master", BRIDGE], Duration::ZERO)?;
             let watcher = Watcher::start(testbed.tapbridge()?)?;
             wait(SETTLING)?;
             let after = self.measure(told)?;
             watcher.stop()?;
-            tapbridge(&["detach", "--all"])?;
+            tapbridge(&["detach", "--all"], Duration::ZERO)?;
             rounds.push(round(before, &estimate, after)?);
             // The last counts, as good as any.
             confidence = text(&estimate["bridges"][0]["confidence"]);
@@ -436,7 +428,7 @@ impl CheckEstimateArguments {
     }
 
     /// How long the VMMs are in the kernel for a frame, in nanoseconds, by some seconds.
-    fn measure(&self, told: &[Told]) -> Result<f64> {
+    fn measure(&self, told: &[AtomicU64]) -> Result<f64> {
         let moment = || -> Result<(Instant, f64, f64)> {
             let used = cpu::of_process(std::process::id())?;
             Ok((Instant::now(), used.system_s, frames(told)))
@@ -482,8 +474,8 @@ fn text(value: &Value) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn frames(told: &[Told]) -> f64 {
-    let written = told.iter().map(|told| told.written.load(Ordering::Relaxed));
+fn frames(told: &[AtomicU64]) -> f64 {
+    let written = told.iter().map(|told| told.load(Ordering::Relaxed));
     written.sum::<u64>() as f64
 }
 

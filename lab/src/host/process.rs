@@ -33,7 +33,7 @@ use crate::host::{
 const GRACE: Duration = Duration::from_mins(1);
 
 /// How long a command that only changes settings may take; `tapbridge` waits half a minute for its lock.
-const CALL_LIMIT: Duration = Duration::from_secs(40);
+pub const CALL_LIMIT: Duration = Duration::from_secs(40);
 
 /// A child process. Its output goes to files in memory, so it never waits for a reader. Dropping it ends it.
 #[derive(Debug)]
@@ -220,13 +220,18 @@ fn contents(file: &File) -> String {
 
 /// Runs a short command to its end, even when the lab is told to stop meanwhile; returns its standard output.
 pub fn call(command: Command) -> Result<String> {
+    call_within(command, CALL_LIMIT)
+}
+
+/// As [`call`], one that may take so long.
+pub fn call_within(command: Command, limit: Duration) -> Result<String> {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let name = words
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
         .join(" ");
     let mut process = Process::spawn(name, command, Stdio::null(), None)?;
-    job::finish(&mut process, CALL_LIMIT, OnSignal::GoOn)
+    job::finish(&mut process, limit, OnSignal::GoOn)
 }
 
 /// The first line that a program prints when it is called with an option, such as its version.
