@@ -146,6 +146,7 @@ fn main() -> ExitCode {
         trials("status", status::TESTS, lacking),
         trials("status", status::UNPRIVILEGED_TESTS, public),
         trials("steps", steps::TESTS, steps.as_deref()),
+        trials("steps", steps::EVERY_TESTS, steps::left_out().as_deref()),
         trials("syscalls", syscalls::TESTS, lacking),
         trials("syscalls_output", syscalls_output::TESTS, lacking),
         trials("syscalls_output", syscalls_output::TRACING_TESTS, tracing),
