@@ -162,8 +162,14 @@ fn assert_profiles(results: &Path) {
             .iter()
             .flat_map(|profile| ["write", "path", "read"].map(|part| (profile, part)))
         {
-            let functions = profile["functions"][part].to_string();
-            assert!(!functions.contains("\"tcp_"), "{datapath}, {part}: {profile:#}");
+            let functions = profile["functions"][part].as_array();
+            let mut names = functions
+                .into_iter()
+                .flatten()
+                .filter_map(|function| function["name"].as_str());
+            // What is cut into segments on its way (`validate_xmit_skb`) is no guest's doing.
+            let is_guests = |name: &str| name.starts_with("tcp_") && !name.ends_with("_gso_segment");
+            assert!(!names.any(is_guests), "{datapath}, {part}: {profile:#}");
         }
     }
 }
