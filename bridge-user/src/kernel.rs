@@ -8,6 +8,7 @@ pub(crate) mod link;
 pub mod namespace;
 pub mod netlink;
 pub(crate) mod own_network;
+pub(crate) mod process;
 pub mod requirements;
 pub(crate) mod ring;
 pub(crate) mod sysctl;

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Context as _, Error, Result},
-    kernel::{link, namespace},
+    kernel::{link, namespace, process::Stat},
 };
 
 /// Where bpffs is mounted on every Linux distribution.
@@ -393,13 +393,9 @@ fn lock_holder(file: &File) -> Option<u32> {
     })
 }
 
-/// CPU time that a process has used, in clock ticks (`utime` and `stime` of `proc_pid_stat(5)`); none if that is not told.
+/// CPU time that a process has used, in clock ticks; none if that is not told.
 fn cpu_time(process: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name may have any characters, a parenthesis too.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut times = fields.split_ascii_whitespace().skip(11);
-    Some(times.next()?.parse::<u64>().ok()? + times.next()?.parse::<u64>().ok()?)
+    Stat::of(process).map(|stat| stat.user + stat.system)
 }
 
 /// A process by its name and number.

@@ -14,6 +14,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
 
 use super::model::Estimate;
+use crate::kernel::process::Stat;
 
 /// Clock ticks in a second, as user space is told of them, where the system does not say (`USER_HZ`).
 const USER_TICKS: f64 = 100.0;
@@ -49,33 +50,6 @@ pub struct VmmReport {
     pub comm: String,
     /// The taps of the bridge that it holds.
     pub ports: Vec<String>,
-}
-
-/// What `/proc/PID/stat` says of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stat {
-    comm: String,
-    /// Clock ticks that its threads, those that have ended too, were in user space, or in a guest: `utime`.
-    user: u64,
-    /// Likewise in the kernel: `stime`.
-    system: u64,
-    /// When it began: a later one may have the same id.
-    started: u64,
-}
-
-impl Stat {
-    fn parse(text: &str) -> Option<Self> {
-        // The name may have any characters, parentheses and line breaks too.
-        let (begin, fields) = text.rsplit_once(')')?;
-        let (_, comm) = begin.split_once('(')?;
-        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-        Some(Self {
-            comm: comm.into(),
-            user: fields.get(11)?.parse().ok()?,
-            system: fields.get(12)?.parse().ok()?,
-            started: fields.get(19)?.parse().ok()?,
-        })
-    }
 }
 
 /// The device that a descriptor of this text is of (`tun_chr_show_fdinfo`).
@@ -141,7 +115,7 @@ impl Holders {
                 Err(_) => {}
                 Ok(taps) if taps.is_empty() || !has_thread_in(&folder, &here) => {}
                 Ok(taps) => {
-                    let stat = stat(&folder);
+                    let stat = Stat::read(&folder);
                     holders.vmms.extend(stat.map(|stat| Vmm { pid, taps, stat }));
                 }
             }
@@ -154,10 +128,6 @@ impl Holders {
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)?;
     Ok(entries.flatten().map(|entry| entry.path()).collect())
-}
-
-fn stat(process: &Path) -> Option<Stat> {
-    Stat::parse(&String::from_utf8_lossy(&fs::read(process.join("stat")).ok()?))
 }
 
 /// Those of the taps that a process holds, by whatever number of queues.
@@ -229,7 +199,7 @@ impl Clocks {
 fn read(vmms: Vec<Vmm>) -> (Vec<Vmm>, Vec<Vmm>) {
     let (mut there, mut gone) = (Vec::new(), Vec::new());
     for vmm in vmms {
-        let stat = stat(Path::new(&format!("/proc/{}", vmm.pid)));
+        let stat = Stat::of(vmm.pid);
         match stat.filter(|stat| stat.started == vmm.stat.started) {
             Some(stat) => there.push(Vmm { stat, ..vmm }),
             None => gone.push(vmm),
@@ -444,15 +414,6 @@ mod tests {
     use super::*;
 
     const STAT: &str = "7 (a (vm) m) S 1 7 7 0 -1 4194560 100 0 0 0 250 125 0 0 20 0 1 0 4711 1 1";
-
-    #[test]
-    fn a_process_with_a_strange_name_is_read() {
-        let stat = Stat::parse(STAT).expect("a process");
-        assert_eq!((&*stat.comm, stat.started), ("a (vm) m", 4711));
-        assert_eq!((stat.user, stat.system), (250, 125));
-        assert_eq!(Stat::parse("7 (vmm) S 1"), None);
-        assert_eq!(Stat::parse(""), None);
-    }
 
     #[test]
     fn a_descriptor_tells_its_device() {

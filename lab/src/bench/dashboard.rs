@@ -133,7 +133,7 @@ impl DashboardArguments {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let traffic = scope.spawn(|| traffic(&live.guests, &stop));
-            let waited = wait(Duration::from_secs(self.time));
+            let waited = wait::sleep(Duration::from_secs(self.time));
             stop.store(true, Ordering::Relaxed);
             traffic.join().expect("no panic").and(waited)
         })?;
@@ -152,17 +152,6 @@ impl DashboardArguments {
 /// Seconds since 1970.
 fn now() -> Result<f64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
-}
-
-fn wait(time: Duration) -> Result<()> {
-    let begin = Instant::now();
-    while begin.elapsed() < time {
-        if let Some(interrupted) = interrupt::received() {
-            return Err(interrupted.into());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// A Prometheus that scrapes the host's metrics.

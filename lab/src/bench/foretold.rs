@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     cost::cpu,
-    host::{interrupt, process},
+    host::{interrupt, process, wait},
     testbed::datapath::{Watcher, linux_bridge::BRIDGE},
 };
 
@@ -398,7 +398,7 @@ impl CheckEstimateArguments {
         let of_frames = 4 * self.time;
         let (mut rounds, mut confidence) = (Vec::new(), String::new());
         for _ in 0..self.rounds {
-            wait(SETTLING)?;
+            wait::sleep(SETTLING)?;
             let before = self.measure(told)?;
             let words = [
                 "estimate",
@@ -412,7 +412,7 @@ impl CheckEstimateArguments {
             let estimate = serde_json::from_str::<Value>(&estimate)?;
             tapbridge(&["attach", "--master", BRIDGE], Duration::ZERO)?;
             let watcher = Watcher::start(testbed.tapbridge()?)?;
-            wait(SETTLING)?;
+            wait::sleep(SETTLING)?;
             let after = self.measure(told)?;
             watcher.stop()?;
             tapbridge(&["detach", "--all"], Duration::ZERO)?;
@@ -434,7 +434,7 @@ impl CheckEstimateArguments {
             Ok((Instant::now(), used.system_s, frames(told)))
         };
         let (begin, used, written) = moment()?;
-        wait(Duration::from_secs(self.time))?;
+        wait::sleep(Duration::from_secs(self.time))?;
         let (end, used_then, written_then) = moment()?;
         let (used, written) = (used_then - used, written_then - written);
         let seconds = (end - begin).as_secs_f64();
@@ -477,18 +477,6 @@ fn text(value: &Value) -> String {
 fn frames(told: &[AtomicU64]) -> f64 {
     let written = told.iter().map(|told| told.load(Ordering::Relaxed));
     written.sum::<u64>() as f64
-}
-
-/// Unless a signal ends it.
-fn wait(time: Duration) -> Result<()> {
-    let begin = Instant::now();
-    while begin.elapsed() < time {
-        if let Some(interrupted) = interrupt::received() {
-            return Err(interrupted.into());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 fn median(values: &mut [f64]) -> f64 {

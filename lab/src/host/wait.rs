@@ -44,6 +44,18 @@ pub fn until<T>(
     }
 }
 
+/// Sleeps for so long, unless a signal asks the process to stop.
+pub fn sleep(time: Duration) -> Result<()> {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        if let Some(interrupted) = interrupt::received() {
+            return Err(interrupted.into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,6 +62,20 @@ fn create(kind: u32, entries: u32, flags: u32) -> MapData {
     MapData::from_fd(fd).expect("a map")
 }
 
+/// Gives a map a value, which is as long as the map's values are.
+fn update<T>(map: &MapData, key: u32, value: &[T]) {
+    bpf::succeed(
+        MAP_UPDATE_ELEM,
+        &Update {
+            map: map.fd().as_fd().as_raw_fd().cast_unsigned(),
+            padding: 0,
+            key: &raw const key as u64,
+            value: value.as_ptr() as u64,
+            flags: 0,
+        },
+    );
+}
+
 /// What each CPU has counted; the first one all.
 fn write(map: &MapData, key: u32, counters: &PortCounters) {
     let words = counters.words();
@@ -69,16 +83,7 @@ fn write(map: &MapData, key: u32, counters: &PortCounters) {
     let [xdp, tcx] = [0, 1].map(|hook| &words[head + hook * Reason::COUNT..][..REASONS]);
     let mut values = [&words[..6], xdp, tcx].concat();
     values.resize(WORDS * nr_cpus().expect("CPUs"), 0);
-    bpf::succeed(
-        MAP_UPDATE_ELEM,
-        &Update {
-            map: map.fd().as_fd().as_raw_fd().cast_unsigned(),
-            padding: 0,
-            key: &raw const key as u64,
-            value: values.as_ptr() as u64,
-            flags: 0,
-        },
-    );
+    update(map, key, &values);
 }
 
 /// Makes of what is pinned here what version 4 would have pinned, with these counters of a port.
@@ -109,17 +114,7 @@ pub fn overwrite(path: &Path, byte: u8) {
     let map = MapData::from_pin(path).expect("open a pinned map");
     let bytes = map.info().expect("what it is").value_size();
     let value = vec![byte; usize::try_from(bytes).expect("few")];
-    let key = 0_u32;
-    bpf::succeed(
-        MAP_UPDATE_ELEM,
-        &Update {
-            map: map.fd().as_fd().as_raw_fd().cast_unsigned(),
-            padding: 0,
-            key: &raw const key as u64,
-            value: value.as_ptr() as u64,
-            flags: 0,
-        },
-    );
+    update(&map, 0, &value);
 }
 
 /// Changes what version is said to have pinned this.
