@@ -14,13 +14,18 @@ const FOLDERS: &[(&str, &str)] = &[
     ("docs", ""),
     ("docs/hosts", "hosts"),
     ("docs/adr", "adr"),
+    ("docs/comparison", "comparison"),
 ];
+/// What pages and their pictures are called by.
+const PAGE: &str = "md";
+const PICTURE: &str = "svg";
 /// Of the workspace's own pages these.
 const PAGES: &[&str] = &["README.md", "CONTRIBUTING.md"];
 /// What else documents name, and where it is, from the same folder.
 const OTHERS: &[(&str, &str)] = &[
     ("CHANGELOG.md", "changelog.gz"),
     ("docs/adr", "adr"),
+    ("docs/comparison", "comparison"),
     ("docs/hosts", "hosts"),
     ("monitoring", "../../tapbridge/monitoring"),
     ("packaging/libvirt-hook", "../../tapbridge/libvirt-hook"),
@@ -39,8 +44,10 @@ pub fn write(to: &Path) -> Result<()> {
             let Some(place) = place_of_page(&Path::new(folder).join(name)) else {
                 continue;
             };
-            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            let text = linked(&text, &Path::new(folder).join(name))?;
+            let mut text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            if has_extension(&path, PAGE) {
+                text = linked(&text, &Path::new(folder).join(name))?;
+            }
             let copy = to.join(place);
             fs::write(&copy, text).with_context(|| format!("write {}", copy.display()))?;
         }
@@ -96,12 +103,17 @@ fn place(path: &Path) -> Option<PathBuf> {
     })
 }
 
+/// Of a page, or of a picture in one.
 fn place_of_page(path: &Path) -> Option<PathBuf> {
     let (folder, name) = (path.parent()?.to_str()?, path.file_name()?.to_str()?);
-    let is_text = path.extension().is_some_and(|extension| extension == "md");
-    let is_page = is_text && (!folder.is_empty() || PAGES.contains(&name));
-    let place = FOLDERS.iter().find(|(own, _)| *own == folder && is_page);
+    let is_page = has_extension(path, PAGE) && (!folder.is_empty() || PAGES.contains(&name));
+    let is_one = is_page || has_extension(path, PICTURE);
+    let place = FOLDERS.iter().find(|(own, _)| *own == folder && is_one);
     place.map(|(_, place)| Path::new(place).join(name))
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|own| own == extension)
 }
 
 /// Without steps up.
@@ -132,6 +144,16 @@ mod tests {
             ("docs/fleet.md", "hosts/qemu.md", "hosts/qemu.md"),
             ("docs/hosts/qemu.md", "../configuration.md", "../configuration.md"),
             ("docs/hosts/qemu.md", "libvirt.md", "../hosts/libvirt.md"),
+            (
+                "docs/measuring.md",
+                "comparison/README.md",
+                "comparison/README.md",
+            ),
+            (
+                "docs/comparison/packets.md",
+                "packets.svg",
+                "../comparison/packets.svg",
+            ),
             (
                 "docs/hosts/libvirt.md",
                 "../../packaging/libvirt-hook",
@@ -165,6 +187,7 @@ mod tests {
         write(folder.path()).unwrap();
         assert!(folder.path().join("hosts/libvirt.md").exists());
         assert!(folder.path().join("adr/README.md").exists());
+        assert!(folder.path().join("comparison/packets.svg").exists());
         assert!(!folder.path().join("CHANGELOG.md").exists());
     }
 }

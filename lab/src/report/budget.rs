@@ -181,7 +181,7 @@ mod tests {
     use clap::ValueEnum;
 
     use super::*;
-    use crate::{report::fixture, workload::kind::WorkloadKind};
+    use crate::{report::fixture, station::task::Size, workload::kind::WorkloadKind};
 
     /// Rounds of a path that took so long with and without tapbridge.
     fn measured(rounds: &[(f64, f64)]) -> Results {
@@ -251,9 +251,16 @@ mod tests {
 
     #[test]
     fn every_budget_compares_two_datapaths() {
+        let mut measuring = fixture::results(Vec::new()).conditions.measuring;
+        measuring.size = Size::value_variants().to_vec();
+        measuring.pairs = vec![1, 2, 8];
+        let every = WorkloadKind::value_variants().iter();
+        let every = every.flat_map(|kind| kind.parts(&measuring));
+        let names: Vec<_> = every.map(|workload| workload.name().into_owned()).collect();
         for budget in all().unwrap() {
             assert_ne!(budget.datapath, budget.to);
             assert!(budget.limit() > 0.0, "{budget:?}");
+            assert!(names.contains(&budget.workload), "{budget:?}: {names:?}");
         }
         assert!(
             check(&fixture::results(Vec::new())).is_err(),

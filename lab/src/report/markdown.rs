@@ -174,9 +174,9 @@ const HOST_CPU: &str = "The time of the guests' VMMs in the kernel, all of the d
 
 /// How to read the tables of parts.
 const PROFILE: &str = "What the CPUs did in the kernel, by samples: seconds and their share, medians over the rounds. The \
-    path is all that a datapath can save of it: from a frame's entry into the host's stack, or the XDP program's start, to \
-    the receiver's ring. Before it is the write side (buffers, the copy from the VMM), behind it the read side (the copy to \
-    the VMM). Wake-ups and the ways into system calls and out of them are those of the VMMs. Guests are, for namespaces, their \
+    path is from a frame's entry into the host's stack, or the XDP program's start, to the receiver's ring, and frames that \
+    find no room there have taken it too. Before it is the write side (buffers, the copy from the VMM), behind it the read \
+    side (the copy to the VMM): frames that XDP carries need no socket buffer there. Wake-ups and the ways into system calls and out of them are those of the VMMs. Guests are, for namespaces, their \
     network stacks, cards and sockets. Other has interrupts and the lab's own counting. Other processes are no part of the \
     shares.";
 

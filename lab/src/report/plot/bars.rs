@@ -20,6 +20,9 @@ const AXIS: i32 = 46;
 /// Of a line of a group's name, and how long it may get.
 const LINE: i32 = 18;
 const NAME: i32 = 190;
+/// Between two numbers of the axis, at least, and how many there may be.
+const LABEL_GAP: i32 = 16;
+const MOST_LABELS: i32 = 8;
 
 pub struct Bars {
     pub heading: Heading,
@@ -93,6 +96,9 @@ impl Bars {
         let (_, below) = area.split_vertically(top);
         let ends = bars().map(Bar::end).filter(|end| end.is_finite());
         let farthest = ends.fold(0.0, f64::max);
+        let room = canvas::WIDTH.cast_signed() - left - right;
+        let label = canvas::width(&axis_label(farthest, farthest), &canvas::small()) + LABEL_GAP;
+        let ticks = (room / label).clamp(2, MOST_LABELS).unsigned_abs() as usize;
         let mut chart = ChartBuilder::on(&below)
             .margin_left(left)
             .margin_right(right)
@@ -104,7 +110,7 @@ impl Bars {
             .configure_mesh()
             .disable_y_mesh()
             .disable_y_axis()
-            .x_labels(8)
+            .x_labels(ticks)
             .bold_line_style(Colour::GRID.rgb())
             .light_line_style(TRANSPARENT)
             .axis_style(Colour::GRID.rgb())
@@ -188,5 +194,63 @@ fn axis_label(value: f64, farthest: f64) -> String {
         ..1.0 => format!("{value:.2}"),
         ..10.0 => format!("{value:.1}"),
         _ => thousands(value, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The axis' numbers, from left to right: where the middle of each is, and the number.
+    fn axis(svg: &str) -> Vec<(i32, &str)> {
+        let texts = svg
+            .split("<text ")
+            .filter(|text| text.contains(r#"text-anchor="middle""#));
+        let number = |text: &&str| text.starts_with(|digit: char| digit.is_ascii_digit());
+        let mut axis: Vec<_> = texts
+            .filter_map(|text| {
+                let (_, x) = text.split_once(r#"x=""#)?;
+                let (_, shown) = text.split_once('>')?;
+                let shown = shown.split('<').next()?.trim();
+                Some((x.split('"').next()?.parse().ok()?, shown)).filter(|(_, shown)| number(shown))
+            })
+            .collect();
+        axis.sort_unstable();
+        axis
+    }
+
+    #[test]
+    fn numbers_of_the_axis_do_not_touch() {
+        canvas::load_fonts().unwrap();
+        for length in [0.5, 25.0, 1_366_000.0, 98_765_432.0] {
+            let bar = Bar {
+                label: "linux-bridge".into(),
+                text: "a figure (×1.40, 0.88 to 2.25) and more".into(),
+                parts: vec![(length, Colour::OTHERS)],
+                whisker: None,
+            };
+            let bars = Bars {
+                heading: Heading {
+                    title: "Packets".into(),
+                    notes: Vec::new(),
+                },
+                unit: "frames".into(),
+                groups: vec![Group {
+                    label: "64 B, 1 pair".into(),
+                    bars: vec![bar],
+                }],
+                legend: Vec::new(),
+            };
+            let svg = bars.draw().unwrap();
+            let axis = axis(&svg);
+            assert!(axis.len() >= 2, "{length}: {axis:?}");
+            for pair in axis.windows(2) {
+                let widths = pair
+                    .iter()
+                    .map(|(_, text)| canvas::width(text, &canvas::small()))
+                    .sum::<i32>();
+                assert!(pair[1].0 - pair[0].0 > widths / 2 + 4, "{length}: {axis:?}");
+            }
+        }
     }
 }

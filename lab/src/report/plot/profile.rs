@@ -44,7 +44,7 @@ pub fn plot(files: &[Labelled], workload: Workload) -> Result<Option<Plot>> {
     }
     let title = format!("Host CPU in the kernel, {}", workload.text());
     let mut notes = notes(files, workload);
-    let drawn = "Bars: of each part the median over the rounds. The path is what a datapath can change.";
+    let drawn = "Bars: of each part the median over the rounds. A datapath can save of the path, and XDP of both sides' buffers.";
     notes.extend(over_rounds(files, workload, drawn));
     let ratios = |file: &Labelled| {
         let others = file.results.datapaths().into_iter().filter(|&name| name != PEER);
