@@ -8,7 +8,7 @@ use std::{
     fmt::Write as _,
     fs, mem,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -25,13 +25,14 @@ use crate::support::{
     end::EndOnDrop,
     frames::{Flow, mac, partial, text},
     linux_bridge::{introduce, make},
+    load::talk,
     program::{bridge, happens, ip, run, signal, tc},
     random::Random,
     running::Running,
     sniffer::Sniffer,
     statistics::Bridge,
     switch::Switch,
-    wire::{receive, send},
+    wire::send,
 };
 
 crate::tests![
@@ -75,18 +76,10 @@ impl Talkers {
         Self { taps }
     }
 
-    /// Sends numbered frames, each of which must be the next that comes, until it shall end; how many.
+    /// The first talks to the second.
     fn talk(&self, end: &AtomicBool) -> u32 {
         let [from, to, _] = &self.taps;
-        let mut number = 0_u32;
-        while !end.load(Ordering::Relaxed) {
-            let frame = Flow::udp(1, 2).frame(&number.to_be_bytes());
-            send(from, &frame);
-            let (_, received) = receive(to);
-            assert_eq!(received, frame, "frame {number}");
-            number += 1;
-        }
-        number
+        talk(from, to, end)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::support::{
     frames::Flow,
     http,
     linux_bridge::{make, stop_learning},
+    load::talk,
     metrics::Samples,
     program::{happens, ip, run, signal},
     running::{LIMIT, Running},
@@ -165,14 +166,7 @@ fn two_scrapes_beside_traffic_add_up() {
     let before = scrape();
     let stop = AtomicBool::new(false);
     let sent = thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
-                send_frames((vm1, 1), (vm2, 2), 1);
-                sent += 1;
-            }
-            sent
-        });
+        let traffic = scope.spawn(|| u64::from(talk(vm1, vm2, &stop)));
         let end = EndOnDrop(&stop);
         for _ in 0..10 {
             scrape();

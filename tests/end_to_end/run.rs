@@ -22,6 +22,7 @@ use crate::support::{
     end::EndOnDrop,
     frames::{Flow, TCP_HEADERS, hello, partial, payload, segmented},
     linux_bridge::{introduce, linux_bridge},
+    load::talk,
     program::{happens, ip, link, run, wait},
     random::Random,
     running::{LIMIT, Running},
@@ -384,13 +385,7 @@ fn a_hook_that_can_not_be_had_is_told_of() {
     attach_xdp_of(&stranger, "vm1");
     let told = AtomicBool::new(false);
     thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            let frame = short(1, 2);
-            while !told.load(Ordering::Relaxed) {
-                send_with(vm1, &frame.0, &frame.1);
-                receive(vm2);
-            }
-        });
+        let traffic = scope.spawn(|| talk(vm1, vm2, &told));
         let end = EndOnDrop(&told);
         let complaint = running.complaint();
         drop(end);

@@ -9,7 +9,6 @@ use std::{
 };
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use lab::Tap;
 use serde_json::json;
 use tapbridge::common::{
     Hook,
@@ -22,6 +21,7 @@ use crate::support::{
     earlier::{make_version_4, set_version},
     end::EndOnDrop,
     frames::{Flow, hello},
+    load::talk,
     program::{happens, ip, link, run},
     running::{LIMIT, Running},
     switch::{BRIDGE, Switch, command_in},
@@ -52,19 +52,6 @@ fn numbered(number: u32) -> Vec<u8> {
     Flow::udp(1, 2).frame(&number.to_be_bytes())
 }
 
-/// Sends frames until it shall end, each of which must arrive next; how many.
-fn keep_sending(from: &Tap, to: &Tap, end: &AtomicBool) -> u32 {
-    let mut number = 0;
-    while !end.load(Ordering::Relaxed) {
-        let frame = numbered(number);
-        send(from, &frame);
-        let (_, received) = receive(to);
-        assert_eq!(received, frame, "frame {number}");
-        number += 1;
-    }
-    number
-}
-
 fn beside(folder: &Path) -> std::path::PathBuf {
     let mut name = folder.as_os_str().to_owned();
     name.push("~");
@@ -80,7 +67,7 @@ fn programs_are_replaced_under_load_and_nothing_is_lost() {
     let state = switch.state();
     let sent = thread::scope(|scope| {
         let ended = EndOnDrop(&end);
-        let sender = scope.spawn(|| keep_sending(vm1, vm2, &end));
+        let sender = scope.spawn(|| talk(vm1, vm2, &end));
         // What is counted never gets less, whenever it is read.
         let reader = scope.spawn(|| {
             let mut received = 0;
