@@ -32,6 +32,8 @@ use crate::support::{
 pub const TAPS: u8 = 4;
 /// Bytes of the header before every frame.
 const HEADER: u64 = VnetHeader::LEN as u64;
+/// Who has talked so lately can't have been forgotten.
+const TALKED_LATELY: Duration = Duration::from_millis(500);
 /// The beginning of a station's address.
 const STATIONS: [u8; 5] = [0x52, 0x54, 0, 0, 0];
 
@@ -118,8 +120,9 @@ pub enum Step {
     UntilState(&'static str, &'static str),
     /// The ageing time becomes zero, and the bridge has forgotten what it had learned.
     ForgetAtOnce,
-    /// One station sends to another, which is silent, until the bridge forgets that.
-    UntilForgotten { from: u8, silent: u8 },
+    /// One station sends to another, which is silent as all others are, until the bridge has forgotten these: entries live for
+    /// two seconds meanwhile, and then for long again.
+    UntilForgotten { from: u8, to: u8 },
 }
 
 /// A namespace with a bridge, and what it has been seen to do. What is made there goes when this is dropped.
@@ -270,7 +273,7 @@ impl<'testbed> Rig<'testbed> {
             Step::ForgetAtOnce => {
                 self.run("ip link set br0 type bridge ageing_time 0");
             }
-            Step::UntilForgotten { from, silent } => self.until_forgotten(*from, *silent),
+            Step::UntilForgotten { from, to } => self.until_forgotten(*from, *to),
         }
         self.round(&format!("{step:?}"));
     }
@@ -350,22 +353,37 @@ impl<'testbed> Rig<'testbed> {
             .expect("attach the fast path");
     }
 
-    fn until_forgotten(&mut self, from: u8, silent: u8) {
+    fn until_forgotten(&mut self, from: u8, to: u8) {
         let deadline = Instant::now() + LIMIT;
-        let knows = |station: u8| fdb().iter().any(|entry| entry.contains(&text(mac(station))));
+        self.run("ip link set br0 type bridge ageing_time 200");
+        let (talker, stations) = (
+            text(mac(from)),
+            STATIONS.map(|byte| format!("{byte:02x}:")).concat(),
+        );
+        let mut talked_at = None::<Instant>;
         loop {
-            let is_known = knows(silent);
-            assert!(knows(from), "station {from} talks and is forgotten");
-            if !is_known {
-                return;
+            let entries = fdb();
+            let (known, silent): (Vec<_>, Vec<_>) = entries
+                .iter()
+                .filter(|entry| entry.contains(&stations) && !entry.contains("permanent"))
+                .partition(|entry| entry.contains(&talker));
+            // The bridge has had a frame of it within a second before that, and two are what entries live. Whom a busy
+            // machine keeps from talking may be forgotten.
+            if talked_at.is_some_and(|at| at.elapsed() < TALKED_LATELY) {
+                assert!(!known.is_empty(), "station {from} talks and is forgotten");
+                if silent.is_empty() {
+                    self.run("ip link set br0 type bridge ageing_time 30000");
+                    return;
+                }
             }
             assert!(
                 Instant::now() < deadline,
-                "station {silent} is not forgotten in {LIMIT:?}"
+                "not forgotten in {LIMIT:?}: {silent:#?}"
             );
             // How many of these there are differs, so they have no place in the record.
-            let (header, frame) = traffic::frame(Kind::Partial, mac(from), mac(silent), u32::MAX);
+            let (header, frame) = traffic::frame(Kind::Partial, mac(from), mac(to), u32::MAX);
             let _ = self.taps[&from][0].send(&header, &frame);
+            talked_at = Some(Instant::now());
             self.collect();
             thread::sleep(Duration::from_millis(50));
         }

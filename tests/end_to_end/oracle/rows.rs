@@ -146,8 +146,7 @@ rows! {
     ],
     a_silent_station_is_forgotten_and_a_talking_one_is_not(Some(Reason::SourceRefresh)): [
         Uncounted,
-        run("ip link set br0 type bridge ageing_time 200"),
-        UntilForgotten { from: 1, silent: 2 },
+        UntilForgotten { from: 1, to: 2 },
     ],
     spanning_tree(Some(Reason::IngressState)): [
         Uncounted,
