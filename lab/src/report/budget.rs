@@ -178,6 +178,8 @@ pub fn check(results: &Results) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use clap::ValueEnum;
 
     use super::*;
@@ -235,13 +237,19 @@ mod tests {
         assert!(error(&lossy).contains("samples were lost"));
     }
 
+    fn every_workload() -> Vec<Workload> {
+        let mut measuring = fixture::results(Vec::new()).conditions.measuring;
+        measuring.size = Size::value_variants().to_vec();
+        measuring.pairs = vec![1, 2, 8];
+        let kinds = WorkloadKind::value_variants().iter();
+        kinds.flat_map(|kind| kind.parts(&measuring)).collect()
+    }
+
     #[test]
     fn what_no_budget_is_of_is_known_before_anything_is_measured() {
         let budget = all().unwrap().remove(0);
         let both = [budget.datapath.clone(), budget.to.clone()];
-        let every = WorkloadKind::value_variants().iter();
-        let every = every.flat_map(|kind| kind.parts(&fixture::results(Vec::new()).conditions.measuring));
-        let mut workloads: Vec<_> = every.collect();
+        let mut workloads = every_workload();
         workloads.retain(|workload| workload.name() == budget.workload);
         assert!(foresee(&workloads, &both, 3).is_ok(), "{budget:?}");
         assert!(foresee(&workloads, &both, 2).is_err());
@@ -251,16 +259,14 @@ mod tests {
 
     #[test]
     fn every_budget_compares_two_datapaths() {
-        let mut measuring = fixture::results(Vec::new()).conditions.measuring;
-        measuring.size = Size::value_variants().to_vec();
-        measuring.pairs = vec![1, 2, 8];
-        let every = WorkloadKind::value_variants().iter();
-        let every = every.flat_map(|kind| kind.parts(&measuring));
-        let names: Vec<_> = every.map(|workload| workload.name().into_owned()).collect();
+        let names: Vec<_> = every_workload().into_iter().map(Workload::name).collect();
         for budget in all().unwrap() {
             assert_ne!(budget.datapath, budget.to);
             assert!(budget.limit() > 0.0, "{budget:?}");
-            assert!(names.contains(&budget.workload), "{budget:?}: {names:?}");
+            assert!(
+                names.contains(&Cow::Borrowed(&*budget.workload)),
+                "{budget:?}: {names:?}"
+            );
         }
         assert!(
             check(&fixture::results(Vec::new())).is_err(),

@@ -176,8 +176,9 @@ const HOST_CPU: &str = "The time of the guests' VMMs in the kernel, all of the d
 const PROFILE: &str = "What the CPUs did in the kernel, by samples: seconds and their share, medians over the rounds. The \
     path is from a frame's entry into the host's stack, or the XDP program's start, to the receiver's ring, and frames that \
     find no room there have taken it too. Before it is the write side (buffers, the copy from the VMM), behind it the read \
-    side (the copy to the VMM): frames that XDP carries need no socket buffer there. Wake-ups and the ways into system calls and out of them are those of the VMMs. Guests are, for namespaces, their \
-    network stacks, cards and sockets. Other has interrupts and the lab's own counting. Other processes are no part of the \
+    side (the copy to the VMM): frames that XDP carries need no socket buffer there. Wake-ups and the ways into system calls \
+    and out of them are those of the VMMs. Guests are, for namespaces, their network stacks, cards and sockets. Other has \
+    interrupts and the lab's own counting. Other processes are no part of the \
     shares.";
 
 /// What the main metric is, and whether it should be large.
